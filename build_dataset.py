@@ -1,0 +1,144 @@
+"""Turn an NIH ChestX-ray14 release into labelled TFRecord shards and a dataset.json that describes them.
+
+    python build_dataset.py --data_dir data/nih --output_dir data/records
+
+Reads Data_Entry_2017*.csv, the official lists and the images (folders or .tar files) below --data_dir. Writes
+train-*, val-* and test-*.tfrecord, rejected.csv and, last, dataset.json. Interrupted, the same command goes on where
+it stopped.
+"""
+
+import argparse
+
+from etils import epath
+from tqdm import tqdm
+
+from cxr import storage
+from cxr.data import dataset, engines, images, shards, sources, splits
+from cxr.data.release import Release, read_release
+from cxr.errors import one_line_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; an impossible value ends with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data_dir", type=epath.Path, required=True, help="the release: CSV, lists, images in folders or tars")
+    add("--output_dir", type=epath.Path, default="data/records", help="default: %(default)s")
+    add("--image_size", type=int, default=224, help="pixels, square; default: %(default)s")
+    add("--split", choices=("auto", "official", "random", "csv"), default="auto", help="auto: official lists if there")
+    add("--ratios", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"), help="of patients")
+    add("--patients", type=int, metavar="N", help="only N patients, drawn at random")
+    add("--seed", type=int, default=230, help="of split, sampling and record order; default: %(default)s")
+    add("--encoding", choices=images.ENCODINGS, default="png", help="of the pixels in a record; default: %(default)s")
+    add("--shard_size", type=int, default=1024, help="images in a shard, at most; default: %(default)s")
+    add("--workers", type=int, default=engines.default_workers(), help="processes; default: every core")
+    add("--allow_missing", action="store_true", help="build without the images that the CSV lists and are not here")
+    add("--max_rejected", type=float, default=0.01, help="share of unreadable images to tolerate; default: %(default)s")
+    args = parser.parse_args(argv)
+    for name in ("shard_size", "workers", "patients"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} {value}: expected at least 1")
+    if not images.MIN_SIDE <= args.image_size <= 4096:
+        parser.error(f"--image_size {args.image_size}: expected {images.MIN_SIDE} to 4096 pixels")
+    if min(args.ratios) < 0 or args.ratios[0] == 0 or abs(sum(args.ratios) - 1) > 1e-6:
+        parser.error(f"--ratios {' '.join(map(str, args.ratios))}: expected shares that sum to 1, the first above 0")
+    if not 0 <= args.max_rejected <= 1:
+        parser.error(f"--max_rejected {args.max_rejected}: expected a share from 0 to 1")
+    return args
+
+
+def plan(args: argparse.Namespace) -> tuple[dict, list[shards.ShardJob]]:
+    """Read the release and decide which image goes where: (what dataset.json will say of the inputs, the jobs)."""
+    release = read_release(args.data_dir, args.split)
+    found = sources.find_images(args.data_dir, {row.image_id for row in release.rows})
+    rows = release.rows
+    if args.patients:
+        rows = splits.sample_patients(rows, found.locations, args.patients, args.seed)
+    present = [row for row in rows if row.image_id in found.locations]
+    missing = len(rows) - len(present)
+    if missing and not args.allow_missing:
+        example = next(row.image_id for row in rows if row.image_id not in found.locations)
+        raise FileNotFoundError(
+            f"{missing:,} of the {len(rows):,} images in {release.csv} are not below {args.data_dir}, "
+            f"such as {example}. Complete the download, or add --allow_missing to build without them."
+        )
+    chosen = splits.split_rows(present, release.homes, ratios=tuple(args.ratios), seed=args.seed)
+    jobs = shards.plan_shards(
+        chosen,
+        found.locations,
+        args.output_dir,
+        seed=args.seed,
+        shard_size=args.shard_size,
+        image_size=args.image_size,
+        encoding=args.encoding,
+    )
+    return describe_inputs(args, release, found, missing), jobs
+
+
+def describe_inputs(args: argparse.Namespace, release: Release, found: sources.Images, missing: int) -> dict:
+    """The part of dataset.json that is known before the first shard is written."""
+    return {
+        "kind": "images",
+        "image_size": args.image_size,
+        "encoding": args.encoding,
+        "split": {"name": release.split, "seed": args.seed, "ratios": list(args.ratios)},
+        "patients_sampled": args.patients,
+        "shard_size": args.shard_size,
+        "source": {"csv": release.csv, "csv_sha256": release.csv_sha256, "containers": found.containers},
+        "missing": missing,
+        "unlisted": found.unlisted,
+    }
+
+
+def write_shards(jobs: list[shards.ShardJob], building: dataset.Building, workers: int) -> list[shards.ShardReport]:
+    """Write every shard that is not there yet, under one progress bar."""
+    done, waiting = building.finished(jobs)
+    total = sum(len(job.rows) for job in jobs)
+    with tqdm(total=total, initial=total - sum(len(job.rows) for job in waiting), unit=" images") as bar:
+        for report in engines.run_local(shards.write_shard, waiting, workers=workers):
+            building.keep(report)
+            done.append(report)
+            bar.update(report.images + len(report.rejected))
+    return done
+
+
+def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path) -> str:
+    """What was built and what was left out, as lines for the terminal."""
+    members = [info["splits"][split] for split in splits.SPLITS]
+
+    def row(title: str, values: list) -> str:
+        return f"{title:20}" + "".join(
+            f"{value:>10,}" if isinstance(value, int) else f"{value:>10}" for value in values
+        )
+
+    lines = [row("", list(splits.SPLITS))]
+    lines += [row(key, [member[key] for member in members]) for key in ("images", "patients")]
+    lines += [row(f"  {finding}", [member["positives"][finding] for member in members]) for finding in info["findings"]]
+    lines += [
+        f"split {info['split']['name']}, labels of {info['source']['csv']}, {info['image_size']} px",
+        f"missing {info['missing']:,} (in the CSV, not here)   unlisted {info['unlisted']:,} (here, not in the CSV)",
+        f"rejected {len(rejected):,}" + (", all in rejected.csv:" if rejected else ""),
+        *(f"  {image_id}: {reason}" for image_id, reason in rejected[:10]),
+        f"dataset {output_dir}   fingerprint {info['fingerprint'][:12]}",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build, or go on building, one dataset."""
+    args = parse_args(argv)
+    with one_line_errors():
+        inputs, jobs = plan(args)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        with storage.exclusive(args.output_dir, "building"):
+            building = dataset.Building(args.output_dir, inputs, shards.plan_digest(jobs))
+            reports = write_shards(jobs, building, args.workers)
+            info = building.finish(reports, max_rejected=args.max_rejected)
+        rejected = sorted(pair for report in reports for pair in report.rejected)
+        print(summary(info, rejected, args.output_dir))
+        print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From an NIH release to TFRecord shards."""

@@ -1,0 +1,56 @@
+"""Engines map one function over jobs and hand back the results as they come."""
+
+import concurrent.futures
+import itertools
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: int) -> Iterator[Result]:
+    """Map a picklable function over jobs on local processes; results in order of completion.
+
+    Only two jobs a worker are under way at once, so memory does not grow with their number.
+
+    Raises:
+        RuntimeError: a worker was killed (out of memory, most often); finished jobs keep their results.
+    """
+    waiting = iter(jobs)
+    # Spawned, not forked: a fork of a process with threads (progress bar, TensorFlow) can hang.
+    context = multiprocessing.get_context("spawn")
+    workers = max(1, min(workers, len(jobs)))
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+        running = {pool.submit(function, job) for job in itertools.islice(waiting, 2 * workers)}
+        try:
+            while running:
+                done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                    running |= {pool.submit(function, job) for job in itertools.islice(waiting, 1)}
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise RuntimeError(
+                "a worker process was killed, most often for lack of memory. What is finished is kept: "
+                "run the same command again, with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let a worker die with the process that started it: an orphan would go on writing into the folder."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

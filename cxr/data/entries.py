@@ -1,0 +1,133 @@
+"""The CSVs of a release: Data_Entry of 2017 or 2020, and the per-split label CSVs of the public subsets."""
+
+import csv
+import functools
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from etils import epath
+
+from cxr.findings import FINDINGS, parse_findings
+
+ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+OLDEST = 120  # years; the 2017 CSV has ages up to 414
+SEXES = {"F": 0, "M": 1}
+VIEWS = {"PA": 0, "AP": 1}
+UNKNOWN = -1
+
+
+class ImageRow(NamedTuple):
+    """What the tables say about one image."""
+
+    image_id: str  # "00000001_000.png"
+    patient_id: int
+    labels: tuple[int, ...]  # 14 times 0 or 1, in FINDINGS order
+    age: float = math.nan  # years
+    sex: int = UNKNOWN  # 0 F, 1 M
+    view: int = UNKNOWN  # 0 PA, 1 AP
+
+
+class Table(NamedTuple):
+    """One CSV of a release, read."""
+
+    name: str  # file name, or several joined by "+"
+    sha256: str
+    rows: list[ImageRow]
+
+
+def parse_age(text: str) -> float:
+    """Years from "058Y" (2017 CSV; also "013M" months, "001D" days) or "58" (2020 CSV).
+
+    Returns nan where the cell is empty or the age is no human's (over 120). ValueError if it is not a number.
+    """
+    text = text.strip()
+    if not text:
+        return math.nan
+    per_year = {"Y": 1, "M": 12, "D": 365.25}.get(text[-1])
+    age = float(text[:-1]) / per_year if per_year else float(text)
+    return age if 0 <= age <= OLDEST else math.nan
+
+
+def read_entries(path: epath.Path) -> Table:
+    """Read a Data_Entry CSV, of 2017 or 2020.
+
+    Raises:
+        ValueError: a needed column is absent, a cell is unreadable (with its row), or an image id is there twice.
+    """
+    parsed_findings = functools.cache(parse_findings)  # a few hundred distinct cells among 112,120
+
+    def parse(cell: dict[str, str]) -> ImageRow:
+        return ImageRow(
+            image_id=cell["Image Index"],
+            patient_id=int(cell["Patient ID"]),
+            labels=parsed_findings(cell["Finding Labels"]),
+            age=parse_age(cell["Patient Age"]),
+            sex=SEXES.get(cell["Patient Gender"].strip(), UNKNOWN),
+            view=VIEWS.get(cell["View Position"].strip(), UNKNOWN),
+        )
+
+    return _read_table(path, ENTRY_COLUMNS, parse)
+
+
+def read_label_csv(path: epath.Path, entries: dict[str, ImageRow]) -> Table:
+    """Read a per-split CSV: `Image Index` and 14 columns of 0 and 1.
+
+    Args:
+        entries: rows of the Data_Entry CSV by image id; they lend patient, age, sex and view where they know the
+            image. Without them the patient is the number before "_" in the image id.
+    """
+
+    def parse(cell: dict[str, str]) -> ImageRow:
+        labels = tuple(int(float(cell[finding])) for finding in FINDINGS)
+        if set(labels) - {0, 1}:
+            raise ValueError(f"labels must be 0 or 1, not {labels}")
+        image_id = cell["Image Index"]
+        if image_id in entries:
+            return entries[image_id]._replace(labels=labels)
+        return ImageRow(image_id=image_id, patient_id=int(image_id.split("_")[0]), labels=labels)
+
+    return _read_table(path, ("Image Index", *FINDINGS), parse)
+
+
+def _read_table(path: epath.Path, columns: tuple[str, ...], parse: Callable[[dict[str, str]], ImageRow]) -> Table:
+    """Parse every row of a CSV; errors name the file and the row, counted as an editor counts lines."""
+    data = path.read_bytes()
+    rows, seen = [], {}
+    for number, cells in _cells(path, data, columns):
+        try:
+            row = parse(cells)
+        except ValueError as error:
+            raise ValueError(f"{path} row {number}: {error}") from error
+        if row.image_id in seen:
+            raise ValueError(f"{path} row {number}: image {row.image_id} is already in row {seen[row.image_id]}")
+        seen[row.image_id] = number
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} has a header and no rows")
+    return Table(path.name, hashlib.sha256(data).hexdigest(), rows)
+
+
+def _cells(path: epath.Path, data: bytes, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, {column: cell}) for the named columns.
+
+    The 2017 header has unquoted commas in its last cells and rows with one cell less or more, so columns are found by
+    their place in the header and whatever stands behind the last needed one is left alone.
+    """
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        header = [name.strip() for name in next(reader, [])]
+        absent = [name for name in columns if name not in header]
+        if absent:
+            raise ValueError(f"{path} has no column {absent[0]!r}; expected {', '.join(columns)}")
+        places = {name: header.index(name) for name in columns}
+        for row in reader:
+            if not row:
+                continue
+            if len(row) <= max(places.values()):
+                raise ValueError(f"{path} row {reader.line_num}: {len(row)} cells, expected {len(header)}")
+            yield reader.line_num, {name: row[place] for name, place in places.items()}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a readable CSV: {error}") from error

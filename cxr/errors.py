@@ -1,0 +1,28 @@
+"""A user's mistake ends a command with one line and exit code 1; a bug keeps its traceback."""
+
+import contextlib
+import pathlib
+import traceback
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Run a command; make `error: ...` and exit code 1 of what the user can mend.
+
+    That is what the system refuses (OSError: no such file, disk full), a missing optional package, and every ValueError
+    and RuntimeError that this project itself raises. The same errors out of a library's depths are bugs and pass.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; run the same command again to go on") from None
+    except (OSError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not pathlib.Path(innermost).resolve().is_relative_to(ROOT) or "site-packages" in innermost:
+            raise
+        raise SystemExit(f"error: {error}") from error

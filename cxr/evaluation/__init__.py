@@ -1,0 +1,1 @@
+"""From a predictions CSV to metrics, without TensorFlow."""

@@ -1,0 +1,150 @@
+"""What an experiment folder (model_dir) holds, and how it is guarded.
+
+params.json          what differs from the defaults        best.weights.h5   by val mean AUROC
+dataset.json         the dataset it was trained on         last.weights.h5   of the last epoch
+train.log            the run, line by line                 resume/           to go on where it stopped
+history.csv          a row per epoch                       tensorboard/
+metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv
+"""
+
+import json
+import pathlib
+import subprocess
+from importlib import metadata
+
+import numpy as np
+
+from cxr import storage
+from cxr.findings import require_same_findings
+
+CHECKPOINTS = ("best", "last")
+PRODUCTS = (
+    "*.weights.h5",
+    "dataset.json",
+    "train.log",
+    "history.csv",
+    "resume",
+    "tensorboard",
+    "metrics_*.json",
+    "predictions_*.csv",
+)
+LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def weights_path(model_dir: pathlib.Path, checkpoint: str) -> pathlib.Path:
+    """Where the "best" or "last" weights of an experiment lie."""
+    return model_dir / f"{checkpoint}.weights.h5"
+
+
+def metrics_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
+    """Where the metrics of a split lie."""
+    return model_dir / f"metrics_{split}_{checkpoint}.json"
+
+
+def predictions_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
+    """Where the predictions for a split lie."""
+    return model_dir / f"predictions_{split}_{checkpoint}.csv"
+
+
+def products(model_dir: pathlib.Path) -> list[pathlib.Path]:
+    """Everything a run has left in its folder."""
+    return sorted(path for pattern in PRODUCTS for path in model_dir.glob(pattern))
+
+
+def require_untrained(model_dir: pathlib.Path) -> None:
+    """Raise ValueError where a run has already left weights or a state to resume."""
+    if any(path.name.endswith(".weights.h5") or path.name == "resume" for path in products(model_dir)):
+        raise ValueError(
+            f"{model_dir} already holds a run. Add --resume to continue it, "
+            "or --restart to move it aside and begin anew."
+        )
+
+
+def move_aside(model_dir: pathlib.Path) -> pathlib.Path | None:
+    """Move everything a run has left into model_dir/old/NNN; None if there was nothing."""
+    found = products(model_dir)
+    if not found:
+        return None
+    numbers = [int(path.name) for path in (model_dir / "old").glob("[0-9]*")]
+    target = model_dir / "old" / f"{max(numbers, default=0) + 1:03d}"
+    target.mkdir(parents=True)
+    for path in found:
+        path.rename(target / path.name)
+    return target
+
+
+def dataset_of(model_dir: pathlib.Path) -> dict:
+    """The dataset.json that an experiment was trained on: it shapes the model and names its outputs."""
+    path = model_dir / "dataset.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{model_dir} has not been trained. Run: python train.py --model_dir {model_dir}")
+    info = storage.read_json(path)
+    require_same_findings(info["findings"], str(path))
+    return info
+
+
+def save_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
+    """Write a model's weights as "best" or "last"; a reader sees the old file or the new one."""
+    partial = model_dir / f"{checkpoint}.partial.weights.h5"  # Keras insists on the ending
+    model.save_weights(partial)
+    partial.replace(weights_path(model_dir, checkpoint))
+
+
+def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
+    """Load the "best" or "last" weights into a model built from the same params.json and dataset.json.
+
+    Raises:
+        FileNotFoundError: the experiment has none yet.
+        ValueError: they are of another architecture.
+    """
+    path = weights_path(model_dir, checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}. Run: python train.py --model_dir {model_dir}")
+    try:
+        model.load_weights(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not fit the model that {model_dir / 'params.json'} describes; it was changed after training. "
+            f"Restore it, or train again: python train.py --model_dir {model_dir} --restart ({error})"
+        ) from error
+
+
+def save_state(model_dir: pathlib.Path, values: list[np.ndarray], history: list[dict]) -> None:
+    """Write what a run needs to go on, in one file that appears whole: every variable's value and the history."""
+    folder = model_dir / "resume"
+    folder.mkdir(exist_ok=True)
+    named = {f"{index:05d}": value for index, value in enumerate(values)}
+    with storage.whole_file(folder / "state.npz") as file:
+        np.savez(file, history=np.array(json.dumps(history)), **named)
+
+
+def load_state(model_dir: pathlib.Path, shapes: list[tuple]) -> tuple[list[np.ndarray], list[dict]] | None:
+    """Read what `save_state` wrote; None if it never did.
+
+    Raises:
+        ValueError: the variables are not of these shapes: params.json was changed since.
+    """
+    path = model_dir / "resume" / "state.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as state:  # plain arrays: numpy refuses pickles by default
+        values = [state[key] for key in sorted(set(state.files) - {"history"})]
+        history = json.loads(str(state["history"]))
+    if [value.shape for value in values] != [tuple(shape) for shape in shapes]:
+        raise ValueError(f"{path} is of another model; params.json was changed since. Undo that, or use --restart.")
+    return values, history
+
+
+def git_sha() -> str | None:
+    """Commit of this code, with "+" where files differ from it; None outside a checkout."""
+    try:
+        run = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of what the numbers depend on."""
+    return {name: metadata.version(name) for name in LIBRARIES}

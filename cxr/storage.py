@@ -1,0 +1,88 @@
+"""Files that appear whole or not at all. Every byte of a dataset is read and written through here.
+
+Paths may be local or `gs://`: pass strings or `etils.epath.Path`, never `pathlib.Path`, which makes `gs:/` of `gs://`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import IO
+
+from etils import epath
+
+PARTIAL = ".partial"  # ending of a file still being written; safe to delete when nobody writes
+
+
+@contextlib.contextmanager
+def whole_file(path: epath.PathLike) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its name only when the block ends without an error.
+
+    The data is on the disk (fsync) before the name is, so a power cut cannot leave an empty file under it.
+    """
+    path = epath.Path(path)
+    partial = path.parent / (path.name + PARTIAL)
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            if hasattr(file, "fileno"):  # object stores have no descriptors; their files appear at close
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Write a UTF-8 text file: a reader sees the old one or the new one, never half of one."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: epath.PathLike, value: object) -> None:
+    """Write JSON, whole or not at all. nan must already be None: JSON has no word for it."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: epath.PathLike) -> dict:
+    """Read a JSON object; ValueError names the file when it is not one."""
+    try:
+        value = json.loads(epath.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object {{...}}, not {type(value).__name__}")
+    return value
+
+
+def sha256_of(path: epath.PathLike) -> str:
+    """Hexadecimal SHA-256 of a file, read in 1 MB pieces."""
+    digest = hashlib.sha256()
+    with epath.Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive(folder: epath.PathLike, doing: str) -> Iterator[None]:
+    """Hold a local folder for one process; the system lets go by itself when the process dies.
+
+    Raises:
+        ValueError: another process holds it. Object stores have no locks: there nothing is held.
+    """
+    folder = epath.Path(folder)
+    if "://" in str(folder):
+        yield
+        return
+    import fcntl
+
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another process is {doing} {folder}; wait for it or choose another folder") from error
+        yield

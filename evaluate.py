@@ -1,0 +1,175 @@
+"""Score one split with the weights of an experiment, beside Wang et al. 2017.
+
+    python evaluate.py --model_dir experiments/simple_cnn --data_dir data/records --split test
+
+Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from etils import epath
+
+from cxr import experiment, storage
+from cxr.data import dataset, records
+from cxr.errors import one_line_errors
+from cxr.evaluation import literature, metrics
+from cxr.findings import FINDINGS
+from cxr.params import Params, load_params
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model_dir", type=pathlib.Path, required=True, help="a trained experiment")
+    add("--data_dir", type=epath.Path, default="data/records", help="a built dataset; default: %(default)s")
+    add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
+    add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def predict_logits(model: "keras.Model", split: str, data_dir: epath.Path, params: Params, info: dict) -> np.ndarray:
+    """Logits float32 [n, 14] of every image of a split, in dataset order."""
+    from input_fn import input_fn
+
+    if info["splits"][split]["images"] == 0:
+        return np.zeros((0, len(FINDINGS)), np.float32)
+    batches = input_fn(split, data_dir, params, info=info, inputs=list(model.input))
+    return model.predict(batches, verbose=0)
+
+
+def prediction_table(index: records.Index, logits: np.ndarray) -> "pd.DataFrame":
+    """The predictions CSV as a table: image_id, patient_id, label_<Finding> x14, prob_<Finding> x14."""
+    import pandas as pd
+
+    if len(index.image_ids) != len(logits):
+        raise ValueError(
+            f"{len(logits):,} predictions for {len(index.image_ids):,} images; the dataset changed meanwhile"
+        )
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return pd.DataFrame(
+        {
+            "image_id": index.image_ids,
+            "patient_id": index.patient_ids,
+            **{f"label_{finding}": index.labels[:, column] for column, finding in enumerate(FINDINGS)},
+            **{f"prob_{finding}": probabilities[:, column] for column, finding in enumerate(FINDINGS)},
+        }
+    )
+
+
+def evaluate_split(
+    model: "keras.Model", split: str, *, data_dir: epath.Path, params: Params, model_dir: pathlib.Path, checkpoint: str
+) -> dict:
+    """Predict a split, write its predictions CSV, score that, write the metrics JSON and return it."""
+    import pandas as pd
+
+    info = dataset.open_dataset(data_dir)
+    index = records.read_index(dataset.shard_paths(data_dir, info, split))
+    table = prediction_table(index, predict_logits(model, split, data_dir, params, info))
+    path = experiment.predictions_path(model_dir, split, checkpoint)
+    storage.write_text(path, table.to_csv(index=False, float_format="%.9g"))
+    scores = score(pd.read_csv(path), thresholds=operating_points(model_dir, split, checkpoint))
+    result = {
+        "split": split,
+        "checkpoint": checkpoint,
+        **scores,
+        "dataset_fingerprint": info["fingerprint"],
+        "split_name": info["split"]["name"],
+        "params": dataclasses.asdict(params),
+        "git_sha": experiment.git_sha(),
+        "library_versions": experiment.library_versions(),
+    }
+    storage.write_json(experiment.metrics_path(model_dir, split, checkpoint), result)
+    return result
+
+
+def score(table: "pd.DataFrame", thresholds: dict | None) -> dict:
+    """Metrics of a predictions table; see cxr.evaluation.metrics.evaluate."""
+    labels = table[[f"label_{finding}" for finding in FINDINGS]].to_numpy(np.int64)
+    probabilities = table[[f"prob_{finding}" for finding in FINDINGS]].to_numpy(np.float64)
+    return metrics.evaluate(labels, probabilities, table["patient_id"].to_numpy(), thresholds)
+
+
+def operating_points(model_dir: pathlib.Path, split: str, checkpoint: str) -> dict | None:
+    """Thresholds chosen on val: from its metrics file for any other split, None (choose now) for val itself.
+
+    Without a val file there are no thresholds, rather than ones fitted to the images they are judged on.
+    """
+    if split == "val":
+        return None
+    path = experiment.metrics_path(model_dir, "val", checkpoint)
+    chosen = storage.read_json(path)["findings"] if path.is_file() else {}
+    return {finding: values["threshold"] for finding, values in chosen.items()}
+
+
+def results_table(result: dict) -> str:
+    """The metrics beside Wang et al. as aligned lines."""
+    wang = literature.WANG_2017
+
+    def line(name: str, positives: object, auroc: dict, precision: float | None, published: float) -> str:
+        value = auroc["value"] if "value" in auroc else auroc["auroc"]
+        if value is None:
+            return f"{name:20}{positives:>10}   undefined: needs positives and negatives{published:>16.3f}"
+        interval = f"[{auroc['low']:.3f}, {auroc['high']:.3f}]"
+        cells = f"{name:20}{positives:>10}{value:>9.3f}  {interval:16}"
+        return (
+            cells
+            + (f"{precision:>8.3f}" if precision is not None else " " * 8)
+            + f"{published:>14.3f}{value - published:>+9.3f}"
+        )
+
+    lines = [
+        f"{'finding':20}{'positives':>10}{'AUROC':>9}  {'95 % interval':16}{'AP':>8}{'Wang et al.':>14}{'diff.':>9}"
+    ]
+    for name, values in result["findings"].items():
+        lines.append(line(name, values["positives"], values, values["average_precision"], wang.aurocs[name]))
+    mean = result["mean_auroc"]
+    defined = f"of {mean['findings']}"
+    lines.append(line("mean", defined, mean, None, wang.mean))
+    lines.append("")
+    lines.append(
+        f"{result['split']} split of a dataset split {result['split_name']}: {result['images']:,} images, "
+        f"{result['patients']:,} patients, loss {result['loss']:.4f}"
+        if result["images"]
+        else f"the {result['split']} split is empty: nothing to score"
+    )
+    if (result["split"], result["split_name"]) != ("test", "official"):
+        lines.append(
+            f"NOT COMPARABLE: {wang.source} is the official test split; the same model scores otherwise on other images"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate one experiment."""
+    args = parse_args(argv)
+    with one_line_errors():
+        params = load_params(args.model_dir)
+        trained_on = experiment.dataset_of(args.model_dir)
+        dataset.open_dataset(args.data_dir)
+        from model_fn import model_fn
+
+        model = model_fn(params, trained_on)
+        experiment.load_weights(model, args.model_dir, args.checkpoint)
+        result = evaluate_split(
+            model,
+            args.split,
+            data_dir=args.data_dir,
+            params=params,
+            model_dir=args.model_dir,
+            checkpoint=args.checkpoint,
+        )
+        print(results_table(result))
+        print(f"written: {experiment.metrics_path(args.model_dir, args.split, args.checkpoint)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Leaves: nothing imports them. Run one with `python -m tools.NAME`."""
