@@ -33,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="a built dataset; default: %(default)s")
     add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
+    add("--at_least", type=float, metavar="AUROC", help="exit with 1 when the mean AUROC is not above this")
     return parser.parse_args(argv)
 
 
@@ -148,13 +149,23 @@ def results_table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def require_image_size(info: dict, trained_on: dict, data_dir: epath.Path) -> None:
+    """Raise ValueError when the images are of another size than those the model was trained on."""
+    size, expected = info["image_size"], trained_on["image_size"]
+    if size != expected:
+        raise ValueError(
+            f"{data_dir} has images of {size} pixels, the model was trained on {expected}. "
+            f"Run: python build_dataset.py --image_size {expected} with another --output_dir"
+        )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Evaluate one experiment."""
     args = parse_args(argv)
     with one_line_errors():
         params = load_params(args.model_dir)
         trained_on = experiment.dataset_of(args.model_dir)
-        dataset.open_dataset(args.data_dir)
+        require_image_size(dataset.open_dataset(args.data_dir), trained_on, args.data_dir)
         from model_fn import model_fn
 
         model = model_fn(params, trained_on)
@@ -169,6 +180,9 @@ def main(argv: list[str] | None = None) -> None:
         )
         print(results_table(result))
         print(f"written: {experiment.metrics_path(args.model_dir, args.split, args.checkpoint)}")
+        reached = result["mean_auroc"]["value"]
+        if args.at_least is not None and not (reached is not None and reached > args.at_least):
+            raise ValueError(f"mean AUROC {reached} is not above --at_least {args.at_least}")
 
 
 if __name__ == "__main__":

@@ -57,5 +57,7 @@ def input_fn(
     images, size = info["splits"][split]["images"], params.batch_size
     steps = -(-images // size) if epoch is None else images // size
     # Batched before parsing: one call for 32 records costs little more than for one.
-    dataset = dataset.batch(size, drop_remainder=epoch is not None).apply(tf.data.experimental.assert_cardinality(steps))
+    dataset = dataset.batch(size, drop_remainder=epoch is not None).apply(
+        tf.data.experimental.assert_cardinality(steps)
+    )
     return dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -211,7 +211,11 @@ def finish(run: Run) -> None:
         result = evaluate_split(
             run.model, "val", data_dir=run.data_dir, params=run.params, model_dir=run.model_dir, checkpoint=checkpoint
         )
-        log.info("val mean AUROC with the %s weights: %s", checkpoint, result["mean_auroc"])
+        mean = result["mean_auroc"]
+        if mean["value"] is None:
+            log.info("%s weights: val AUROC undefined", checkpoint)
+        else:
+            log.info("%s weights: val mean AUROC %.4f [%.4f, %.4f] over %d findings", checkpoint, *mean.values())
     log.info("next: python evaluate.py --model_dir %s --data_dir %s", run.model_dir, run.data_dir)
 
 

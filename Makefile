@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo test lint bench clean
+
+# From nothing to a table of per-disease AUROC, on a sample release drawn here.
+demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
+	$(PY) build_dataset.py --data_dir data/sample --output_dir data/sample_records --image_size 96 --shard_size 128
+	$(PY) train.py --model_dir experiments/demo_cnn --data_dir data/sample_records --restart
+	$(PY) evaluate.py --model_dir experiments/demo_cnn --data_dir data/sample_records --split test --at_least 0.90
+	@echo "watch the training: $(VENV)/bin/tensorboard --logdir experiments"
+
+data/sample/Data_Entry_2017.csv: | $(VENV)/installed
+	$(PY) -m tools.make_sample --output_dir data/sample
+
+test: $(VENV)/installed-dev
+	$(PY) -m pytest
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# Benchmarks print ratios; .venv-torch holds the libraries that are compared with.
+bench: $(VENV)/installed-dev .venv-torch/installed
+	$(PY) -m bench.input --torch_python .venv-torch/bin/python
+	$(PY) -m bench.train
+	$(PY) -m bench.memory
+
+$(VENV)/installed: requirements.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(PY) -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+.venv-torch/installed: bench/requirements-torch.txt
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet -r bench/requirements-torch.txt
+	touch $@
+
+clean:
+	rm -rf data/sample data/sample_records .pytest_cache .ruff_cache

@@ -1,0 +1,133 @@
+"""Input images/s at 224 px: input_fn beside a plain tf.data map and WebDataset with a PyTorch DataLoader.
+
+    python -m bench.input --data_dir ../shared/nih-1024 --torch_python .venv-torch/bin/python
+
+Builds png and raw records of the release in a temporary folder and reads each of them `--repeat` times a pass.
+"""
+
+import argparse
+import copy
+import io
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+from bench.timing import images_per_second, print_ratios
+from cxr.data import dataset, records
+
+BATCH = 32
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
+    parser.add_argument("--torch_python", help="interpreter with torch and webdataset; without it they are left out")
+    parser.add_argument("--repeat", type=int, default=48, help="times the records are read in a pass")
+    return parser.parse_args()
+
+
+def build(release: pathlib.Path, output: pathlib.Path, encoding: str) -> None:
+    """Build train records of a whole release."""
+    command = [sys.executable, "build_dataset.py", "--data_dir", str(release), "--output_dir", str(output)]
+    command += ["--encoding", encoding, "--split", "random", "--ratios", "1", "0", "0", "--allow_missing"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def repeated(info: dict, times: int) -> dict:
+    """The same dataset with its training shards listed several times over."""
+    info = copy.deepcopy(info)
+    info["splits"]["train"]["shards"] *= times
+    info["splits"]["train"]["images"] *= times
+    return info
+
+
+def consume(batches) -> int:
+    """Read a pass; returns how many images it had."""
+    return sum(int(labels.shape[0]) for _, labels in batches)
+
+
+def ours(data_dir: pathlib.Path, info: dict):
+    """input_fn, in training order."""
+    from cxr.params import Params
+    from input_fn import input_fn
+
+    return lambda: consume(input_fn("train", data_dir, Params(batch_size=BATCH), info=info, epoch=0, inputs=["image"]))
+
+
+def plain(data_dir: pathlib.Path, info: dict):
+    """The usual tf.data way: parse, decode and standardise one image at a time, in float32."""
+    import tensorflow as tf
+
+    size = info["image_size"]
+    features = {"image/encoded": tf.io.FixedLenFeature([], tf.string), "labels": tf.io.FixedLenFeature([14], tf.int64)}
+
+    def parse(serialized):
+        example = tf.io.parse_single_example(serialized, features)
+        if info["encoding"] == "raw":
+            image = tf.reshape(tf.io.decode_raw(example["image/encoded"], tf.uint8), [size, size, 1])
+        else:
+            image = tf.io.decode_png(example["image/encoded"], channels=1)
+        return tf.image.per_image_standardization(tf.cast(image, tf.float32)), example["labels"]
+
+    paths = [str(path) for path in dataset.shard_paths(data_dir, info, "train")]
+
+    def run() -> int:
+        batches = tf.data.TFRecordDataset(paths).shuffle(4096).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        return consume(batches.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
+
+    return run
+
+
+def webdataset(torch_python: str, data_dir: pathlib.Path, info: dict, times: int, folder: pathlib.Path):
+    """WebDataset tars of the same PNG bytes, read by a DataLoader with two workers in another interpreter."""
+    serialized = [r for path in dataset.shard_paths(data_dir, info, "train") for r in records.read_records(path)]
+    for shard in range(2):  # one for each worker
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for index, record in enumerate(serialized * times):
+                if index % 2 != shard:
+                    continue
+                feature = records.example_class().FromString(record).features.feature
+                labels = bytes(feature["labels"].int64_list.value)
+                for ending, data in (("png", feature["image/encoded"].bytes_list.value[0]), ("cls", labels)):
+                    member = tarfile.TarInfo(f"{index:06d}.{ending}")
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    script = pathlib.Path(__file__).parent / "webdataset_reader.py"
+    reader = subprocess.Popen(
+        [torch_python, str(script), str(folder), str(BATCH)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def run() -> int:
+        reader.stdin.write("pass\n")
+        reader.stdin.flush()
+        return int(reader.stdout.readline())
+
+    return run
+
+
+def main() -> None:
+    """Print images/s of every way, for png and raw records."""
+    args = parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for encoding in ("png", "raw"):
+            data_dir = folder / encoding
+            build(args.data_dir, data_dir, encoding)
+            once = dataset.open_dataset(data_dir)
+            info = repeated(once, args.repeat)
+            contestants = {"input_fn": ours(data_dir, info), "tf.data map, float32 per image": plain(data_dir, info)}
+            if args.torch_python:
+                (folder / f"tars_{encoding}").mkdir()
+                png = folder / "png"
+                contestants["WebDataset (PNG), DataLoader, 2 workers"] = webdataset(
+                    args.torch_python, png, dataset.open_dataset(png), args.repeat, folder / f"tars_{encoding}"
+                )
+            print(f"{encoding} records, {info['image_size']} px, {info['splits']['train']['images']:,} images a pass")
+            print_ratios(images_per_second(contestants), ours="input_fn")
+
+
+if __name__ == "__main__":
+    main()

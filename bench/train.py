@@ -1,0 +1,61 @@
+"""simple_cnn training images/s: from records over from tensors already in memory.
+
+    python -m bench.train --data_dir ../shared/nih-1024
+
+Builds png and raw records of the release at 224 px in a temporary folder. What is lost is the price of reading.
+"""
+
+import argparse
+import pathlib
+import tempfile
+
+from bench.input import build, repeated
+from bench.timing import images_per_second, print_ratios
+from cxr.data import dataset
+from cxr.params import Params
+
+REPEAT = 8  # times the records are read in a pass
+
+
+def main() -> None:
+    """Print images/s of training from memory and from both kinds of records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
+    args = parser.parse_args()
+
+    import keras
+    import tensorflow as tf
+
+    from input_fn import input_fn
+    from model_fn import model_fn
+
+    params = Params(early_stopping_patience=1)
+    with tempfile.TemporaryDirectory() as name:
+        sources = {}
+        for encoding in ("png", "raw"):
+            data_dir = pathlib.Path(name) / encoding
+            build(args.data_dir, data_dir, encoding)
+            info = repeated(dataset.open_dataset(data_dir), REPEAT)
+            sources[f"{encoding} records"] = lambda d=data_dir, i=info: input_fn(
+                "train", d, params, info=i, epoch=0, inputs=["image"]
+            )
+        inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
+        tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
+        sources = {"tensors in memory": lambda: tensors, **sources}
+        model = model_fn(params, info)
+        model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+
+        def pass_over(make) -> int:
+            batches = make()
+            model.fit(batches, verbose=0, shuffle=False)
+            return len(batches) * params.batch_size
+
+        contestants = {source: lambda make=make: pass_over(make) for source, make in sources.items()}
+        rates = images_per_second(contestants)
+    print_ratios(rates, ours="png records")
+    for source in ("png records", "raw records"):
+        print(f"{source} over tensors in memory: {rates[source] / rates['tensors in memory']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
