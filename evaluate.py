@@ -112,41 +112,36 @@ def operating_points(model_dir: pathlib.Path, split: str, checkpoint: str) -> di
 
 
 def results_table(result: dict) -> str:
-    """The metrics beside Wang et al. as aligned lines."""
+    """The metrics beside Wang et al. as aligned lines, with what they are of."""
     wang = literature.WANG_2017
-
-    def line(name: str, positives: object, auroc: dict, precision: float | None, published: float) -> str:
-        value = auroc["value"] if "value" in auroc else auroc["auroc"]
-        if value is None:
-            return f"{name:20}{positives:>10}   undefined: needs positives and negatives{published:>16.3f}"
-        interval = f"[{auroc['low']:.3f}, {auroc['high']:.3f}]"
-        cells = f"{name:20}{positives:>10}{value:>9.3f}  {interval:16}"
-        return (
-            cells
-            + (f"{precision:>8.3f}" if precision is not None else " " * 8)
-            + f"{published:>14.3f}{value - published:>+9.3f}"
-        )
-
-    lines = [
-        f"{'finding':20}{'positives':>10}{'AUROC':>9}  {'95 % interval':16}{'AP':>8}{'Wang et al.':>14}{'diff.':>9}"
-    ]
+    rows = [("finding", "positives", "AUROC", "95 % interval", "AP", "Wang et al.", "diff.")]
     for name, values in result["findings"].items():
-        lines.append(line(name, values["positives"], values, values["average_precision"], wang.aurocs[name]))
+        auroc = values["auroc"], values["low"], values["high"]
+        rows.append((name, f"{values['positives']:,}", *cells(*auroc, values["average_precision"], wang.aurocs[name])))
     mean = result["mean_auroc"]
-    defined = f"of {mean['findings']}"
-    lines.append(line("mean", defined, mean, None, wang.mean))
-    lines.append("")
-    lines.append(
-        f"{result['split']} split of a dataset split {result['split_name']}: {result['images']:,} images, "
-        f"{result['patients']:,} patients, loss {result['loss']:.4f}"
-        if result["images"]
-        else f"the {result['split']} split is empty: nothing to score"
-    )
-    if (result["split"], result["split_name"]) != ("test", "official"):
+    published = [wang.aurocs[name] for name, values in result["findings"].items() if values["auroc"] is not None]
+    theirs = float(np.mean(published)) if published else wang.mean  # over the findings that are defined here
+    rows.append(("mean", f"of {mean['findings']}", *cells(mean["value"], mean["low"], mean["high"], None, theirs)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    if result["images"] == 0:
+        return f"the {result['split']} split is empty: nothing to score"
+    lines += ["", f"{result['split']} of a dataset split {result['split_name']}: {result['images']:,} images of "
+              f"{result['patients']:,} patients, loss {result['loss']:.4f}"]  # fmt: skip
+    if (result["split"], result["split_name"], result["images"]) != ("test", wang.split, wang.images):
         lines.append(
-            f"NOT COMPARABLE: {wang.source} is the official test split; the same model scores otherwise on other images"
+            f"NOT COMPARABLE: {wang.source} is the {wang.split} test split, all {wang.images:,} images; "
+            "the same model scores otherwise on other images"
         )
     return "\n".join(lines)
+
+
+def cells(value: float | None, low: float, high: float, precision: float | None, published: float) -> tuple[str, ...]:
+    """AUROC, its interval, average precision, the published AUROC and the difference, as text; "" where undefined."""
+    if value is None:
+        return "undefined", "", "", f"{published:.3f}", ""
+    average = "" if precision is None else f"{precision:.3f}"
+    return f"{value:.3f}", f"[{low:.3f}, {high:.3f}]", average, f"{published:.3f}", f"{value - published:+.3f}"
 
 
 def require_image_size(info: dict, trained_on: dict, data_dir: epath.Path) -> None:

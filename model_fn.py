@@ -76,4 +76,5 @@ def prevalence_logits(info: dict) -> list[float]:
     section 4.1). One image is added on each side, so that a finding without positives stays finite.
     """
     train = info["splits"]["train"]
-    return [math.log((n + 1) / (train["images"] - n + 1)) for n in train["positives"].values()]
+    positives = [train["positives"][finding] for finding in info["findings"]]
+    return [math.log((n + 1) / (train["images"] - n + 1)) for n in positives]

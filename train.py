@@ -13,7 +13,6 @@ import logging
 import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
@@ -24,9 +23,6 @@ from cxr.errors import one_line_errors
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 from cxr.params import Params, load_params
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("train")
 
@@ -65,7 +61,7 @@ class Run:
         if self.steps == 0:
             raise ValueError(
                 f"{info['splits']['train']['images']} training images are less than one batch of {params.batch_size}; "
-                "lower batch_size in params.json"
+                "build a larger dataset, or lower batch_size in params.json"
             )
         self.compile()
 
@@ -85,9 +81,11 @@ class Run:
         return max((row["val_mean_auroc"] for row in self.history if row["val_mean_auroc"] is not None), default=np.nan)
 
     def epochs_since_best(self) -> int:
-        """Epochs that have passed without a better val mean AUROC."""
-        values = [row["val_mean_auroc"] or 0.0 for row in self.history]
-        return len(values) - 1 - int(np.argmax(values)) if values else 0
+        """Epochs without a better val mean AUROC; 0 where it is undefined, so that best follows last."""
+        values = [row["val_mean_auroc"] for row in self.history]
+        if not values or values[-1] is None:
+            return 0
+        return len(values) - 1 - values.index(max(value for value in values if value is not None))
 
     def variables(self) -> list:
         """Weights, random state of dropout, and the optimizer's step and moments."""
@@ -97,11 +95,16 @@ class Run:
         """Write weights and, last, the state to go on from; killed in between, the epoch is done again."""
         for checkpoint in experiment.CHECKPOINTS if is_best else ("last",):
             experiment.save_weights(self.model, self.model_dir, checkpoint)
-        experiment.save_state(self.model_dir, [np.asarray(v) for v in self.variables()], self.history)
+        story = {"params": self.described(), "fingerprint": self.info["fingerprint"], "history": self.history}
+        experiment.save_state(self.model_dir, [np.asarray(v) for v in self.variables()], story)
+
+    def described(self) -> dict:
+        """The parameters as they read in JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self.params)))
 
     def restore(self) -> None:
         """Take up the state that `save` wrote; without one, begin anew."""
-        state = experiment.load_state(self.model_dir, [v.shape for v in self.variables()])
+        state = experiment.load_state(self.model_dir, self.described(), self.info["fingerprint"])
         if state is None:
             log.info("the run had not finished its first epoch: beginning anew")
             return
@@ -188,8 +191,8 @@ def train(run: Run, val: records.Index) -> None:
     import tensorflow as tf
 
     writer = tf.summary.create_file_writer(str(run.model_dir / "tensorboard"))
-    for row in run.history:
-        write_scalars(writer, row)
+    if run.history:
+        write_history(run)  # the run may have ended between its state and its history
     for epoch in range(len(run.history), run.params.num_epochs):
         if run.epochs_since_best() >= run.params.early_stopping_patience:
             log.info("no better val AUROC for %d epochs: stopping", run.params.early_stopping_patience)
@@ -222,6 +225,8 @@ def finish(run: Run) -> None:
 def open_log(model_dir: pathlib.Path) -> None:
     """Send the log to the terminal and to the end of train.log."""
     log.setLevel(logging.INFO)
+    for handler in log.handlers:
+        handler.close()
     log.handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(model_dir / "train.log")]
 
 

@@ -18,7 +18,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; run the same command again to go on") from None
+        raise SystemExit("interrupted; nothing is lost but the work since the last file was written") from None
     except (OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
     except (ValueError, RuntimeError) as error:

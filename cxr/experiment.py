@@ -10,6 +10,8 @@ metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv
 import json
 import pathlib
 import subprocess
+import warnings
+import zipfile
 from importlib import metadata
 
 import numpy as np
@@ -102,38 +104,56 @@ def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}. Run: python train.py --model_dir {model_dir}")
     try:
-        model.load_weights(path)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns when layers find nothing in the file
+            model.load_weights(path)
+    except (ValueError, UserWarning) as error:
         raise ValueError(
             f"{path} does not fit the model that {model_dir / 'params.json'} describes; it was changed after training. "
             f"Restore it, or train again: python train.py --model_dir {model_dir} --restart ({error})"
         ) from error
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Train again: --restart") from error
 
 
-def save_state(model_dir: pathlib.Path, values: list[np.ndarray], history: list[dict]) -> None:
-    """Write what a run needs to go on, in one file that appears whole: every variable's value and the history."""
+def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -> None:
+    """Write what a run needs to go on, in one file that appears whole.
+
+    Args:
+        values: of every variable of model and optimizer.
+        story: {"params", "fingerprint", "history"}: what was trained, on which dataset, and how it went so far.
+    """
     folder = model_dir / "resume"
     folder.mkdir(exist_ok=True)
     named = {f"{index:05d}": value for index, value in enumerate(values)}
     with storage.whole_file(folder / "state.npz") as file:
-        np.savez(file, history=np.array(json.dumps(history)), **named)
+        np.savez(file, story=np.array(json.dumps(story)), **named)
 
 
-def load_state(model_dir: pathlib.Path, shapes: list[tuple]) -> tuple[list[np.ndarray], list[dict]] | None:
-    """Read what `save_state` wrote; None if it never did.
+def load_state(model_dir: pathlib.Path, params: dict, fingerprint: str) -> tuple[list[np.ndarray], list[dict]] | None:
+    """Read what `save_state` wrote: (values, history); None if it never did.
 
     Raises:
-        ValueError: the variables are not of these shapes: params.json was changed since.
+        ValueError: the file is damaged, or params or dataset are not those of the run.
     """
     path = model_dir / "resume" / "state.npz"
     if not path.is_file():
         return None
-    with np.load(path) as state:  # plain arrays: numpy refuses pickles by default
-        values = [state[key] for key in sorted(set(state.files) - {"history"})]
-        history = json.loads(str(state["history"]))
-    if [value.shape for value in values] != [tuple(shape) for shape in shapes]:
-        raise ValueError(f"{path} is of another model; params.json was changed since. Undo that, or use --restart.")
-    return values, history
+    try:
+        with path.open("rb") as file, np.load(file) as state:  # plain arrays: numpy refuses pickles by default
+            values = [state[key] for key in sorted(set(state.files) - {"story"})]
+            story = json.loads(str(state["story"]))
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}); begin anew with --restart") from error
+    changed = [key for key in params if story["params"].get(key) != params[key]]
+    if changed:
+        raise ValueError(
+            f"{changed[0]} in params.json was changed since the run began "
+            f"({story['params'].get(changed[0])}, now {params[changed[0]]}). Undo that, or begin anew with --restart"
+        )
+    if story["fingerprint"] != fingerprint:
+        raise ValueError("--data_dir is not the dataset the run began on. Give that one, or begin anew with --restart")
+    return values, story["history"]
 
 
 def git_sha() -> str | None:

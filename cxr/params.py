@@ -14,7 +14,7 @@ from cxr import storage
 FILE = "params.json"
 
 
-def _param(default: object, meaning: str, low: float | None = None, high: float | None = None) -> typing.Any:
+def _param(default: object, meaning: str, low: float = 0, high: float = 0) -> typing.Any:
     """A field with its meaning and the closed range of its possible values."""
     return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
 
@@ -28,17 +28,17 @@ class Params:
     num_channels: int = _param(16, "channels of the first convolution block; each block doubles them", 1, 1024)
     num_blocks: int = _param(5, "convolution blocks, each halving the image", 1, 8)
     dropout: float = _param(0.0, "share of pooled features dropped in training", 0, 0.95)
-    batch_size: int = _param(32, "images per step", 1)
-    num_epochs: int = _param(10, "passes over the training images, at most", 1)
-    early_stopping_patience: int = _param(5, "epochs without a better val AUROC before training stops", 1)
+    batch_size: int = _param(32, "images per step", 1, 65_536)
+    num_epochs: int = _param(10, "passes over the training images, at most", 1, 100_000)
+    early_stopping_patience: int = _param(5, "epochs without a better val AUROC before training stops", 1, 100_000)
     optimizer: Literal["adamw", "sgd"] = _param("adamw", "AdamW, or SGD with Nesterov momentum 0.9")
     learning_rate: float = _param(1e-3, "peak step size", 1e-8, 10)
     lr_schedule: Literal["constant", "cosine"] = _param(
         "cosine", "after warm-up: keep the peak, or fall to 0 by cosine"
     )
-    warmup_epochs: float = _param(0.5, "epochs of linear rise from 0 to the peak", 0)
+    warmup_epochs: float = _param(0.5, "epochs of linear rise from 0 to the peak", 0, 1000)
     weight_decay: float = _param(1e-4, "decoupled, per step times the step size (Loshchilov & Hutter 2019)", 0, 1)
-    seed: int = _param(230, "of initial weights, record order and dropout", 0)
+    seed: int = _param(230, "of initial weights, record order and dropout", 0, 2**32 - 1)
 
 
 def load_params(model_dir: pathlib.Path) -> Params:
@@ -67,7 +67,10 @@ def parse_params(values: dict, *, where: str) -> Params:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0)
             raise ValueError(f"{where}: unknown parameter {key!r}. Did you mean {near[0]!r}?")
         checked[key] = _check(value, kinds[key], fields[key].metadata, f"{where}: {key}")
-    return Params(**checked)
+    params = Params(**checked)
+    if params.image_size >> params.num_blocks == 0:
+        raise ValueError(f"{where}: num_blocks {params.num_blocks} halves {params.image_size} pixels to nothing")
+    return params
 
 
 def _check(value: object, kind: object, metadata: dict, where: str) -> object:
@@ -76,15 +79,12 @@ def _check(value: object, kind: object, metadata: dict, where: str) -> object:
         if value not in allowed:
             raise ValueError(f"{where} is {value!r}; expected {' or '.join(map(repr, allowed))}")
         return value
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:  # exactly: True is no int here
+    if type(value) is not kind and not (kind is float and type(value) is int):  # exactly: True is no int here
         raise ValueError(f"{where} is {value!r}; expected {'an integer' if kind is int else 'a number'}")
     low, high = metadata["low"], metadata["high"]
-    if not (low is None or value >= low) or not (high is None or value <= high):  # so written, nan fails too
-        expected = f"{low} or more" if high is None else f"{low} to {high}"
-        raise ValueError(f"{where} is {value!r}; expected {expected}")
-    return value
+    if not low <= value <= high:  # so written, nan fails too
+        raise ValueError(f"{where} is {value!r}; expected {low:g} to {high:g}")
+    return kind(value)
 
 
 def parameter_table() -> str:
@@ -96,6 +96,6 @@ def parameter_table() -> str:
         if typing.get_origin(kind) is Literal:
             values = ", ".join(f"`{value}`" for value in typing.get_args(kind))
         else:
-            values = f"{kind.__name__}, {low:g} to {high:g}" if high is not None else f"{kind.__name__}, from {low:g}"
+            values = f"{kind.__name__}, {low:,} to {high:,}"
         lines.append(f"| `{field.name}` | {values} | `{field.default}` | {field.metadata['meaning']} |")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ class Published(NamedTuple):
 
     source: str
     split: str  # "official" or "random"
+    images: int  # in its test set
     aurocs: dict[str, float]  # by finding
     mean: float  # as published or computed from the row
 
@@ -17,6 +18,7 @@ class Published(NamedTuple):
 WANG_2017 = Published(
     source="Wang et al. 2017 (arXiv:1705.02315v5, ResNet-50)",
     split="official",
+    images=25_596,
     aurocs=dict(
         zip(
             FINDINGS,

@@ -112,7 +112,7 @@ def bootstrap_aurocs(
 
 def _weighted_auroc(labels: np.ndarray, scores: np.ndarray, times: np.ndarray) -> float:
     """AUROC of images that occur `times` times each; scores ascending."""
-    starts = np.flatnonzero(np.append(True, np.diff(scores) != 0))
+    starts = np.flatnonzero(np.diff(scores, prepend=np.nan) != 0)
     positive = np.add.reduceat(times * labels, starts)  # per distinct score
     negative = np.add.reduceat(times, starts) - positive
     pairs = positive.sum() * negative.sum()
@@ -154,7 +154,7 @@ def evaluate(
             **at_threshold(truth, scores, threshold),
         }
     defined = np.flatnonzero(~np.isnan(values))
-    low, high = _interval(np.nanmean(resampled[:, defined], axis=1) if len(defined) else np.array([]))
+    low, high = _interval(np.array([mean_defined(row) for row in resampled[:, defined]]))
     mean = {"value": mean_defined(values), "low": low, "high": high, "findings": len(defined)}
     images, loss = len(labels), log_loss(labels, probabilities) if len(labels) else float("nan")
     report = {"images": images, "patients": len(np.unique(patient_ids)), "loss": loss, "mean_auroc": mean}

@@ -1,0 +1,123 @@
+"""What several test files stand on: a tiny hand-made release, a dataset built from it, the real images if present."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import build_dataset
+from cxr.data import engines
+from cxr.findings import FINDINGS, NO_FINDING
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
+    "2017": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],",
+    "2020": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]",
+}
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of real images beside the repository; a test that asks for it skips without it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("../shared is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """cli("build_dataset.py", "--help"): run a script as a user does; returns the finished process."""
+
+    def run(script: str, *flags: object, timeout: float = 120) -> subprocess.CompletedProcess:
+        command = [sys.executable, script, *map(str, flags)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+    return run
+
+
+def findings_of(index: int) -> str:
+    """Every second image has no finding; the others walk through the 14, every fourth with a second one."""
+    if index % 2 == 0:
+        return NO_FINDING
+    place = index // 2
+    names = {FINDINGS[place % 14]} | ({FINDINGS[(place + 5) % 14]} if index % 4 == 1 else set())
+    return "|".join(sorted(names))
+
+
+def entry_line(image_id: str, findings: str, patient: int, index: int, form: str) -> str:
+    """One row of a Data_Entry CSV in the form of 2017 or of 2020."""
+    sex, view = "FM"[patient % 2], ("PA", "AP")[index % 2]
+    numbers = f"000,{patient:08d},{20 + patient:03d}Y" if form == "2017" else f"0,{patient},{20 + patient}"
+    return f"{image_id},{findings},{numbers},{sex},{view},2682,2749,0.143,0.143"
+
+
+def write_pixels(path: Path, index: int, size: int) -> None:
+    """A grey PNG, another for every index."""
+    pixels = np.random.default_rng(index).integers(0, 256, (size, size), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def make_release(
+    folder: Path, *, patients: int = 20, images_each: int = 3, size: int = 48, form: str = "2017", lists: bool = True
+) -> Path:
+    """Write a release: patients 1 to N of some images each, the last fifth of them on test_list.txt."""
+    lines, listed = [HEADERS[form]], {"train_val_list.txt": [], "test_list.txt": []}
+    for index in range(patients * images_each):
+        patient = 1 + index // images_each
+        image_id = f"{patient:08d}_{index % images_each:03d}.png"
+        lines.append(entry_line(image_id, findings_of(index), patient, index, form))
+        listed["test_list.txt" if patient > 0.8 * patients else "train_val_list.txt"].append(image_id)
+        write_pixels(folder / "images" / image_id, index, size)
+    name = "Data_Entry_2017.csv" if form == "2017" else "Data_Entry_2017_v2020.csv"
+    (folder / name).write_text("\n".join(lines) + "\n")
+    for name, members in listed.items() if lists else ():
+        (folder / name).write_text("\n".join(members) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_release():
+    """write_release(folder, patients=4, ...): see `make_release`."""
+    return make_release
+
+
+@pytest.fixture
+def tiny_release(tmp_path):
+    """tiny_release(patients=4, ...): a release below tmp_path; the arguments are those of `make_release`."""
+
+    def make(name: str = "release", **options) -> Path:
+        return make_release(tmp_path / name, **options)
+
+    return make
+
+
+def build_in_process(data_dir: Path, output_dir: Path, *flags: object) -> dict:
+    """Run build_dataset.main without worker processes; returns dataset.json."""
+    fixed = ["--data_dir", data_dir, "--output_dir", output_dir, "--image_size", 32]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
+        build_dataset.main([str(flag) for flag in [*fixed, *flags]])
+    return json.loads((output_dir / "dataset.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def build():
+    """build(data_dir, output_dir, *flags): a 32 px dataset, built in this process; a later --image_size wins."""
+    return build_in_process
+
+
+@pytest.fixture(scope="session")
+def built_dataset(tmp_path_factory) -> Path:
+    """A dataset of 60 images of 20 patients at 32 px in several shards, no split empty. Read it, do not change it."""
+    folder = tmp_path_factory.mktemp("built")
+    release = make_release(folder / "release")
+    build_in_process(release, folder / "records", "--shard_size", 16, "--ratios", 0.6, 0.2, 0.2)
+    return folder / "records"

@@ -1,0 +1,63 @@
+import json
+import pathlib
+
+import pytest
+
+from cxr.data import engines
+from cxr.errors import one_line_errors
+from cxr.findings import parse_findings
+
+
+def run(function, *arguments):
+    with one_line_errors():
+        function(*arguments)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def import_absent():
+    raise ImportError("Reading DICOM needs pydicom. Run: pip install -r requirements-dicom.txt")
+
+
+def raise_runtime_error():
+    raise RuntimeError("a worker process was killed")
+
+
+def map_in_a_worker():
+    list(engines.run_local(parse_findings, ["Nonsense"], workers=1))
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        pytest.param(lambda: parse_findings("Nonsense"), "error: unknown finding 'Nonsense'", id="ours"),
+        pytest.param(raise_runtime_error, "error: a worker process was killed", id="our RuntimeError"),
+        pytest.param(lambda: pathlib.Path("absent").read_bytes(), "error: .*No such file.*'absent'", id="the system's"),
+        pytest.param(import_absent, "error: Reading DICOM needs pydicom", id="an optional package"),
+        pytest.param(interrupt, "interrupted; run the same command again to go on", id="Ctrl-C"),
+        pytest.param(map_in_a_worker, "error: unknown finding 'Nonsense'", id="ours, raised in a worker process"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_1(function, line):
+    with pytest.raises(SystemExit, match=line) as exit_:
+        run(function)
+    assert isinstance(exit_.value.code, str)  # Python prints it to stderr and ends with code 1
+    assert "\n" not in exit_.value.code
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        pytest.param(lambda: {}["key"], KeyError, id="of another kind"),
+        pytest.param(lambda: json.loads("{"), json.JSONDecodeError, id="a ValueError out of a library"),
+    ],
+)
+def test_a_bug_keeps_its_traceback(function, error):
+    with pytest.raises(error):
+        run(function)
+
+
+def test_without_an_error_nothing_happens():
+    run(lambda: None)

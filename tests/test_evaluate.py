@@ -1,0 +1,289 @@
+import csv
+import functools
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evaluate
+import train
+from cxr.data import dataset, records
+from cxr.evaluation import literature, metrics
+from cxr.findings import FINDINGS
+
+PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+WANG = literature.WANG_2017
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """Intervals from 20 resamples: their width is not at stake here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
+        yield
+
+
+def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:
+    evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
+
+
+@pytest.fixture(scope="module")
+def trained(built_dataset, tmp_path_factory) -> Path:
+    """One epoch of training, then the test split scored. Read it, or work on a copy."""
+    model_dir = tmp_path_factory.mktemp("trained")
+    (model_dir / "params.json").write_text(json.dumps(PARAMS))
+    train.main(["--model_dir", str(model_dir), "--data_dir", str(built_dataset)])
+    run_evaluate(model_dir, built_dataset)
+    return model_dir
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Path:
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+@pytest.fixture
+def altered_dataset(built_dataset, tmp_path):
+    """altered_dataset(function): a copy of the dataset whose dataset.json function(info) has changed."""
+
+    def alter(function) -> Path:
+        data_dir = shutil.copytree(built_dataset, tmp_path / "altered")
+        info = json.loads((data_dir / "dataset.json").read_text())
+        function(info)
+        (data_dir / "dataset.json").write_text(json.dumps(info))
+        return data_dir
+
+    return alter
+
+
+def read_csv(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_index(data_dir: Path, split: str) -> records.Index:
+    return records.read_index(dataset.shard_paths(data_dir, dataset.open_dataset(data_dir), split))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_predictions_hold_every_image_once_in_dataset_order(trained, built_dataset, split):
+    rows, index = read_csv(trained / f"predictions_{split}_best.csv"), read_index(built_dataset, split)
+    names = [f"{kind}_{finding}" for kind in ("label", "prob") for finding in FINDINGS]
+    assert list(rows[0]) == ["image_id", "patient_id", *names]
+    assert [row["image_id"] for row in rows] == index.image_ids.tolist()
+    assert [int(row["patient_id"]) for row in rows] == index.patient_ids.tolist()
+    assert [[int(row[f"label_{finding}"]) for finding in FINDINGS] for row in rows] == index.labels.tolist()
+    assert all(0 < float(row[f"prob_{finding}"]) < 1 for row in rows for finding in FINDINGS)
+
+
+def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
+    import tensorflow as tf
+
+    from cxr import experiment
+    from cxr.params import Params
+    from model_fn import model_fn
+
+    info = dataset.open_dataset(built_dataset)
+    model = model_fn(Params(**PARAMS), info)
+    experiment.load_weights(model, trained, "best")
+    paths = dataset.shard_paths(built_dataset, info, "test")
+    rows = read_csv(trained / "predictions_test_best.csv")
+    singles = [record for path in paths for record in records.read_records(path)]
+    for row, record in list(zip(rows, singles, strict=True))[-3:]:  # the last lie in a short batch
+        inputs, _ = records.parse_batch(tf.constant([record]), info)
+        expected = tf.sigmoid(model({"image": inputs["image"]}))[0]
+        assert [float(row[f"prob_{finding}"]) for finding in FINDINGS] == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_metrics_hold_what_design_says(trained, built_dataset):
+    scores = json.loads((trained / "metrics_test_best.json").read_text())
+    assert list(scores) == [
+        *("split", "checkpoint", "images", "patients", "loss", "mean_auroc", "findings"),
+        *("dataset_fingerprint", "split_name", "params", "git_sha", "library_versions"),
+    ]
+    assert (scores["split"], scores["checkpoint"], scores["split_name"]) == ("test", "best", "official")
+    assert (scores["images"], scores["patients"]) == (12, 4)
+    assert scores["dataset_fingerprint"] == dataset.open_dataset(built_dataset)["fingerprint"]
+    assert {**scores["params"], **PARAMS} == scores["params"]  # resolved: the defaults are there too
+    assert scores["params"]["learning_rate"] == 1e-3
+    assert scores["mean_auroc"].keys() == {"value", "low", "high", "findings"}
+    assert tuple(scores["findings"]) == FINDINGS
+    for values in scores["findings"].values():
+        assert list(values) == [
+            *("auroc", "low", "high", "average_precision", "positives"),
+            *("threshold", "sensitivity", "specificity", "f1"),
+        ]
+
+
+def columns(model_dir: Path, split: str, finding: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = read_csv(model_dir / f"predictions_{split}_best.csv")
+    labels = np.array([int(row[f"label_{finding}"]) for row in rows])
+    return labels, np.array([float(row[f"prob_{finding}"]) for row in rows])
+
+
+def test_metrics_can_be_had_from_the_predictions_alone(trained):
+    scores = json.loads((trained / "metrics_test_best.json").read_text())["findings"]
+    for finding in FINDINGS:
+        value = metrics.auroc(*columns(trained, "test", finding))
+        assert scores[finding]["auroc"] == (None if np.isnan(value) else value)
+
+
+def test_operating_points_are_chosen_on_val_and_judged_on_test(trained):
+    val = json.loads((trained / "metrics_val_best.json").read_text())["findings"]
+    test = json.loads((trained / "metrics_test_best.json").read_text())["findings"]
+    assert val["Cardiomegaly"]["threshold"] == metrics.youden_threshold(*columns(trained, "val", "Cardiomegaly"))
+    assert {name: values["threshold"] for name, values in test.items()} == {
+        name: values["threshold"] for name, values in val.items()
+    }
+    labels, probabilities = columns(trained, "test", "Cardiomegaly")
+    called = probabilities >= val["Cardiomegaly"]["threshold"]
+    assert test["Cardiomegaly"]["sensitivity"] == called[labels == 1].mean()
+    assert test["Cardiomegaly"]["specificity"] == pytest.approx((~called[labels == 0]).mean())
+
+
+def test_without_a_val_file_there_are_no_operating_points(copy, built_dataset):
+    (copy / "metrics_val_best.json").unlink()
+    run_evaluate(copy, built_dataset)
+    test = json.loads((copy / "metrics_test_best.json").read_text())["findings"]
+    assert {(values["threshold"], values["sensitivity"]) for values in test.values()} == {(None, None)}
+    assert test["Cardiomegaly"]["auroc"] is not None
+
+
+def test_evaluating_again_writes_the_same_bytes_and_prints_the_table(copy, trained, built_dataset, capsys):
+    run_evaluate(copy, built_dataset, "--split", "val", "--checkpoint", "last")
+    for name in ("predictions_val_last.csv", "metrics_val_last.json"):
+        found, expected = ((folder / name).read_text() for folder in (copy, trained))
+        sha = r'"git_sha": .*'  # the checkout may have been edited between the two
+        assert re.sub(sha, "", found) == re.sub(sha, "", expected)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == [
+        "finding",
+        "positives",
+        "AUROC",
+        "95",
+        "%",
+        "interval",
+        "AP",
+        "Wang",
+        "et",
+        "al.",
+        "diff.",
+    ]
+    assert printed[-1] == f"written: {copy / 'metrics_val_last.json'}"
+
+
+def test_an_empty_split_is_scored_as_undefined(copy, altered_dataset, capsys):
+    data_dir = altered_dataset(lambda info: info["splits"]["test"].update(images=0, patients=0, shards=[]))
+    run_evaluate(copy, data_dir)
+    scores = json.loads((copy / "metrics_test_best.json").read_text())
+    assert (scores["images"], scores["patients"], scores["loss"]) == (0, 0, None)
+    assert scores["mean_auroc"] == {"value": None, "low": None, "high": None, "findings": 0}
+    assert read_csv(copy / "predictions_test_best.csv") == []
+    assert "the test split is empty: nothing to score" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(("wanted", "passes"), [(0.0, True), (1.0, False)])
+def test_at_least_decides_the_exit_code(copy, built_dataset, wanted, passes):
+    value = json.loads((copy / "metrics_test_best.json").read_text())["mean_auroc"]["value"]
+    if passes:
+        run_evaluate(copy, built_dataset, "--at_least", str(wanted))
+    else:
+        with pytest.raises(SystemExit, match=f"^error: mean AUROC {value} is not above --at_least 1.0$"):
+            run_evaluate(copy, built_dataset, "--at_least", str(wanted))
+
+
+def test_an_untrained_experiment(built_dataset, tmp_path):
+    (tmp_path / "params.json").write_text("{}")
+    text = f"error: {tmp_path} has not been trained. Run: python train.py --model_dir {tmp_path}"
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}$"):
+        run_evaluate(tmp_path, built_dataset)
+
+
+def test_an_experiment_that_has_not_finished_an_epoch(copy, built_dataset):
+    (copy / "best.weights.h5").unlink()
+    text = f"error: no {copy / 'best.weights.h5'}. Run: python train.py --model_dir {copy}"
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}$"):
+        run_evaluate(copy, built_dataset)
+
+
+def test_params_that_were_changed_after_training(copy, built_dataset):
+    (copy / "params.json").write_text(json.dumps(PARAMS | {"num_channels": 8}))
+    text = f"error: {copy}/best.weights.h5 does not fit the model that {copy}/params.json describes; it was changed"
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
+        run_evaluate(copy, built_dataset)
+
+
+def test_images_of_another_size(copy, altered_dataset):
+    data_dir = altered_dataset(lambda info: info.update(image_size=64))
+    text = f"error: {data_dir} has images of 64 pixels, the model was trained on 32. Run: python build_dataset.py "
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
+        run_evaluate(copy, data_dir)
+
+
+def test_findings_in_another_order(copy, altered_dataset):
+    data_dir = altered_dataset(lambda info: info["findings"].reverse())
+    text = f"error: {data_dir}/dataset.json has the findings Hernia, Pleural_Thickening, "
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
+        run_evaluate(copy, data_dir)
+
+
+def test_fewer_predictions_than_images(built_dataset):
+    with pytest.raises(ValueError, match=r"^11 predictions for 12 images; the dataset changed meanwhile$"):
+        evaluate.prediction_table(read_index(built_dataset, "test"), np.zeros((11, 14)))
+
+
+def result(*, split: str = "test", split_name: str = "official", images: int = 25_596) -> dict:
+    """A hand-made metrics file: Mass as given, Hernia undefined, all others 0.7."""
+    one = {"auroc": 0.7, "low": 0.6, "high": 0.8, "average_precision": 0.5, "positives": 9}
+    findings = {finding: dict(one) for finding in FINDINGS}
+    findings["Mass"] = {"auroc": 0.75, "low": 0.6, "high": 0.9, "average_precision": 0.3333, "positives": 1234}
+    findings["Hernia"] = dict.fromkeys(one) | {"positives": 0}
+    mean = {"value": 0.704, "low": 0.61, "high": 0.8, "findings": 13}
+    head = {"split": split, "split_name": split_name, "images": images, "patients": 2797, "loss": 0.125}
+    return {**head, "mean_auroc": mean, "findings": findings}
+
+
+def test_the_table_stands_beside_wang():
+    lines = evaluate.results_table(result()).splitlines()
+    assert [line.split()[0] for line in lines[1:15]] == list(FINDINGS)
+    assert lines[5].split() == ["Mass", "1,234", "0.750", "[0.600,", "0.900]", "0.333", "0.693", "+0.057"]
+    assert lines[15].split() == [
+        "mean",
+        "of",
+        "13",
+        "0.704",
+        "[0.610,",
+        "0.800]",
+        "0.735",
+        "-0.031",
+    ]  # Wang et al. without Hernia: (14 x 0.7451 - 0.8717) / 13
+    assert lines[-1] == "test of a dataset split official: 25,596 images of 2,797 patients, loss 0.1250"
+
+
+def test_an_undefined_finding_says_so():
+    hernia = evaluate.results_table(result()).splitlines()[14]
+    assert hernia.split() == ["Hernia", "0", "undefined", "0.872"]
+
+
+def test_the_published_numbers_stand_in_one_column():
+    lines = evaluate.results_table(result()).splitlines()
+    published = [f"{value:.3f}" for value in [*WANG.aurocs.values(), 0.735]]
+    assert len({line.rindex(value) for line, value in zip(lines[1:16], published, strict=True)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("split", "split_name", "images", "comparable"),
+    [
+        ("test", "official", 25_596, True),
+        ("test", "official", 25_595, False),  # one image is missing
+        ("val", "official", 25_596, False),
+        ("test", "random", 25_596, False),
+        ("test", "csv", 25_596, False),
+    ],
+)
+def test_only_the_whole_official_test_split_is_comparable(split, split_name, images, comparable):
+    last = evaluate.results_table(result(split=split, split_name=split_name, images=images)).splitlines()[-1]
+    assert last.startswith("NOT COMPARABLE: Wang et al. 2017") != comparable

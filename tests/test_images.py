@@ -1,0 +1,191 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cxr.data.images import ImageError, decode_grey, encode, resize_square, stored_pixels
+
+GREY = np.random.default_rng(0).integers(0, 256, (48, 40), np.uint8)  # 48 high, 40 wide
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def filled(mode, value):
+    return Image.new(mode, (40, 40), value)
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width, height, *, depth=8, colour=0, interlace=0, body=b"", before=b""):
+    """A PNG made by hand (ISO/IEC 15948), for what Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
+    chunks = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(body)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def interlaced(pixels):
+    """Adam7: seven passes of (first row, first column, row step, column step), each row after a filter byte 0."""
+    passes = (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
+    rows = (row for top, left, down, right in passes for row in pixels[top::down, left::right])
+    return png(pixels.shape[1], pixels.shape[0], interlace=1, body=b"".join(b"\0" + row.tobytes() for row in rows))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(Image.fromarray(GREY)), id="grey"),
+        pytest.param(encoded(Image.fromarray(GREY).convert("RGB")), id="rgb"),
+        pytest.param(encoded(Image.fromarray(GREY).convert("RGBA")), id="rgba"),
+        pytest.param(encoded(Image.fromarray(GREY).convert("LA")), id="grey and alpha"),
+        pytest.param(encoded(Image.fromarray(GREY).convert("P")), id="palette"),
+        pytest.param(
+            encoded(Image.fromarray(GREY).convert("P"), transparency=bytes(range(256))), id="palette and alpha"
+        ),
+        pytest.param(encoded(Image.fromarray(GREY), transparency=7), id="one transparent grey"),
+        pytest.param(interlaced(GREY), id="interlaced"),
+        pytest.param(encoded(Image.fromarray(GREY.astype(np.uint16) * 257)), id="16 bit"),
+        pytest.param(encoded(Image.fromarray(GREY.astype(np.uint16) * 256 + 255)), id="16 bit, low bytes dropped"),
+        pytest.param(encoded(Image.fromarray(GREY).convert("RGB"), "WEBP", lossless=True), id="webp"),
+        pytest.param(
+            encoded(Image.fromarray(GREY), save_all=True, append_images=[filled("L", 0).resize((40, 48))]),
+            id="animated png",
+        ),
+    ],
+)
+def test_every_lossless_form_of_the_same_pixels_decodes_to_them(data):
+    pixels = decode_grey(data)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, GREY)
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        pytest.param(encoded(filled("RGB", (255, 0, 0))), 76, id="red: 0.299 of 255"),
+        pytest.param(encoded(filled("RGB", (0, 255, 0))), 150, id="green: 0.587 of 255"),
+        pytest.param(encoded(filled("RGB", (0, 0, 255))), 29, id="blue: 0.114 of 255"),
+        pytest.param(encoded(filled("RGBA", (90, 90, 90, 0))), 90, id="transparent: alpha is dropped, not blended"),
+        pytest.param(encoded(filled("I;16", 0xABCD)), 0xAB, id="16 bit: the high byte"),
+        pytest.param(encoded(filled("I;16", 255)), 0, id="16 bit: 255 of 65,535 is black"),
+        pytest.param(encoded(filled("1", 1)), 255, id="1 bit: white"),
+        pytest.param(encoded(filled("1", 0)), 0, id="1 bit: black"),
+        pytest.param(encoded(filled("CMYK", (0, 0, 0, 0)), "JPEG"), 255, id="CMYK jpeg: no ink"),
+        pytest.param(encoded(filled("CMYK", (0, 0, 0, 255)), "JPEG"), 0, id="CMYK jpeg: black ink"),
+        pytest.param(encoded(filled("L", 128), "JPEG", progressive=True), 128, id="progressive jpeg"),
+        pytest.param(
+            encoded(
+                filled("RGB", (0, 0, 0)),
+                "WEBP",
+                lossless=True,
+                save_all=True,
+                append_images=[filled("RGB", (255,) * 3)],
+            ),
+            0,
+            id="animated webp: the first frame",
+        ),
+    ],
+)
+def test_every_colour_form_becomes_the_right_grey(data, value):
+    assert np.unique(decode_grey(data)).tolist() == [value]
+
+
+HUGE = "declares {} pixels, over the limit of 67,108,864"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(b"", r"not a PNG, JPEG or WebP image \(0 bytes\)", id="empty"),
+        pytest.param(b"\n", r"not a PNG, JPEG or WebP image \(1 bytes\)", id="one byte"),
+        pytest.param(b"<!DOCTYPE html>\n<p>404", "22 bytes, starting '<!DOCTYPE html>'", id="a web page"),
+        pytest.param(b"DICM\xff\x00" * 9, r"not a PNG, JPEG or WebP image \(54 bytes\)", id="other bytes"),
+        pytest.param(encoded(filled("L", 9), "GIF"), "not a PNG, JPEG or WebP image", id="gif"),
+        pytest.param(encoded(filled("L", 9), "TIFF"), "not a PNG, JPEG or WebP image", id="tiff"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n" + b" " * 99, "not a PNG, JPEG or WebP image", id="PostScript"),
+        pytest.param(encoded(Image.fromarray(GREY))[:900], "broken image: ", id="half a png"),
+        pytest.param(encoded(Image.fromarray(GREY), "JPEG")[:900], "broken image: .*truncated", id="half a jpeg"),
+        pytest.param(encoded(filled("L", 9).resize((31, 40))), "31 x 40 pixels, under 32 a side", id="narrow"),
+        pytest.param(encoded(filled("L", 9).resize((40, 31))), "40 x 31 pixels, under 32 a side", id="low"),
+        pytest.param(png(8192, 8193), HUGE.format("8192 x 8193"), id="one row over the limit"),
+        pytest.param(png(10_000, 10_000), HUGE.format("10000 x 10000"), id="over the limit at which Pillow warns"),
+        pytest.param(png(60_000, 60_000), "declares 60000 x 60000|exceeds limit", id="decompression bomb"),
+        pytest.param(
+            png(40, 40, colour=3, before=chunk(b"tRNS", b"\0"), body=bytes(41) * 40), "broken", id="no palette"
+        ),
+    ],
+)
+def test_what_is_no_usable_image_is_refused_with_the_reason(data, reason):
+    with pytest.raises(ImageError, match=reason):
+        decode_grey(data)
+
+
+SAMPLES = [encoded(Image.fromarray(GREY), kind) for kind in ("PNG", "JPEG", "WEBP")]
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damaged_bytes_give_pixels_or_an_image_error_and_nothing_else(data, changes):
+    damaged = bytearray(data)
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    try:
+        pixels = decode_grey(bytes(damaged))
+    except ImageError:
+        return
+    assert (pixels.dtype, pixels.ndim) == (np.uint8, 2)
+
+
+def test_a_square_image_fills_the_square():
+    assert (resize_square(np.full((64, 64), 200, np.uint8), 32) == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        pytest.param((64, 32), slice(0, 32), slice(8, 24), id="upright: half as wide, 8 black columns on each side"),
+        pytest.param((32, 64), slice(8, 24), slice(0, 32), id="lying: 8 black rows above and below"),
+        pytest.param((40, 10), slice(0, 32), slice(12, 20), id="8 of 32 columns"),
+        pytest.param((16, 8), slice(0, 32), slice(8, 24), id="enlarged"),
+        pytest.param((1000, 1), slice(0, 32), slice(15, 16), id="never less than one column"),
+    ],
+)
+def test_an_image_that_is_not_square_is_centred_on_black(shape, rows, columns):
+    expected = np.zeros((32, 32), np.uint8)
+    expected[rows, columns] = 200
+    np.testing.assert_array_equal(resize_square(np.full(shape, 200, np.uint8), 32), expected)
+
+
+def test_an_image_of_the_right_size_is_left_alone():
+    np.testing.assert_array_equal(resize_square(GREY[:40], 40), GREY[:40])
+
+
+def test_shrinking_is_antialiased():
+    checkers = np.indices((128, 128)).sum(0) % 2 * 255  # a plain pick of every fourth pixel would be all 0 or all 255
+    shrunk = resize_square(checkers.astype(np.uint8), 32)
+    assert abs(shrunk.astype(int) - 127.5).max() <= 2
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("png", 0), ("raw", 0), ("jpeg", 12)])
+def test_encodings_keep_the_pixels(encoding, tolerance):
+    smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
+    data = encode(smooth, encoding)
+    back = np.frombuffer(data, np.uint8).reshape(32, 32) if encoding == "raw" else decode_grey(data)
+    assert abs(back.astype(int) - smooth).max() <= tolerance
+    np.testing.assert_array_equal(stored_pixels(smooth, data, encoding), back)  # what a reader will see
+
+
+def test_the_endings_of_names_play_no_part():
+    assert encode(GREY[:40], "png").startswith(b"\x89PNG")
+    assert encode(GREY[:40], "jpeg").startswith(b"\xff\xd8")
+    assert len(encode(GREY[:40], "raw")) == 1600

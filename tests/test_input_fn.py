@@ -1,0 +1,156 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.data import dataset, records
+from cxr.params import Params
+from input_fn import input_fn
+
+PARAMS = Params(batch_size=8, image_size=32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow
+
+    return tensorflow
+
+
+@pytest.fixture(scope="module")
+def info(built_dataset):
+    return json.loads((built_dataset / "dataset.json").read_text())
+
+
+@pytest.fixture
+def read(built_dataset, info):
+    """read(split, epoch): the batches as numpy."""
+
+    def run(split, epoch=None, params=PARAMS, **options):
+        batches = input_fn(split, built_dataset, params, info=info, epoch=epoch, **options)
+        return list(batches.as_numpy_iterator())
+
+    return run
+
+
+def images_of(batches):
+    """Every image as its bytes, in order; no two of the dataset are alike."""
+    return [image.tobytes() for inputs, _ in batches for image in inputs["image"]]
+
+
+def test_evaluation_has_every_image_once_in_dataset_order_and_a_short_last_batch(read, built_dataset, info):
+    batches = read("train")
+    index = records.read_index(dataset.shard_paths(built_dataset, info, "train"))
+    assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 1]  # 33 images
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), index.labels)
+    for name, expected in {"age": index.ages, "sex": index.sexes, "view": index.views}.items():
+        np.testing.assert_array_equal(np.concatenate([inputs[name] for inputs, _ in batches]), expected)
+    assert len(set(images_of(batches))) == 33
+    assert images_of(batches) == images_of(read("train"))
+
+
+def test_batches_have_the_shapes_and_types_of_the_contract(read):
+    inputs, labels = read("val")[0]
+    found = {name: (value.shape, value.dtype.name) for name, value in inputs.items()}
+    assert found == {
+        "image": ((8, 32, 32, 1), "uint8"),
+        "age": ((8,), "float32"),
+        "sex": ((8,), "int64"),
+        "view": ((8,), "int64"),
+    }
+    assert (labels.shape, labels.dtype.name) == ((8, 14), "float32")
+
+
+def test_the_shapes_are_known_before_the_first_batch(built_dataset, info):
+    inputs, labels = input_fn("train", built_dataset, PARAMS, info=info, epoch=1).element_spec
+    assert inputs["image"].shape.as_list()[1:] == [32, 32, 1]
+    assert labels.shape.as_list()[1:] == [14]
+
+
+@pytest.mark.parametrize(
+    ("split", "epoch", "steps"), [("train", None, 5), ("train", 0, 4), ("val", None, 2), ("val", 3, 1)]
+)
+def test_the_number_of_batches_is_known_before_the_first(built_dataset, info, split, epoch, steps):
+    assert int(input_fn(split, built_dataset, PARAMS, info=info, epoch=epoch).cardinality()) == steps
+
+
+def test_training_drops_the_remainder_and_repeats_no_image(read):
+    batches = read("train", epoch=1)
+    assert [len(labels) for _, labels in batches] == [8, 8, 8, 8]
+    assert len(set(images_of(batches))) == 32
+    assert set(images_of(batches)) < set(images_of(read("train")))
+
+
+def test_training_is_shuffled_by_seed_and_epoch_and_by_nothing_else(read):
+    first = images_of(read("train", epoch=1))
+    assert first == images_of(read("train", epoch=1))
+    assert first != images_of(read("train", epoch=2))
+    assert first != images_of(read("train", epoch=1, params=Params(batch_size=8, image_size=32, seed=231)))
+    assert first != images_of(read("train"))[:32]
+
+
+def test_training_labels_stay_with_their_images(read):
+    def pairs(batches):
+        return {
+            (x.tobytes(), y.tobytes())
+            for inputs, labels in batches
+            for x, y in zip(inputs["image"], labels, strict=True)
+        }
+
+    assert pairs(read("train", epoch=1)) < pairs(read("train"))
+
+
+def test_only_the_inputs_asked_for_are_handed_out(read):
+    assert set(read("val", inputs=["image"])[0][0]) == {"image"}
+    assert set(read("val", inputs=["view", "age"])[0][0]) == {"view", "age"}
+
+
+@pytest.fixture(scope="module")
+def encodings(tmp_path_factory, write_release, build):
+    """The same 12 images as png, raw and jpeg records, in one split; the other two are empty."""
+    folder = tmp_path_factory.mktemp("encodings")
+    release = write_release(folder / "release", patients=4, lists=False)
+    for encoding in ("png", "raw", "jpeg"):
+        build(release, folder / encoding, "--encoding", encoding, "--ratios", 1, 0, 0)
+    return folder
+
+
+def read_encoding(folder, split="train"):
+    info = json.loads((folder / "dataset.json").read_text())
+    return list(input_fn(split, folder, PARAMS, info=info).as_numpy_iterator())
+
+
+def test_png_and_raw_records_give_equal_pixels(encodings):
+    png, raw = images_of(read_encoding(encodings / "png")), images_of(read_encoding(encodings / "raw"))
+    assert png == raw
+    assert len(png) == 12
+
+
+def test_jpeg_records_give_nearly_equal_pixels(encodings):
+    png, jpeg = read_encoding(encodings / "png"), read_encoding(encodings / "jpeg")
+    difference = np.abs(png[0][0]["image"].astype(int) - jpeg[0][0]["image"])
+    assert 0 < difference.mean() < 3
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_an_empty_split_has_no_batches(encodings, encoding):
+    assert read_encoding(encodings / encoding, "test") == []
+
+
+def test_the_pixels_are_those_of_the_release(encodings):
+    paths = sorted((encodings / "release" / "images").iterdir())
+    expected = [np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BILINEAR)).tobytes() for path in paths]
+    assert sorted(images_of(read_encoding(encodings / "png"))) == sorted(expected)
+
+
+def test_a_damaged_shard_ends_in_an_error_and_not_in_fewer_images(encodings, tensorflow, tmp_path):
+    info = json.loads((encodings / "png" / "dataset.json").read_text())
+    shard = info["splits"]["train"]["shards"][0]["file"]
+    data = bytearray((encodings / "png" / shard).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / shard).write_bytes(data)
+    with pytest.raises(tensorflow.errors.DataLossError, match="corrupted record"):
+        list(input_fn("train", tmp_path, PARAMS, info=info))

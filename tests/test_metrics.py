@@ -1,0 +1,218 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cxr.evaluation import metrics
+from cxr.findings import FINDINGS
+
+NAN = float("nan")
+FOUR = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+
+# Few distinct scores, so that ties abound; both classes are there.
+mixed = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=2, max_size=60).filter(
+    lambda pairs: len({label for label, _ in pairs}) == 2
+)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 0.75),  # three of the four pairs are in order
+        ([0, 0, 1, 1], [0.8, 0.9, 0.1, 0.2], 0.0),  # none
+        ([0, 1], [0.5, 0.5], 0.5),  # a tie is half a win
+        ([0, 1, 1, 0], [0.2, 0.2, 0.7, 0.1], 0.875),  # a half and three wins of four
+        ([1, 1], [0.1, 0.9], NAN),  # no negatives: undefined, not 0.5
+        ([0, 0], [0.1, 0.9], NAN),  # no positives
+        ([], [], NAN),
+    ],
+)
+def test_auroc(labels, scores, expected):
+    found = metrics.auroc(np.array(labels, int), np.array(scores, float))
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 5 / 6),  # 1/2 at precision 1, 1/2 at precision 2/3
+        ([0, 1], [0.5, 0.5], 0.5),  # one threshold, precision 1/2
+        ([1, 0, 0, 1], [0.9, 0.9, 0.9, 0.1], 5 / 12),  # 1/2 at precision 1/3, 1/2 at precision 2/4
+        ([1, 1], [0.1, 0.9], 1.0),
+        ([0, 0], [0.1, 0.9], NAN),
+        ([], [], NAN),
+    ],
+)
+def test_average_precision(labels, scores, expected):
+    found = metrics.average_precision(np.array(labels, int), np.array(scores, float))
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(mixed)
+def test_auroc_and_average_precision_are_those_of_scikit_learn(pairs):
+    labels, scores = np.array(pairs).T
+    assert metrics.auroc(labels, scores / 9) == pytest.approx(roc_auc_score(labels, scores / 9), abs=1e-9)
+    expected = average_precision_score(labels, scores / 9)
+    assert metrics.average_precision(labels, scores / 9) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.2, 0.7, 0.8], 0.7),  # sensitivity 1, specificity 1
+        ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 0.8),  # 1/2 + 1 at 0.8, 1 + 1/2 at 0.35: of equals the highest
+        ([0, 0, 0, 1, 1], [0.1, 0.3, 0.4, 0.3, 0.8], 0.8),  # 1/2 + 1 beats 1 + 1/3 at the tie of 0.3
+        ([0, 0, 0, 1, 1], [0.1, 0.1, 0.4, 0.3, 0.3], 0.3),  # 1 + 2/3
+        ([1, 1], [0.1, 0.9], NAN),
+        ([0], [0.1], NAN),
+    ],
+)
+def test_youden_threshold(labels, scores, expected):
+    assert metrics.youden_threshold(np.array(labels), np.array(scores)) == pytest.approx(expected, nan_ok=True)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(mixed)
+def test_no_score_is_a_better_threshold_than_youdens(pairs):
+    labels, scores = np.array(pairs).T
+
+    def index(threshold):
+        values = metrics.at_threshold(labels, scores, threshold)
+        return values["sensitivity"] + values["specificity"]
+
+    best = index(metrics.youden_threshold(labels, scores))
+    assert best == pytest.approx(max(index(score) for score in scores))
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "sensitivity", "specificity", "f1"),
+    [
+        ([0, 0, 1, 1], 0.35, 1.0, 0.5, 0.8),  # at the threshold is positive: 2 hits in 3 calls, f1 = 4 / (2 + 3)
+        ([0, 0, 1, 1], 0.36, 0.5, 0.5, 0.5),  # 1 hit in 2 calls
+        ([0, 0, 1, 1], 0.9, 0.0, 1.0, 0.0),  # no calls
+        ([1, 1, 1, 1], 0.36, 0.5, NAN, 2 / 3),  # no negatives: no specificity
+        ([0, 0, 0, 0], 0.36, NAN, 0.5, NAN),  # no positives
+        ([0, 0, 1, 1], NAN, NAN, NAN, NAN),  # no operating point
+    ],
+)
+def test_at_threshold(labels, threshold, sensitivity, specificity, f1):
+    found = metrics.at_threshold(np.array(labels), FOUR[1], threshold)
+    expected = {"sensitivity": sensitivity, "specificity": specificity, "f1": f1}
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "expected"),
+    [
+        ([[1, 0]], [[0.5, 0.5]], 0.693147),  # ln 2 each
+        ([[1, 0]], [[0.8, 0.4]], 0.366985),  # (-ln 0.8 - ln 0.6) / 2
+        ([[1], [1]], [[1.0], [0.0]], 8.059048),  # 0 and -ln 1e-7 = 16.118096, halved: finite
+        ([[0]], [[1.0]], 16.118096),
+    ],
+)
+def test_log_loss(labels, probabilities, expected):
+    assert metrics.log_loss(np.array(labels), np.array(probabilities)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mean_is_over_the_defined():
+    assert metrics.mean_defined([0.6, NAN, 0.8]) == pytest.approx(0.7)
+    assert np.isnan(metrics.mean_defined([NAN]))
+    assert np.isnan(metrics.mean_defined([]))
+
+
+def random_predictions(*, images: int = 40, patients: int = 12, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, (images, len(FINDINGS)))
+    probabilities = np.round(0.3 * labels + 0.7 * generator.random(labels.shape), 2)
+    return labels, probabilities, generator.integers(0, patients, images)
+
+
+def test_bootstrap_equals_drawing_patients_and_repeating_their_images():
+    labels, scores, patient_ids = random_predictions(images=30, patients=8)
+    patients = np.unique(patient_ids)
+    generator = np.random.default_rng(metrics.SEED)
+    expected = []
+    for _ in range(25):
+        drawn = patients[generator.integers(len(patients), size=len(patients))]
+        images = np.concatenate([np.flatnonzero(patient_ids == patient) for patient in drawn])
+        expected.append([roc_auc_score(labels[images, f], scores[images, f]) for f in range(len(FINDINGS))])
+    found = metrics.bootstrap_aurocs(labels, scores, patient_ids, resamples=25)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_bootstrap_is_seeded():
+    data = random_predictions()
+    first = metrics.bootstrap_aurocs(*data, resamples=5)
+    np.testing.assert_array_equal(first, metrics.bootstrap_aurocs(*data, resamples=5))
+    assert not np.array_equal(first, metrics.bootstrap_aurocs(*data, resamples=5, seed=1))
+
+
+def test_a_resample_without_a_class_is_undefined():
+    labels, scores = np.array([[1], [0]]), np.array([[0.9], [0.1]])
+    found = metrics.bootstrap_aurocs(labels, scores, np.array([1, 2]), resamples=50)
+    assert set(found[~np.isnan(found)]) == {1.0}
+    assert np.isnan(found).any()  # both draws fall on one patient
+
+
+def test_intervals_over_patients_are_wider_where_their_images_are_copies():
+    labels, scores, _ = random_predictions(images=60)
+    copies = [np.repeat(array, 5, axis=0) for array in (labels, scores)]
+    by_patient = metrics.bootstrap_aurocs(*copies, np.repeat(np.arange(60), 5), resamples=200)
+    by_image = metrics.bootstrap_aurocs(*copies, np.arange(300), resamples=200)
+    ratio = by_patient.std(axis=0) / by_image.std(axis=0)
+    assert ratio.mean() == pytest.approx(np.sqrt(5), rel=0.15)  # a fifth of the independent draws
+
+
+def test_evaluate_reports_undefined_as_none_and_leaves_it_out_of_the_mean():
+    labels, probabilities, patient_ids = random_predictions()
+    labels[:, 13] = 0  # no Hernia
+    labels[:, 0] = 1  # all Atelectasis
+    report = metrics.evaluate(labels, probabilities, patient_ids, None)
+    hernia = report["findings"]["Hernia"]
+    assert hernia.pop("positives") == 0
+    assert set(hernia.values()) == {None}
+    assert report["findings"]["Atelectasis"]["auroc"] is None
+    assert report["findings"]["Atelectasis"]["average_precision"] == 1.0
+    expected = np.mean([roc_auc_score(labels[:, f], probabilities[:, f]) for f in range(1, 13)])
+    mean = report["mean_auroc"]
+    assert (mean["value"], mean["findings"]) == (pytest.approx(expected, abs=1e-12), 12)
+    assert mean["low"] < mean["value"] < mean["high"]
+    json.dumps(report, allow_nan=False)
+
+
+def test_evaluate_gives_the_central_95_percent_of_the_resamples():
+    labels, probabilities, patient_ids = random_predictions()
+    resampled = metrics.bootstrap_aurocs(labels, probabilities, patient_ids)
+    mass = metrics.evaluate(labels, probabilities, patient_ids, None)["findings"]["Mass"]
+    assert (resampled[:, 4] < mass["low"]).mean() == pytest.approx(0.025, abs=0.005)
+    assert (resampled[:, 4] > mass["high"]).mean() == pytest.approx(0.025, abs=0.005)
+
+
+def test_evaluate_uses_the_thresholds_it_is_given():
+    labels, probabilities, patient_ids = random_predictions()
+    report = metrics.evaluate(labels, probabilities, patient_ids, {"Mass": 0.5, "Nodule": None})["findings"]
+    assert report["Mass"]["threshold"] == 0.5
+    assert report["Mass"]["sensitivity"] == (probabilities[labels[:, 4] == 1, 4] >= 0.5).mean()
+    assert report["Nodule"]["threshold"] is None  # undefined on val
+    assert report["Edema"]["threshold"] is None  # not among them
+    assert report["Edema"]["f1"] is None
+
+
+def test_evaluate_copes_with_one_positive_patient():
+    labels = np.zeros((6, len(FINDINGS)), int)
+    labels[0, 4] = 1  # a third of the resamples lack this patient, and then have no AUROC at all
+    scores = np.tile(np.linspace(0.9, 0.1, 6)[:, None], (1, len(FINDINGS)))
+    mean = metrics.evaluate(labels, scores, np.arange(6), None)["mean_auroc"]
+    assert mean == {"value": 1.0, "low": 1.0, "high": 1.0, "findings": 1}
+
+
+def test_evaluate_of_no_images():
+    none = np.zeros((0, len(FINDINGS)))
+    report = metrics.evaluate(none.astype(int), none, np.zeros(0, int), None)
+    assert (report["images"], report["patients"], report["loss"]) == (0, 0, None)
+    assert report["mean_auroc"] == {"value": None, "low": None, "high": None, "findings": 0}
+    assert report["findings"]["Mass"]["positives"] == 0

@@ -1,0 +1,136 @@
+import math
+
+import numpy as np
+import pytest
+
+from cxr.findings import FINDINGS
+from cxr.params import Params
+from model_fn import model_fn, prevalence_logits, standardize
+
+SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2}
+
+
+def dataset_info(*, image_size: int = 32, images: int = 98, positives: int = 9) -> dict:
+    counts = dict.fromkeys(FINDINGS, positives)
+    return {
+        "findings": list(FINDINGS),
+        "image_size": image_size,
+        "splits": {"train": {"images": images, "positives": counts}},
+    }
+
+
+def random_images(count: int, size: int, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), np.uint8)
+
+
+def random_batch(count: int = 3, size: int = 32) -> dict:
+    return {"image": random_images(count, size)}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_standardize_is_that_of_tensorflow(channels):
+    import tensorflow as tf
+
+    images = random_images(4, 16, channels).astype(np.float32)
+    images[1] = 57  # blank
+    images[2] = images[2] > 250  # dark, all but black
+    images[3] = 100
+    images[3, 0, 0] = 101  # stddev below 1 / sqrt(N), which then divides
+    expected = tf.image.per_image_standardization(images).numpy()
+    np.testing.assert_allclose(np.asarray(standardize(images)), expected, atol=1e-5)
+    assert not expected[1].any()
+
+
+def test_logits_are_float32_one_per_finding():
+    model = model_fn(Params(**SMALL), dataset_info())
+    assert (model.name, list(model.input)) == ("simple_cnn", ["image"])
+    assert (model.input["image"].dtype, model.input["image"].shape) == ("uint8", (None, 32, 32, 1))
+    logits = model(random_batch())
+    assert (logits.dtype, logits.shape) == ("float32", (3, 14))
+
+
+def test_every_block_doubles_the_channels():
+    model = model_fn(Params(image_size=32, num_channels=4, num_blocks=3), dataset_info())
+    assert model.get_layer("pooled").output.shape == (None, 16)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.25])
+def test_exposure_does_not_change_the_logits(scale):
+    model = model_fn(Params(**SMALL), dataset_info())
+    image = random_images(2, 32) // 4 * 4  # divisible, so that scaling is exact
+    faint = (image * scale).astype(np.uint8)
+    np.testing.assert_allclose(model({"image": faint}), model({"image": image}), atol=1e-4)
+
+
+def test_a_blank_image_has_finite_logits():
+    logits = model_fn(Params(**SMALL), dataset_info())({"image": np.zeros((1, 32, 32, 1), np.uint8)})
+    assert np.isfinite(np.asarray(logits)).all()
+
+
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch():
+    model = model_fn(Params(**SMALL), dataset_info())
+    batch = random_batch(3)
+    np.testing.assert_allclose(model({"image": batch["image"][:1]}), model(batch)[:1], atol=1e-5)
+
+
+def test_records_of_another_size_are_resized_with_antialiasing():
+    import keras
+    import tensorflow as tf
+
+    model = model_fn(Params(**SMALL), dataset_info(image_size=64))
+    assert model.input["image"].shape == (None, 64, 64, 1)
+    [resizing] = [layer for layer in model.layers if isinstance(layer, keras.layers.Resizing)]
+    batch = random_batch(2, 64)
+    found = keras.Model(model.input, resizing.output)(batch)
+    expected = tf.image.resize(tf.cast(batch["image"], tf.float32), (32, 32), antialias=True)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert model(batch).shape == (2, 14)
+
+
+def test_records_of_the_right_size_are_not_resized():
+    model = model_fn(Params(**SMALL), dataset_info())
+    assert not [layer for layer in model.layers if "resizing" in layer.name]
+
+
+@pytest.mark.parametrize(
+    ("images", "positives", "expected"),
+    [
+        (98, 9, math.log(10 / 90)),  # 9 and 1 of 98 and 2
+        (98, 49, 0.0),  # as many with as without
+        (98, 0, math.log(1 / 99)),  # none: finite
+        (98, 98, math.log(99 / 1)),  # all: finite
+    ],
+)
+def test_prevalence_logits(images, positives, expected):
+    found = prevalence_logits(dataset_info(images=images, positives=positives))
+    assert found == pytest.approx([expected] * 14)
+
+
+def test_the_first_answer_is_the_prevalence_of_each_finding():
+    info = dataset_info()
+    info["splits"]["train"]["positives"]["Hernia"] = 0
+    bias = model_fn(Params(**SMALL), info).get_layer("logits").bias
+    assert np.asarray(bias) == pytest.approx([math.log(10 / 90)] * 13 + [math.log(1 / 99)])
+
+
+def test_the_bias_follows_the_names_of_the_findings():
+    info = dataset_info()
+    positives = info["splits"]["train"]["positives"]
+    positives["Hernia"] = 0
+    info["splits"]["train"]["positives"] = dict(sorted(positives.items()))  # as a JSON tool may leave them
+    assert prevalence_logits(info)[FINDINGS.index("Hernia")] == pytest.approx(math.log(1 / 99))
+    assert prevalence_logits(info)[FINDINGS.index("Mass")] == pytest.approx(math.log(10 / 90))
+
+
+def test_the_seed_decides_the_weights():
+    first, same, other = (model_fn(Params(seed=seed, **SMALL), dataset_info()).get_weights() for seed in (1, 1, 2))
+    for value, again in zip(first, same, strict=True):
+        np.testing.assert_array_equal(value, again)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_dropout_is_for_training_only():
+    model = model_fn(Params(dropout=0.5, **SMALL), dataset_info())
+    batch = random_batch()
+    np.testing.assert_array_equal(model(batch), model(batch))
+    assert not np.array_equal(model(batch, training=True), model(batch, training=True))

@@ -1,0 +1,146 @@
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cxr.params import Params, load_params, parameter_table, parse_params
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted(ROOT.glob("experiments/*/params.json"))
+
+
+def exactly(text: str) -> str:
+    return f"^{re.escape(text)}$"
+
+
+def write_params(folder: Path, text: str) -> Path:
+    (folder / "params.json").write_text(text)
+    return folder
+
+
+def test_an_empty_object_gives_the_defaults(tmp_path):
+    params = load_params(write_params(tmp_path, "{}"))
+    assert params == Params()
+    assert (params.model, params.image_size, params.batch_size, params.seed) == ("simple_cnn", 224, 32, 230)
+
+
+def test_values_are_taken_over_with_their_types(tmp_path):
+    params = load_params(write_params(tmp_path, '{"image_size": 64, "dropout": 0.25, "lr_schedule": "constant"}'))
+    assert (params.image_size, params.dropout, params.lr_schedule) == (64, 0.25, "constant")
+
+
+def test_a_whole_number_will_do_for_a_float():
+    weight_decay = parse_params({"weight_decay": 0}, where="here").weight_decay
+    assert weight_decay == 0.0
+    assert type(weight_decay) is float
+
+
+def test_parameters_cannot_be_changed_afterwards():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Params().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("learning_rte", "learning_rate"),  # a letter left out
+        ("lerning_rate", "learning_rate"),
+        ("batchsize", "batch_size"),
+        ("Seed", "seed"),  # names are in small letters
+        ("epochs", "num_epochs"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
+    text = f"{tmp_path / 'params.json'}: unknown parameter {key!r}. Did you mean {nearest!r}?"
+    with pytest.raises(ValueError, match=exactly(text)):
+        load_params(write_params(tmp_path, json.dumps({key: 1})))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"batch_size": true}', "batch_size is True; expected an integer"),  # though True == 1
+        ('{"batch_size": "3"}', "batch_size is '3'; expected an integer"),
+        ('{"batch_size": 3.0}', "batch_size is 3.0; expected an integer"),
+        ('{"batch_size": null}', "batch_size is None; expected an integer"),
+        ('{"learning_rate": "1e-3"}', "learning_rate is '1e-3'; expected a number"),
+        ('{"learning_rate": true}', "learning_rate is True; expected a number"),
+        ('{"dropout": [0.5]}', "dropout is [0.5]; expected a number"),
+        ('{"batch_size": 0}', "batch_size is 0; expected 1 to 65536"),
+        ('{"image_size": 16}', "image_size is 16; expected 32 to 2048"),
+        ('{"image_size": 4096}', "image_size is 4096; expected 32 to 2048"),
+        ('{"dropout": -0.1}', "dropout is -0.1; expected 0 to 0.95"),
+        ('{"dropout": 1}', "dropout is 1; expected 0 to 0.95"),
+        ('{"learning_rate": 0}', "learning_rate is 0; expected 1e-08 to 10"),
+        ('{"learning_rate": NaN}', "learning_rate is nan; expected 1e-08 to 10"),
+        ('{"warmup_epochs": NaN}', "warmup_epochs is nan; expected 0 to 1000"),
+        ('{"optimizer": "adam"}', "optimizer is 'adam'; expected 'adamw' or 'sgd'"),
+        ('{"lr_schedule": true}', "lr_schedule is True; expected 'constant' or 'cosine'"),
+        ('{"model": "resnet"}', "model is 'resnet'; expected 'simple_cnn'"),
+    ],
+)
+def test_a_wrong_type_or_value_is_named_with_what_was_expected(tmp_path, text, message):
+    with pytest.raises(ValueError, match=exactly(f"{tmp_path / 'params.json'}: {message}")):
+        load_params(write_params(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"warmup_epochs": Infinity}',  # no step would ever have the full learning rate
+        '{"learning_rate": 1' + "0" * 400 + "}",  # larger than any float
+        '{"seed": 4294967296}',  # numpy takes seeds below 2 ** 32
+    ],
+)
+def test_a_value_that_could_only_fail_later_fails_now(tmp_path, text):
+    with pytest.raises(ValueError, match=r"params\.json: (warmup_epochs|learning_rate|seed) is .*; expected "):
+        load_params(write_params(tmp_path, text))
+
+
+def test_more_blocks_than_the_image_can_be_halved_are_refused(tmp_path):
+    assert load_params(write_params(tmp_path, '{"image_size": 32, "num_blocks": 5}')).num_blocks == 5
+    with pytest.raises(ValueError, match=r"params\.json: .*num_blocks"):
+        load_params(write_params(tmp_path, '{"image_size": 32, "num_blocks": 6}'))  # 32 px are halved five times
+
+
+def test_broken_json_is_named(tmp_path):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}/params\.json is not valid JSON: .*line 2"):
+        load_params(write_params(tmp_path, '{"seed": 1,\n}'))
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ('"seed"', "str"), ("null", "NoneType")])
+def test_json_that_is_no_object_is_named(tmp_path, text, kind):
+    with pytest.raises(
+        ValueError, match=exactly(f"{tmp_path / 'params.json'} must hold a JSON object {{...}}, not {kind}")
+    ):
+        load_params(write_params(tmp_path, text))
+
+
+def test_a_folder_without_params_json_is_no_experiment(tmp_path):
+    text = (
+        f"no {tmp_path / 'params.json'}; an experiment is a folder with a params.json, which may be empty: {{}}. "
+        "Copy one from experiments/simple_cnn."
+    )
+    with pytest.raises(FileNotFoundError, match=exactly(text)):
+        load_params(tmp_path)
+
+
+def test_the_experiment_that_the_error_recommends_is_there():
+    assert ROOT / "experiments/simple_cnn/params.json" in SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_a_shipped_experiment_holds_only_what_differs_from_the_defaults(path):
+    load_params(path.parent)
+    values = json.loads(path.read_text())
+    assert {key for key, value in values.items() if value == getattr(Params(), key)} == set()
+
+
+def test_the_parameter_table_has_a_row_for_every_field():
+    header, rule, *rows = parameter_table().splitlines()
+    assert (header, rule) == ("| parameter | values | default | meaning |", "|---|---|---|---|")
+    assert [row.split("`")[1] for row in rows] == [field.name for field in dataclasses.fields(Params)]
+    assert "| `dropout` | float, 0 to 0.95 | `0.0` | share of pooled features dropped in training |" in rows
+    assert "| `batch_size` | int, 1 to 65,536 | `32` | images per step |" in rows

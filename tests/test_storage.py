@@ -1,0 +1,111 @@
+import errno
+import os
+
+import pytest
+
+from cxr import storage
+
+
+def fail(code):
+    def raise_it(*_):
+        raise OSError(code, os.strerror(code))
+
+    return raise_it
+
+
+def write_and_raise(path, error):
+    with storage.whole_file(path) as file:
+        file.write(b"new")
+        raise error
+
+
+def test_a_file_takes_its_name_only_when_the_block_ends(tmp_path):
+    path = tmp_path / "a.bin"
+    with storage.whole_file(path) as file:
+        file.write(b"half")
+        assert not path.exists()
+        assert (tmp_path / "a.bin.partial").exists()
+        file.write(b" and half")
+    assert path.read_bytes() == b"half and half"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_the_block_leaves_the_old_file_and_no_partial_one(tmp_path, error):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(error):
+        write_and_raise(path, error)
+    assert path.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    storage.write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", fail(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left on device"):
+        storage.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_data_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    names_at_sync = []
+    monkeypatch.setattr(os, "fsync", lambda _: names_at_sync.extend(path.name for path in tmp_path.iterdir()))
+    storage.write_text(tmp_path / "a.txt", "x")
+    assert names_at_sync == ["a.txt.partial"]
+
+
+def test_json_comes_back_as_it_went(tmp_path):
+    value = {"name": "Pleural_Thickening", "missing": None, "share": 0.1, "list": [1, 2]}
+    storage.write_json(tmp_path / "a.json", value)
+    assert storage.read_json(tmp_path / "a.json") == value
+    assert (tmp_path / "a.json").read_text().endswith("}\n")
+
+
+def test_nan_is_refused_in_json_and_the_old_file_stays(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"value": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert storage.read_json(tmp_path / "a.json") == {"value": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"a": 1', r"a\.json is not valid JSON: "),  # cut off
+        (b"", r"a\.json is not valid JSON: "),
+        (b"\xff\xfe{}", r"a\.json is not valid JSON: "),  # not UTF-8
+        (b"[1, 2]", r"a\.json must hold a JSON object \{\.\.\.\}, not list"),
+        (b"null", r"a\.json must hold a JSON object \{\.\.\.\}, not NoneType"),
+    ],
+)
+def test_a_file_that_is_no_json_object_is_named(tmp_path, data, message):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        storage.read_json(tmp_path / "a.json")
+
+
+def test_sha256_is_that_of_fips_180(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # the standard's first example
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert storage.sha256_of(tmp_path / "abc") == expected
+    (tmp_path / "long").write_bytes(b"a" * 1_000_000 + b"a" * 100_000)  # more than one piece of 1 MB
+    (tmp_path / "same").write_bytes(b"a" * 1_100_000)
+    assert storage.sha256_of(tmp_path / "long") == storage.sha256_of(tmp_path / "same")
+
+
+def test_a_folder_is_held_by_one_at_a_time_and_let_go_after(tmp_path):
+    with storage.exclusive(tmp_path, "building"):
+        message = "another process is building .*; wait for it or choose another folder"
+        with pytest.raises(ValueError, match=message), storage.exclusive(tmp_path, "building"):
+            pass
+    with storage.exclusive(tmp_path, "building"):
+        pass
+
+
+def test_a_folder_is_let_go_after_an_error_too(tmp_path):
+    with pytest.raises(KeyError), storage.exclusive(tmp_path, "building"):
+        raise KeyError
+    with storage.exclusive(tmp_path, "building"):
+        pass
