@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} {value}: expected at least 1")
     if not images.MIN_SIDE <= args.image_size <= 4096:
         parser.error(f"--image_size {args.image_size}: expected {images.MIN_SIDE} to 4096 pixels")
-    if min(args.ratios) < 0 or args.ratios[0] == 0 or abs(sum(args.ratios) - 1) > 1e-6:
+    if min(args.ratios) < 0 or args.ratios[0] == 0 or not abs(sum(args.ratios) - 1) <= 1e-6:
         parser.error(f"--ratios {' '.join(map(str, args.ratios))}: expected shares that sum to 1, the first above 0")
     if not 0 <= args.max_rejected <= 1:
         parser.error(f"--max_rejected {args.max_rejected}: expected a share from 0 to 1")
@@ -57,6 +57,8 @@ def plan(args: argparse.Namespace) -> tuple[dict, list[shards.ShardJob]]:
         rows = splits.sample_patients(rows, found.locations, args.patients, args.seed)
     present = [row for row in rows if row.image_id in found.locations]
     missing = len(rows) - len(present)
+    if not present:
+        raise FileNotFoundError(f"none of the {len(rows):,} images in {release.csv} is below {args.data_dir}")
     if missing and not args.allow_missing:
         example = next(row.image_id for row in rows if row.image_id not in found.locations)
         raise FileNotFoundError(

@@ -181,8 +181,8 @@ def log_epoch(run: Run, row: dict) -> None:
     """One line per epoch."""
     auroc = "undefined" if row["val_mean_auroc"] is None else f"{row['val_mean_auroc']:.4f} (best {run.best:.4f})"
     log.info(
-        "epoch %3d/%d   loss %.4f   val AUROC %s   %.0f img/s   %.1f min",
-        row["epoch"], run.params.num_epochs, row["loss"], auroc, row["images_per_second"], row["seconds"] / 60,
+        "epoch %3d/%d   loss %.4f   val AUROC %s   %.0f img/s   %.0f s",
+        row["epoch"], run.params.num_epochs, row["loss"], auroc, row["images_per_second"], row["seconds"],
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import traceback
 from collections.abc import Iterator
 
@@ -22,7 +23,15 @@ def one_line_errors() -> Iterator[None]:
     except (OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
     except (ValueError, RuntimeError) as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not pathlib.Path(innermost).resolve().is_relative_to(ROOT) or "site-packages" in innermost:
+        if not _raised_here(error):
             raise
         raise SystemExit(f"error: {error}") from error
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the innermost frame of an error, perhaps of a worker process, is code of this project."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    frames += re.findall(
+        r'^  File "(.*?)", line', getattr(error.__cause__, "tb", ""), re.MULTILINE
+    )  # a worker's, as text
+    return pathlib.Path(frames[-1]).resolve().is_relative_to(ROOT) and "site-packages" not in frames[-1]

@@ -36,7 +36,7 @@ def map_in_a_worker():
         pytest.param(raise_runtime_error, "error: a worker process was killed", id="our RuntimeError"),
         pytest.param(lambda: pathlib.Path("absent").read_bytes(), "error: .*No such file.*'absent'", id="the system's"),
         pytest.param(import_absent, "error: Reading DICOM needs pydicom", id="an optional package"),
-        pytest.param(interrupt, "interrupted; run the same command again to go on", id="Ctrl-C"),
+        pytest.param(interrupt, "interrupted; nothing is lost but the work since the last file", id="Ctrl-C"),
         pytest.param(map_in_a_worker, "error: unknown finding 'Nonsense'", id="ours, raised in a worker process"),
     ],
 )

@@ -26,7 +26,7 @@ def test_the_parameter_table_is_the_one_that_params_py_makes():
 def test_the_readme_names_every_command_of_the_project():
     scripts = {path.name for path in ROOT.glob("*.py") if "argparse" in path.read_text()}
     tools = {f"tools.{path.stem}" for path in (ROOT / "tools").glob("*.py") if "argparse" in path.read_text()}
-    named = {command.split()[2 if "-m" in command else 1] for command in COMMANDS}
+    named = {next(word for word in command.split()[1:] if word != "-m") for command in COMMANDS}
     assert scripts | tools <= named
 
 

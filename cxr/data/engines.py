@@ -1,9 +1,11 @@
 """Engines map one function over jobs and hand back the results as they come."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -30,7 +32,8 @@ def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: in
     context = multiprocessing.get_context("spawn")
     workers = max(1, min(workers, len(jobs)))
     with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-        running = {pool.submit(function, job) for job in itertools.islice(waiting, 2 * workers)}
+        with _workers_ignore_interrupts():
+            running = {pool.submit(function, job) for job in itertools.islice(waiting, 2 * workers)}
         try:
             while running:
                 done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -44,6 +47,19 @@ def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: in
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Processes started inside inherit it: Ctrl-C is for the one that started them, which then ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _end_with_parent() -> None:

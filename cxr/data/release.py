@@ -84,7 +84,10 @@ def _read_lists(data_dir: epath.Path, lists: dict[str, epath.Path], table: Table
     known = {row.image_id for row in table.rows}
     homes = {}
     for name, path in lists.items():
-        listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        try:
+            listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a text file; expected one image id a line") from error
         unknown = sorted(set(listed) - known)
         if unknown:
             raise ValueError(

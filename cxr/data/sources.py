@@ -100,5 +100,8 @@ def _tar_members(path: epath.Path) -> Iterator[tuple[str, Location]]:
                 if member.offset_data + member.size > size:
                     raise ValueError(f"{path} is cut off inside {member.name}; download it again")
                 yield member.name, Location(str(path), member.offset_data, member.size)
+            file.seek(archive.offset)  # tarfile takes a damaged header for the end; the end is a block of zeros
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset:,}")
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not a readable tar file: {error}. Download it again.") from error
