@@ -163,10 +163,13 @@ def test_a_killed_worker_ends_the_build_in_one_line_that_can_be_resumed(large, t
 
 
 def test_control_c_ends_the_build_in_one_line(large, tmp_path):
-    process = start_build(large / "release", tmp_path / "records")
-    wait_for_shards(tmp_path / "records", 10, process)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
-    _, stderr = process.communicate(timeout=60)
+    for attempt in range(5):  # Python drops an interrupt that falls into a finalizer; the build then just ends well
+        process = start_build(large / "release", tmp_path / f"records{attempt}")
+        wait_for_shards(tmp_path / f"records{attempt}", 10, process)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+        _, stderr = process.communicate(timeout=60)
+        assert "Traceback" not in stderr
+        if process.returncode:
+            break
     assert process.returncode == 1
     assert stderr.splitlines()[-1].startswith("interrupted; nothing is lost but the work since")
-    assert "Traceback" not in stderr
