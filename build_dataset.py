@@ -13,7 +13,7 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import storage
-from cxr.data import dataset, engines, images, shards, sources, splits
+from cxr.data import building, engines, images, shards, sources, splits
 from cxr.data.release import Release, read_release
 from cxr.errors import one_line_errors
 
@@ -93,13 +93,13 @@ def describe_inputs(args: argparse.Namespace, release: Release, found: sources.I
     }
 
 
-def write_shards(jobs: list[shards.ShardJob], building: dataset.Building, workers: int) -> list[shards.ShardReport]:
+def write_shards(jobs: list[shards.ShardJob], state: building.Building, workers: int) -> list[shards.ShardReport]:
     """Write every shard that is not there yet, under one progress bar."""
-    done, waiting = building.finished(jobs)
+    done, waiting = state.finished(jobs)
     total = sum(len(job.rows) for job in jobs)
     with tqdm(total=total, initial=total - sum(len(job.rows) for job in waiting), unit=" images") as bar:
         for report in engines.run_local(shards.write_shard, waiting, workers=workers):
-            building.keep(report)
+            state.keep(report)
             done.append(report)
             bar.update(report.images + len(report.rejected))
     return done
@@ -134,9 +134,9 @@ def main(argv: list[str] | None = None) -> None:
         inputs, jobs = plan(args)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         with storage.exclusive(args.output_dir, "building"):
-            building = dataset.Building(args.output_dir, inputs, shards.plan_digest(jobs))
-            reports = write_shards(jobs, building, args.workers)
-            info = building.finish(reports, max_rejected=args.max_rejected)
+            state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
+            reports = write_shards(jobs, state, args.workers)
+            info = state.finish(reports, max_rejected=args.max_rejected)
         rejected = sorted(pair for report in reports for pair in report.rejected)
         print(summary(info, rejected, args.output_dir))
         print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")

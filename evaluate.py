@@ -14,7 +14,8 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, storage
-from cxr.data import dataset, records
+from cxr.data import records
+from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import literature, metrics
 from cxr.findings import FINDINGS
@@ -37,14 +38,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def predict_logits(model: "keras.Model", split: str, data_dir: epath.Path, params: Params, info: dict) -> np.ndarray:
+def predict_logits(model: "keras.Model", split: str, datasets: dict[str, Dataset], params: Params) -> np.ndarray:
     """Logits float32 [n, 14] of every image of a split, in dataset order."""
     from input_fn import input_fn
 
-    if info["splits"][split]["images"] == 0:
+    if next(iter(datasets.values())).images(split) == 0:
         return np.zeros((0, len(FINDINGS)), np.float32)
-    batches = input_fn(split, data_dir, params, info=info, inputs=list(model.input))
-    return model.predict(batches, verbose=0)
+    return model.predict(input_fn(split, datasets, params, inputs=list(model.input)), verbose=0)
 
 
 def prediction_table(index: records.Index, logits: np.ndarray) -> "pd.DataFrame":
@@ -67,14 +67,25 @@ def prediction_table(index: records.Index, logits: np.ndarray) -> "pd.DataFrame"
 
 
 def evaluate_split(
-    model: "keras.Model", split: str, *, data_dir: epath.Path, params: Params, model_dir: pathlib.Path, checkpoint: str
+    model: "keras.Model",
+    split: str,
+    images: Dataset,
+    datasets: dict[str, Dataset],
+    *,
+    params: Params,
+    model_dir: pathlib.Path,
+    checkpoint: str,
 ) -> dict:
-    """Predict a split, write its predictions CSV, score that, write the metrics JSON and return it."""
+    """Predict a split, write its predictions CSV, score that, write the metrics JSON and return it.
+
+    Args:
+        images: whose split it is.
+        datasets: what the model is fed with: {"image": images} or the features of these images by extractor.
+    """
     import pandas as pd
 
-    info = dataset.open_dataset(data_dir)
-    index = records.read_index(dataset.shard_paths(data_dir, info, split))
-    table = prediction_table(index, predict_logits(model, split, data_dir, params, info))
+    index = records.read_index(images.paths(split))
+    table = prediction_table(index, predict_logits(model, split, datasets, params.last_phase()))
     path = experiment.predictions_path(model_dir, split, checkpoint)
     storage.write_text(path, table.to_csv(index=False, float_format="%.9g"))
     scores = score(pd.read_csv(path), thresholds=operating_points(model_dir, split, checkpoint))
@@ -82,8 +93,8 @@ def evaluate_split(
         "split": split,
         "checkpoint": checkpoint,
         **scores,
-        "dataset_fingerprint": info["fingerprint"],
-        "split_name": info["split"]["name"],
+        "dataset_fingerprint": images.info["fingerprint"],
+        "split_name": images.info["split"]["name"],
         "params": dataclasses.asdict(params),
         "git_sha": experiment.git_sha(),
         "library_versions": experiment.library_versions(),
@@ -158,17 +169,15 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate one experiment."""
     args = parse_args(argv)
     with one_line_errors():
-        params = load_params(args.model_dir)
-        trained_on = experiment.dataset_of(args.model_dir)
-        require_image_size(dataset.open_dataset(args.data_dir), trained_on, args.data_dir)
-        from model_fn import model_fn
-
-        model = model_fn(params, trained_on)
-        experiment.load_weights(model, args.model_dir, args.checkpoint)
+        params, trained_on = load_params(args.model_dir), experiment.dataset_of(args.model_dir)
+        images = open_dataset(args.data_dir)
+        require_image_size(images.info, trained_on, args.data_dir)
+        model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint)
         result = evaluate_split(
             model,
             args.split,
-            data_dir=args.data_dir,
+            images,
+            datasets,
             params=params,
             model_dir=args.model_dir,
             checkpoint=args.checkpoint,
@@ -178,6 +187,21 @@ def main(argv: list[str] | None = None) -> None:
         reached = result["mean_auroc"]["value"]
         if args.at_least is not None and not (reached is not None and reached > args.at_least):
             raise ValueError(f"mean AUROC {reached} is not above --at_least {args.at_least}")
+
+
+def model_and_datasets(
+    params: Params, images: Dataset, model_dir: pathlib.Path, checkpoint: str
+) -> tuple["keras.Model", dict[str, Dataset]]:
+    """The trained model and what to feed it: images, or, the same but faster, the head and cached features."""
+    from model_fn import model_fn, trained_model, training_datasets
+
+    if not params.extractors or params.fine_tune:
+        return trained_model(model_dir, checkpoint), {"image": images}
+    datasets = training_datasets(params, images)
+    widths = {name: dataset.info["dimension"] for name, dataset in datasets.items()}
+    head = model_fn(params, experiment.dataset_of(model_dir), widths)
+    experiment.load_weights(head, model_dir, checkpoint)
+    return head, datasets
 
 
 if __name__ == "__main__":

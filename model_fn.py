@@ -1,72 +1,94 @@
 """params -> Keras model: raw pixels in, logits out. Pure Keras: layers and keras.ops, any backend."""
 
 import math
+import pathlib
 from typing import TYPE_CHECKING
 
-from cxr.params import Params
+from cxr import experiment
+from cxr.data.dataset import Dataset
+from cxr.networks.extractors import Extractor, extractor_names, load_extractor
+from cxr.networks.normalize import standardize
+from cxr.networks.precision import layers_in
+from cxr.params import Params, load_params
 
 if TYPE_CHECKING:
     import keras
 
 
-def model_fn(params: Params, info: dict) -> "keras.Model":
-    """Build the model of an experiment for a dataset.
+def model_fn(params: Params, info: dict, features: dict[str, int] | None = None) -> "keras.Model":
+    """Build what an experiment trains from scratch: the whole simple_cnn, or the head over frozen features.
 
     Args:
-        info: the dataset.json: its image_size shapes the input, its training positives set the output bias.
+        info: dataset.json of the images: its image_size shapes the input, its training positives set the output bias.
+        features: for feature_extractor and ensemble, the width of each extractor's features by its name.
 
     Returns:
-        Model from {"image": uint8 [B, H, W, 1]} to float32 logits [B, 14] in FINDINGS order. Resizing and
-        standardisation are inside, so that whoever feeds it pixels gets the same answer.
+        Model from {"image": uint8 [B, H, W, 1]}, or {<extractor>: float32 [B, D]}, to float32 logits [B, 14] in
+        FINDINGS order. Resizing and standardisation are inside, so whoever feeds pixels gets the same answer.
     """
     import keras
 
     keras.utils.set_random_seed(params.seed)  # initial weights and dropout
-    size = info["image_size"]
-    image = keras.Input((size, size, 1), dtype="uint8", name="image")
-    pixels = keras.ops.cast(image, "float32")
-    if size != params.image_size:
-        pixels = keras.layers.Resizing(params.image_size, params.image_size, antialias=True)(pixels)
-    features = simple_cnn(standardize(pixels), params)
-    features = keras.layers.Dropout(params.dropout)(features)
+    if params.model == "simple_cnn":
+        size = info["image_size"]
+        inputs = {"image": keras.Input((size, size, 1), dtype="uint8", name="image")}
+        with layers_in(params.precision):
+            penultimate = simple_cnn(inputs["image"], params)
+    else:
+        inputs = {name: keras.Input((width,), name=name) for name, width in features.items()}
+        penultimate = fully_connected(inputs, params)
+    penultimate = keras.layers.Dropout(params.dropout)(penultimate)
     bias = keras.initializers.Constant(prevalence_logits(info))
-    logits = keras.layers.Dense(len(info["findings"]), bias_initializer=bias, name="logits")(features)
-    return keras.Model({"image": image}, logits, name=params.model)
+    output = keras.layers.Dense(len(info["findings"]), bias_initializer=bias, dtype="float32", name="logits")
+    return keras.Model(inputs, output(penultimate), name=params.model)
 
 
-def standardize(pixels):
-    """Per-image standardisation of float [B, H, W, C]: (x - mean) / max(stddev, 1 / sqrt(N)) over the N values of each.
-
-    The same as tf.image.per_image_standardization; a blank image becomes zeros instead of a division by zero.
-    """
-    from keras import ops
-
-    centred = pixels - ops.mean(pixels, axis=(1, 2, 3), keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=(1, 2, 3), keepdims=True)
-    return centred / ops.maximum(ops.sqrt(variance), 1 / math.sqrt(math.prod(pixels.shape[1:])))
-
-
-def simple_cnn(pixels, params: Params):
+def simple_cnn(image, params: Params):
     """Blocks of 3x3 convolution, 2x2 max pool, batch norm and ReLU, then the mean over what is left of the image.
 
     Pooling comes before batch norm, not after ReLU: norm and ReLU then touch a quarter of the values, which trains
     three times as fast on a CPU.
 
     Args:
-        pixels: float [B, H, W, C].
+        image: uint8 [B, H, W, 1].
 
     Returns:
         float [B, num_channels * 2 ** (num_blocks - 1)].
     """
-    from keras import layers
+    from keras import layers, ops
 
-    features = pixels
+    pixels = ops.cast(image, "float32")
+    if image.shape[1] != params.image_size:
+        pixels = layers.Resizing(params.image_size, params.image_size, antialias=True, dtype="float32")(pixels)
+    features = standardize(pixels)
     for block in range(params.num_blocks):
         channels = params.num_channels << block
         features = layers.Conv2D(channels, 3, padding="same", use_bias=False)(features)  # batch norm has the bias
         features = layers.MaxPooling2D(2)(features)
         features = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(features))
     return layers.GlobalAveragePooling2D(name="pooled")(features)
+
+
+def fully_connected(features: dict, params: Params):
+    """The layers over frozen features: for an ensemble a transition to one width and a sum, then hidden_units.
+
+    Args:
+        features: float [B, D] by extractor.
+
+    Returns:
+        float [B, hidden_units[-1]].
+    """
+    from keras import layers
+
+    # Widths of networks differ in scale by orders; normalised over the batch, one learning rate fits all of them.
+    scaled = [layers.BatchNormalization(momentum=0.9)(feature) for feature in features.values()]
+    if params.model == "ensemble":
+        scaled = [layers.Dense(params.transition_units, activation="relu")(feature) for feature in scaled]
+        scaled = [layers.Add()(scaled)]
+    hidden = scaled[0]
+    for units in params.hidden_units:
+        hidden = layers.Dense(units, activation="relu")(layers.Dropout(params.dropout)(hidden))
+    return hidden
 
 
 def prevalence_logits(info: dict) -> list[float]:
@@ -78,3 +100,88 @@ def prevalence_logits(info: dict) -> list[float]:
     train = info["splits"]["train"]
     positives = [train["positives"][finding] for finding in info["findings"]]
     return [math.log((n + 1) / (train["images"] - n + 1)) for n in positives]
+
+
+def load_extractors(params: Params, info: dict) -> dict[str, Extractor]:
+    """The extractors of an experiment by name, for records of the dataset's image size; frozen but to fine-tune."""
+    with layers_in(params.precision if params.fine_tune else "float32"):
+        return {
+            name: load_extractor(
+                spec,
+                record_size=info["image_size"],
+                normalization=params.normalization,
+                trained_features=trained_features,
+                fine_tune=params.fine_tune,
+            )
+            for name, spec in extractor_names(params.extractors).items()
+        }
+
+
+def assemble(head: "keras.Model", extractors: dict[str, Extractor]) -> "keras.Model":
+    """Put extractors under a head trained on their features: one model from {"image": uint8} to logits."""
+    import keras
+
+    image = next(iter(extractors.values())).model.input["image"]
+    image = keras.Input(image.shape[1:], dtype="uint8", name="image")
+    features = {name: extractor.model({"image": image}) for name, extractor in extractors.items()}
+    return keras.Model({"image": image}, head(features), name="assembled")
+
+
+def untrained_model(params: Params, info: dict) -> "keras.Model":
+    """The whole model of an experiment, from images to logits, head untrained."""
+    if not params.extractors:
+        return model_fn(params, info)
+    extractors = load_extractors(params, info)
+    head = model_fn(params, info, {name: extractor.dimension for name, extractor in extractors.items()})
+    return assemble(head, extractors)
+
+
+def trained_model(model_dir: pathlib.Path, checkpoint: str = "best") -> "keras.Model":
+    """Rebuild a trained experiment, from images to logits, whatever it was trained on.
+
+    Raises:
+        FileNotFoundError: the experiment has not been trained.
+        ValueError: its weights do not fit its params.json, or its findings are others.
+    """
+    params, info = load_params(model_dir), experiment.dataset_of(model_dir)
+    model = untrained_model(params, info)
+    if not params.extractors or params.fine_tune:
+        experiment.load_weights(model, model_dir, checkpoint)
+    else:  # the weights are the head's alone: frozen networks come from their own source
+        experiment.load_weights(model.get_layer(params.model), model_dir, checkpoint)
+    return model
+
+
+def trained_features(model_dir: pathlib.Path) -> "keras.Model":
+    """A trained experiment from images to what it feeds its logits: an extractor for other experiments."""
+    import keras
+
+    model = trained_model(model_dir)
+    params, info = load_params(model_dir), experiment.dataset_of(model_dir)
+    head = model.get_layer(params.model) if params.extractors else model
+    penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
+    return assemble(penultimate, load_extractors(params, info)) if params.extractors else penultimate
+
+
+def training_datasets(params: Params, images: Dataset, *, whole: bool = False) -> dict[str, Dataset]:
+    """What an experiment is trained and evaluated on, by input name: the images, or their features by its extractors.
+
+    Features that nobody has extracted yet are extracted now.
+
+    Args:
+        whole: the images even so: to fine-tune the extractors.
+    """
+    if whole or not params.extractors:
+        return {"image": images}
+    from cxr.networks.features import cached_features
+
+    return {
+        name: cached_features(
+            images,
+            spec,
+            normalization=params.normalization,
+            precision=params.precision,
+            trained_features=trained_features,
+        )
+        for name, spec in extractor_names(params.extractors).items()
+    }

@@ -13,16 +13,23 @@ import logging
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
 from cxr import experiment, storage
-from cxr.data import dataset, records, splits
+from cxr.data import records, splits
+from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
+from cxr.history import History
+from cxr.networks import precision
 from cxr.params import Params, load_params
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger("train")
 
@@ -38,12 +45,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_splits(data_dir: epath.Path, info: dict) -> dict[str, records.Index]:
+def read_splits(images: Dataset) -> dict[str, records.Index]:
     """Index every split from its records, every CRC checked, and see that no patient is in two of them."""
-    indexes = {split: records.read_index(dataset.shard_paths(data_dir, info, split)) for split in splits.SPLITS}
+    indexes = {split: records.read_index(images.paths(split)) for split in splits.SPLITS}
     splits.require_disjoint({split: index.patient_ids.tolist() for split, index in indexes.items()})
     for split, index in indexes.items():
-        if len(index.image_ids) != info["splits"][split]["images"]:
+        if len(index.image_ids) != images.images(split):
             raise ValueError(f"{split} has {len(index.image_ids)} records, dataset.json says otherwise; build it again")
     return indexes
 
@@ -51,16 +58,16 @@ def read_splits(data_dir: epath.Path, info: dict) -> dict[str, records.Index]:
 class Run:
     """A training run: the model, its optimizer and its history, and the files that follow them."""
 
-    def __init__(self, params: Params, info: dict, data_dir: epath.Path, model_dir: pathlib.Path) -> None:
-        from model_fn import model_fn
-
-        self.params, self.info, self.data_dir, self.model_dir = params, info, data_dir, model_dir
-        self.history: list[dict] = []
-        self.model = model_fn(params, info)
-        self.steps = info["splits"]["train"]["images"] // params.batch_size  # per epoch; the rest waits for another
+    def __init__(
+        self, params: Params, model: "keras.Model", datasets: dict[str, Dataset], model_dir: pathlib.Path
+    ) -> None:
+        self.params, self.model, self.datasets, self.model_dir = params, model, datasets, model_dir
+        self.history = History(model_dir)
+        images = next(iter(datasets.values())).images("train")
+        self.steps = images // params.batch_size  # per epoch; the rest waits for another
         if self.steps == 0:
             raise ValueError(
-                f"{info['splits']['train']['images']} training images are less than one batch of {params.batch_size}; "
+                f"{images} training images are less than one batch of {params.batch_size}; "
                 "build a larger dataset, or lower batch_size in params.json"
             )
         self.compile()
@@ -72,20 +79,12 @@ class Run:
         from cxr.networks import optimizers
 
         optimizer = optimizers.make_optimizer(self.params, self.steps)
-        self.model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+        if self.params.precision == "mixed_float16":  # its gradients would underflow
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        self.model.compile(
+            optimizer, keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False, auto_scale_loss=False
+        )
         optimizer.build(self.model.trainable_variables)
-
-    @property
-    def best(self) -> float:
-        """Best val mean AUROC so far; nan before the first defined one."""
-        return max((row["val_mean_auroc"] for row in self.history if row["val_mean_auroc"] is not None), default=np.nan)
-
-    def epochs_since_best(self) -> int:
-        """Epochs without a better val mean AUROC; 0 where it is undefined, so that best follows last."""
-        values = [row["val_mean_auroc"] for row in self.history]
-        if not values or values[-1] is None:
-            return 0
-        return len(values) - 1 - values.index(max(value for value in values if value is not None))
 
     def variables(self) -> list:
         """Weights, random state of dropout, and the optimizer's step and moments."""
@@ -95,29 +94,34 @@ class Run:
         """Write weights and, last, the state to go on from; killed in between, the epoch is done again."""
         for checkpoint in experiment.CHECKPOINTS if is_best else ("last",):
             experiment.save_weights(self.model, self.model_dir, checkpoint)
-        story = {"params": self.described(), "fingerprint": self.info["fingerprint"], "history": self.history}
+        story = {"params": described(self.params), "fingerprint": self.fingerprint(), "history": self.history.rows}
         experiment.save_state(self.model_dir, [np.asarray(v) for v in self.variables()], story)
 
-    def described(self) -> dict:
-        """The parameters as they read in JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self.params)))
+    def fingerprint(self) -> str:
+        """Of the datasets it is trained on."""
+        return " ".join(dataset.info["fingerprint"] for dataset in self.datasets.values())
 
     def restore(self) -> None:
         """Take up the state that `save` wrote; without one, begin anew."""
-        state = experiment.load_state(self.model_dir, self.described(), self.info["fingerprint"])
+        state = experiment.load_state(self.model_dir, described(self.params), self.fingerprint())
         if state is None:
             log.info("the run had not finished its first epoch: beginning anew")
             return
-        values, self.history = state
+        values, self.history.rows = state
         for variable, value in zip(self.variables(), values, strict=True):
             variable.assign(value)
+
+
+def described(params: Params) -> dict:
+    """The parameters as they read in JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(params)))
 
 
 def fit_epoch(run: Run, epoch: int) -> dict:
     """Train one epoch; returns its row of history.csv but for the val columns."""
     from input_fn import input_fn
 
-    batches = input_fn("train", run.data_dir, run.params, info=run.info, epoch=epoch, inputs=list(run.model.input))
+    batches = input_fn("train", run.datasets, run.params, epoch=epoch, inputs=list(run.model.input))
     start = time.perf_counter()
     loss = run.model.fit(batches, verbose=0, shuffle=False).history["loss"][-1]
     seconds = time.perf_counter() - start
@@ -136,7 +140,7 @@ def validate(run: Run, index: records.Index) -> dict:
     """The val columns of history.csv: loss, mean and per-finding AUROC; None where undefined."""
     from evaluate import predict_logits
 
-    logits = predict_logits(run.model, "val", run.data_dir, run.params, run.info).astype(np.float64)
+    logits = predict_logits(run.model, "val", run.datasets, run.params).astype(np.float64)
     if len(logits) == 0:
         return {"val_loss": None, "val_mean_auroc": None, **{f"val_auroc_{finding}": None for finding in FINDINGS}}
     aurocs = [metrics.auroc(index.labels[:, column], logits[:, column]) for column in range(len(FINDINGS))]
@@ -148,28 +152,12 @@ def validate(run: Run, index: records.Index) -> dict:
     return metrics.none_for_nan(row)
 
 
-def write_history(run: Run) -> None:
-    """Write history.csv whole."""
-    import pandas as pd
-
-    storage.write_text(run.model_dir / "history.csv", pd.DataFrame(run.history).to_csv(index=False))
-
-
-def write_scalars(writer, row: dict) -> None:
-    """Write one row of the history as TensorBoard scalars."""
-    import tensorflow as tf
-
-    with writer.as_default(step=row["epoch"]):
-        for key, value in row.items():
-            if key != "epoch" and value is not None:
-                tf.summary.scalar(key.replace("val_auroc_", "val_auroc/"), value)
-
-
-def log_start(params: Params, info: dict, indexes: dict[str, records.Index], data_dir: epath.Path) -> None:
+def log_start(params: Params, images: Dataset, indexes: dict[str, records.Index]) -> None:
     """Say what is about to be trained on what."""
     changed = {k: v for k, v in dataclasses.asdict(params).items() if v != getattr(Params(), k)}
     log.info("%s @ %s   %s", params.model, experiment.git_sha(), json.dumps(changed))
-    log.info("data %s   split %s   fingerprint %s", data_dir, info["split"]["name"], info["fingerprint"][:12])
+    info = images.info
+    log.info("data %s   split %s   fingerprint %s", images.folder, info["split"]["name"], info["fingerprint"][:12])
     for split, index in indexes.items():
         positives = "  ".join(f"{f} {n:,}" for f, n in zip(FINDINGS, index.labels.sum(axis=0).tolist(), strict=True))
         log.info("%-5s %7s images %6s patients   %s", split, f"{len(index.image_ids):,}",
@@ -177,49 +165,71 @@ def log_start(params: Params, info: dict, indexes: dict[str, records.Index], dat
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
 
 
-def log_epoch(run: Run, row: dict) -> None:
-    """One line per epoch."""
-    auroc = "undefined" if row["val_mean_auroc"] is None else f"{row['val_mean_auroc']:.4f} (best {run.best:.4f})"
-    log.info(
-        "epoch %3d/%d   loss %.4f   val AUROC %s   %.0f img/s   %.0f s",
-        row["epoch"], run.params.num_epochs, row["loss"], auroc, row["images_per_second"], row["seconds"],
-    )  # fmt: skip
-
-
 def train(run: Run, val: records.Index) -> None:
     """Run the epochs that are left; the best weights are those of the best val mean AUROC."""
-    import tensorflow as tf
-
-    writer = tf.summary.create_file_writer(str(run.model_dir / "tensorboard"))
-    if run.history:
-        write_history(run)  # the run may have ended between its state and its history
-    for epoch in range(len(run.history), run.params.num_epochs):
-        if run.epochs_since_best() >= run.params.early_stopping_patience:
-            log.info("no better val AUROC for %d epochs: stopping", run.params.early_stopping_patience)
+    history, params = run.history, run.params
+    if history.rows:
+        history.write()  # the run may have ended between its state and its history
+    for epoch in range(len(history.rows), params.num_epochs):
+        if history.epochs_since_best() >= params.early_stopping_patience:
+            log.info("no better val AUROC for %d epochs: stopping", params.early_stopping_patience)
             break
-        run.history.append({**fit_epoch(run, epoch), **validate(run, val)})
-        run.save(is_best=run.epochs_since_best() == 0)
-        write_history(run)
-        write_scalars(writer, run.history[-1])
-        writer.flush()
-        log_epoch(run, run.history[-1])
+        history.rows.append({**fit_epoch(run, epoch), **validate(run, val)})
+        run.save(is_best=history.epochs_since_best() == 0)
+        history.write()
+        history.write_scalars()
+        log.info(history.describe(params.num_epochs))
 
 
-def finish(run: Run) -> None:
+def finish(run: Run, images: Dataset, params: Params) -> None:
     """Evaluate val with the best and the last weights and say what comes next."""
     from evaluate import evaluate_split
 
     for checkpoint in reversed(experiment.CHECKPOINTS):
         experiment.load_weights(run.model, run.model_dir, checkpoint)
         result = evaluate_split(
-            run.model, "val", data_dir=run.data_dir, params=run.params, model_dir=run.model_dir, checkpoint=checkpoint
+            run.model, "val", images, run.datasets, params=params, model_dir=run.model_dir, checkpoint=checkpoint
         )
         mean = result["mean_auroc"]
         if mean["value"] is None:
             log.info("%s weights: val AUROC undefined", checkpoint)
         else:
             log.info("%s weights: val mean AUROC %.4f [%.4f, %.4f] over %d findings", checkpoint, *mean.values())
-    log.info("next: python evaluate.py --model_dir %s --data_dir %s", run.model_dir, run.data_dir)
+
+
+def fit_head(params: Params, images: Dataset, model_dir: pathlib.Path, val: records.Index, *, resume: bool) -> None:
+    """Train what an experiment trains from scratch: all of simple_cnn, or the head over cached features."""
+    from model_fn import model_fn, training_datasets
+
+    datasets = training_datasets(params, images)
+    widths = {name: dataset.info["dimension"] for name, dataset in datasets.items() if name != "image"}
+    with precision.mirrored_devices().scope():
+        run = Run(params, model_fn(params, images.info, widths), datasets, model_dir)
+    if resume:
+        run.restore()
+    storage.write_json(model_dir / "dataset.json", images.info)
+    train(run, val)
+    finish(run, images, params)
+
+
+def fine_tune(params: Params, images: Dataset, model_dir: pathlib.Path, val: records.Index, *, resume: bool) -> None:
+    """Train the head in model_dir/head, an experiment of its own, and then the whole model from there."""
+    from model_fn import trained_model, training_datasets, untrained_model
+
+    head_dir, head_params = model_dir / "head", dataclasses.replace(params, fine_tune=None)
+    head_dir.mkdir(exist_ok=True)
+    storage.write_json(head_dir / "params.json", described(head_params))
+    fit_head(head_params, images, head_dir, val, resume=resume)
+    log.info("fine-tuning %s", params.fine_tune)
+    with precision.mirrored_devices().scope():
+        model = untrained_model(params, images.info)
+        model.set_weights(trained_model(head_dir).get_weights())
+        run = Run(params.last_phase(), model, training_datasets(params, images, whole=True), model_dir)
+    if resume:
+        run.restore()
+    storage.write_json(model_dir / "dataset.json", images.info)
+    train(run, val)
+    finish(run, images, params)
 
 
 def open_log(model_dir: pathlib.Path) -> None:
@@ -234,20 +244,17 @@ def main(argv: list[str] | None = None) -> None:
     """Train one experiment."""
     args = parse_args(argv)
     with one_line_errors():
-        params, info = load_params(args.model_dir), dataset.open_dataset(args.data_dir)
+        params, images = load_params(args.model_dir), open_dataset(args.data_dir)
         if args.restart:
             experiment.move_aside(args.model_dir)
         elif not args.resume:
             experiment.require_untrained(args.model_dir)
         open_log(args.model_dir)
-        indexes = read_splits(args.data_dir, info)
-        log_start(params, info, indexes, args.data_dir)
-        run = Run(params, info, args.data_dir, args.model_dir)
-        if args.resume:
-            run.restore()
-        storage.write_json(args.model_dir / "dataset.json", info)
-        train(run, indexes["val"])
-        finish(run)
+        indexes = read_splits(images)
+        log_start(params, images, indexes)
+        fit = fine_tune if params.fine_tune else fit_head
+        fit(params, images, args.model_dir, indexes["val"], resume=args.resume)
+        log.info("next: python evaluate.py --model_dir %s --data_dir %s", args.model_dir, args.data_dir)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import tarfile
 import tempfile
 
 from bench.timing import images_per_second, print_ratios
-from cxr.data import dataset, records
+from cxr.data import records
+from cxr.data.dataset import Dataset, open_dataset
 
 BATCH = 32
 
@@ -36,12 +37,12 @@ def build(release: pathlib.Path, output: pathlib.Path, encoding: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def repeated(info: dict, times: int) -> dict:
+def repeated(data: Dataset, times: int) -> Dataset:
     """The same dataset with its training shards listed several times over."""
-    info = copy.deepcopy(info)
+    info = copy.deepcopy(data.info)
     info["splits"]["train"]["shards"] *= times
     info["splits"]["train"]["images"] *= times
-    return info
+    return Dataset(data.folder, info)
 
 
 def consume(batches) -> int:
@@ -49,19 +50,19 @@ def consume(batches) -> int:
     return sum(int(labels.shape[0]) for _, labels in batches)
 
 
-def ours(data_dir: pathlib.Path, info: dict):
+def ours(data: Dataset):
     """input_fn, in training order."""
     from cxr.params import Params
     from input_fn import input_fn
 
-    return lambda: consume(input_fn("train", data_dir, Params(batch_size=BATCH), info=info, epoch=0, inputs=["image"]))
+    return lambda: consume(input_fn("train", {"image": data}, Params(batch_size=BATCH), epoch=0, inputs=["image"]))
 
 
-def plain(data_dir: pathlib.Path, info: dict):
+def plain(data: Dataset):
     """The usual tf.data way: parse, decode and standardise one image at a time, in float32."""
     import tensorflow as tf
 
-    size = info["image_size"]
+    info, size = data.info, data.info["image_size"]
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string), "labels": tf.io.FixedLenFeature([14], tf.int64)}
 
     def parse(serialized):
@@ -72,7 +73,7 @@ def plain(data_dir: pathlib.Path, info: dict):
             image = tf.io.decode_png(example["image/encoded"], channels=1)
         return tf.image.per_image_standardization(tf.cast(image, tf.float32)), example["labels"]
 
-    paths = [str(path) for path in dataset.shard_paths(data_dir, info, "train")]
+    paths = data.paths("train")
 
     def run() -> int:
         batches = tf.data.TFRecordDataset(paths).shuffle(4096).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
@@ -81,9 +82,9 @@ def plain(data_dir: pathlib.Path, info: dict):
     return run
 
 
-def webdataset(torch_python: str, data_dir: pathlib.Path, info: dict, times: int, folder: pathlib.Path):
+def webdataset(torch_python: str, data: Dataset, times: int, folder: pathlib.Path):
     """WebDataset tars of the same PNG bytes, read by a DataLoader with two workers in another interpreter."""
-    serialized = [r for path in dataset.shard_paths(data_dir, info, "train") for r in records.read_records(path)]
+    serialized = [r for path in data.paths("train") for r in records.read_records(path)]
     for shard in range(2):  # one for each worker
         with tarfile.open(folder / f"{shard}.tar", "w") as archive:
             for index, record in enumerate(serialized * times):
@@ -116,15 +117,15 @@ def main() -> None:
         for encoding in ("png", "raw"):
             data_dir = folder / encoding
             build(args.data_dir, data_dir, encoding)
-            once = dataset.open_dataset(data_dir)
-            info = repeated(once, args.repeat)
-            contestants = {"input_fn": ours(data_dir, info), "tf.data map, float32 per image": plain(data_dir, info)}
+            data = repeated(open_dataset(data_dir), args.repeat)
+            contestants = {"input_fn": ours(data), "tf.data map, float32 per image": plain(data)}
             if args.torch_python:
-                (folder / f"tars_{encoding}").mkdir()
-                png = folder / "png"
+                tars = folder / f"tars_{encoding}"
+                tars.mkdir()
                 contestants["WebDataset (PNG), DataLoader, 2 workers"] = webdataset(
-                    args.torch_python, png, dataset.open_dataset(png), args.repeat, folder / f"tars_{encoding}"
+                    args.torch_python, open_dataset(folder / "png"), args.repeat, tars
                 )
+            info = data.info
             print(f"{encoding} records, {info['image_size']} px, {info['splits']['train']['images']:,} images a pass")
             print_ratios(images_per_second(contestants), ours="input_fn")
 

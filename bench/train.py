@@ -11,7 +11,7 @@ import tempfile
 
 from bench.input import build, repeated
 from bench.timing import images_per_second, print_ratios
-from cxr.data import dataset
+from cxr.data.dataset import open_dataset
 from cxr.params import Params
 
 REPEAT = 8  # times the records are read in a pass
@@ -35,14 +35,14 @@ def main() -> None:
         for encoding in ("png", "raw"):
             data_dir = pathlib.Path(name) / encoding
             build(args.data_dir, data_dir, encoding)
-            info = repeated(dataset.open_dataset(data_dir), REPEAT)
-            sources[f"{encoding} records"] = lambda d=data_dir, i=info: input_fn(
-                "train", d, params, info=i, epoch=0, inputs=["image"]
+            data = repeated(open_dataset(data_dir), REPEAT)
+            sources[f"{encoding} records"] = lambda data=data: input_fn(
+                "train", {"image": data}, params, epoch=0, inputs=["image"]
             )
         inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
         tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
         sources = {"tensors in memory": lambda: tensors, **sources}
-        model = model_fn(params, info)
+        model = model_fn(params, data.info)
         model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
 
         def pass_over(make) -> int:

@@ -29,6 +29,7 @@ PRODUCTS = (
     "tensorboard",
     "metrics_*.json",
     "predictions_*.csv",
+    "head",
 )
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def products(model_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def require_untrained(model_dir: pathlib.Path) -> None:
     """Raise ValueError where a run has already left weights or a state to resume."""
-    if any(path.name.endswith(".weights.h5") or path.name == "resume" for path in products(model_dir)):
+    if any(path.name.endswith(".weights.h5") or path.name in ("resume", "head") for path in products(model_dir)):
         raise ValueError(
             f"{model_dir} already holds a run. Add --resume to continue it, "
             "or --restart to move it aside and begin anew."

@@ -21,7 +21,7 @@ def records_of(folder):
 
 
 def index_of(folder, split):
-    return records.read_index(dataset.shard_paths(folder, dataset.open_dataset(folder), split))
+    return records.read_index(dataset.open_dataset(folder).paths(split))
 
 
 def pack_tar(path, files):

@@ -65,7 +65,7 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def read_index(data_dir: Path, split: str) -> records.Index:
-    return records.read_index(dataset.shard_paths(data_dir, dataset.open_dataset(data_dir), split))
+    return records.read_index(dataset.open_dataset(data_dir).paths(split))
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -86,14 +86,13 @@ def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
     from cxr.params import Params
     from model_fn import model_fn
 
-    info = dataset.open_dataset(built_dataset)
-    model = model_fn(Params(**PARAMS), info)
+    images = dataset.open_dataset(built_dataset)
+    model = model_fn(Params(**PARAMS), images.info)
     experiment.load_weights(model, trained, "best")
-    paths = dataset.shard_paths(built_dataset, info, "test")
     rows = read_csv(trained / "predictions_test_best.csv")
-    singles = [record for path in paths for record in records.read_records(path)]
+    singles = [record for path in images.paths("test") for record in records.read_records(path)]
     for row, record in list(zip(rows, singles, strict=True))[-3:]:  # the last lie in a short batch
-        inputs, _ = records.parse_batch(tf.constant([record]), info)
+        inputs, _ = records.parse_batch(tf.constant([record]), images.info)
         expected = tf.sigmoid(model({"image": inputs["image"]}))[0]
         assert [float(row[f"prob_{finding}"]) for finding in FINDINGS] == pytest.approx(expected.numpy(), abs=1e-6)
 
@@ -106,7 +105,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
     ]
     assert (scores["split"], scores["checkpoint"], scores["split_name"]) == ("test", "best", "official")
     assert (scores["images"], scores["patients"]) == (12, 4)
-    assert scores["dataset_fingerprint"] == dataset.open_dataset(built_dataset)["fingerprint"]
+    assert scores["dataset_fingerprint"] == dataset.open_dataset(built_dataset).info["fingerprint"]
     assert {**scores["params"], **PARAMS} == scores["params"]  # resolved: the defaults are there too
     assert scores["params"]["learning_rate"] == 1e-3
     assert scores["mean_auroc"].keys() == {"value", "low", "high", "findings"}

@@ -49,8 +49,9 @@ def test_move_aside_of_nothing_makes_no_folder(tmp_path):
     assert names(tmp_path) == {"params.json"}
 
 
-@pytest.mark.parametrize("left", ["best.weights.h5", "last.weights.h5", "resume"])
+@pytest.mark.parametrize("left", ["best.weights.h5", "last.weights.h5", "resume", "head/best.weights.h5"])
 def test_a_folder_with_weights_or_a_state_is_not_trained_over(tmp_path, left):
+    (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).write_text("")
     text = f"{tmp_path} already holds a run. Add --resume to continue it, or --restart to move it aside and begin anew."
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):

@@ -1,11 +1,14 @@
-import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
-from cxr.data import dataset, records
+from cxr.data import records
+from cxr.data.dataset import Dataset, open_dataset
+from cxr.data.splits import SPLITS
 from cxr.params import Params
 from input_fn import input_fn
 
@@ -21,16 +24,16 @@ def tensorflow():
 
 
 @pytest.fixture(scope="module")
-def info(built_dataset):
-    return json.loads((built_dataset / "dataset.json").read_text())
+def datasets(built_dataset):
+    return {"image": open_dataset(built_dataset)}
 
 
 @pytest.fixture
-def read(built_dataset, info):
+def read(datasets):
     """read(split, epoch): the batches as numpy."""
 
     def run(split, epoch=None, params=PARAMS, **options):
-        batches = input_fn(split, built_dataset, params, info=info, epoch=epoch, **options)
+        batches = input_fn(split, datasets, params, epoch=epoch, **options)
         return list(batches.as_numpy_iterator())
 
     return run
@@ -41,9 +44,9 @@ def images_of(batches):
     return [image.tobytes() for inputs, _ in batches for image in inputs["image"]]
 
 
-def test_evaluation_has_every_image_once_in_dataset_order_and_a_short_last_batch(read, built_dataset, info):
+def test_evaluation_has_every_image_once_in_dataset_order_and_a_short_last_batch(read, datasets):
     batches = read("train")
-    index = records.read_index(dataset.shard_paths(built_dataset, info, "train"))
+    index = records.read_index(datasets["image"].paths("train"))
     assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 1]  # 33 images
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), index.labels)
     for name, expected in {"age": index.ages, "sex": index.sexes, "view": index.views}.items():
@@ -64,8 +67,8 @@ def test_batches_have_the_shapes_and_types_of_the_contract(read):
     assert (labels.shape, labels.dtype.name) == ((8, 14), "float32")
 
 
-def test_the_shapes_are_known_before_the_first_batch(built_dataset, info):
-    inputs, labels = input_fn("train", built_dataset, PARAMS, info=info, epoch=1).element_spec
+def test_the_shapes_are_known_before_the_first_batch(datasets):
+    inputs, labels = input_fn("train", datasets, PARAMS, epoch=1).element_spec
     assert inputs["image"].shape.as_list()[1:] == [32, 32, 1]
     assert labels.shape.as_list()[1:] == [14]
 
@@ -73,8 +76,8 @@ def test_the_shapes_are_known_before_the_first_batch(built_dataset, info):
 @pytest.mark.parametrize(
     ("split", "epoch", "steps"), [("train", None, 5), ("train", 0, 4), ("val", None, 2), ("val", 3, 1)]
 )
-def test_the_number_of_batches_is_known_before_the_first(built_dataset, info, split, epoch, steps):
-    assert int(input_fn(split, built_dataset, PARAMS, info=info, epoch=epoch).cardinality()) == steps
+def test_the_number_of_batches_is_known_before_the_first(datasets, split, epoch, steps):
+    assert int(input_fn(split, datasets, PARAMS, epoch=epoch).cardinality()) == steps
 
 
 def test_training_drops_the_remainder_and_repeats_no_image(read):
@@ -119,8 +122,7 @@ def encodings(tmp_path_factory, write_release, build):
 
 
 def read_encoding(folder, split="train"):
-    info = json.loads((folder / "dataset.json").read_text())
-    return list(input_fn(split, folder, PARAMS, info=info).as_numpy_iterator())
+    return list(input_fn(split, {"image": open_dataset(folder)}, PARAMS).as_numpy_iterator())
 
 
 def test_png_and_raw_records_give_equal_pixels(encodings):
@@ -147,10 +149,65 @@ def test_the_pixels_are_those_of_the_release(encodings):
 
 
 def test_a_damaged_shard_ends_in_an_error_and_not_in_fewer_images(encodings, tensorflow, tmp_path):
-    info = json.loads((encodings / "png" / "dataset.json").read_text())
-    shard = info["splits"]["train"]["shards"][0]["file"]
-    data = bytearray((encodings / "png" / shard).read_bytes())
+    images = open_dataset(encodings / "png")
+    [shard] = images.paths("train")
+    data = bytearray(Path(shard).read_bytes())
     data[len(data) // 2] ^= 1
-    (tmp_path / shard).write_bytes(data)
+    (tmp_path / Path(shard).name).write_bytes(data)
+    damaged = Dataset(epath.Path(tmp_path), images.info)
     with pytest.raises(tensorflow.errors.DataLossError, match="corrupted record"):
-        list(input_fn("train", tmp_path, PARAMS, info=info))
+        list(input_fn("train", {"image": damaged}, PARAMS))
+
+
+@pytest.fixture(scope="module")
+def features(datasets, tmp_path_factory):
+    """Two sets of features of the built dataset: the patient's id three times, and (patient's id, age)."""
+    kinds = {"ids": lambda row: [row.patient_id] * 3, "pairs": lambda row: [row.patient_id, row.age]}
+    images, made = datasets["image"], {}
+    for name, vector in kinds.items():
+        folder = tmp_path_factory.mktemp(name)
+        for path in [path for split in SPLITS for path in images.paths(split)]:
+            rows = [records.unpack_row(record) for record in records.read_records(path)]
+            with (folder / Path(path).name).open("wb") as file:
+                for row in rows:
+                    records.write_record(file, records.pack_features(row, np.array(vector(row))))
+        info = images.info | {"kind": "features", "dimension": len(vector(rows[0]))}
+        made[name] = Dataset(epath.Path(folder), info)
+    return made
+
+
+def test_features_go_under_the_name_of_their_dataset(features):
+    inputs, labels = next(iter(input_fn("val", features, PARAMS).as_numpy_iterator()))
+    found = {name: (value.shape, value.dtype.name) for name, value in inputs.items()}
+    assert found == {
+        "ids": ((8, 3), "float32"),
+        "pairs": ((8, 2), "float32"),
+        "age": ((8,), "float32"),
+        "sex": ((8,), "int64"),
+        "view": ((8,), "int64"),
+    }
+    assert (labels.shape, labels.dtype.name) == ((8, 14), "float32")
+
+
+@pytest.mark.parametrize("epoch", [None, 0, 1])
+def test_the_features_of_an_image_stay_together(features, epoch):
+    batches = list(input_fn("train", features, PARAMS, epoch=epoch).as_numpy_iterator())
+    ids, pairs = (np.concatenate([inputs[name] for inputs, _ in batches]) for name in ("ids", "pairs"))
+    np.testing.assert_array_equal(ids, np.repeat(pairs[:, :1], 3, axis=1))
+    np.testing.assert_array_equal(pairs[:, 1], np.concatenate([inputs["age"] for inputs, _ in batches]))
+    assert len(ids) == (33 if epoch is None else 32)
+    assert len(set(ids[:, 0])) > 1
+
+
+def test_features_come_in_the_order_of_the_images(features, datasets):
+    orders = []
+    for given in (features, datasets):
+        batches = input_fn("train", given, PARAMS, epoch=3).as_numpy_iterator()
+        orders.append(np.concatenate([np.column_stack([inputs["age"], labels]) for inputs, labels in batches]))
+    np.testing.assert_array_equal(*orders)
+
+
+def test_an_empty_split_of_several_feature_datasets_has_no_batches(features):
+    empty = {"splits": {"test": {"images": 0, "shards": []}}}
+    datasets = {name: Dataset(dataset.folder, dataset.info | empty) for name, dataset in features.items()}
+    assert list(input_fn("test", datasets, PARAMS).as_numpy_iterator()) == []

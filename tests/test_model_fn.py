@@ -5,7 +5,7 @@ import pytest
 
 from cxr.findings import FINDINGS
 from cxr.params import Params
-from model_fn import model_fn, prevalence_logits, standardize
+from model_fn import model_fn, prevalence_logits
 
 SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2}
 
@@ -19,26 +19,12 @@ def dataset_info(*, image_size: int = 32, images: int = 98, positives: int = 9) 
     }
 
 
-def random_images(count: int, size: int, channels: int = 1) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), np.uint8)
+def random_images(count: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 1), np.uint8)
 
 
 def random_batch(count: int = 3, size: int = 32) -> dict:
     return {"image": random_images(count, size)}
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_standardize_is_that_of_tensorflow(channels):
-    import tensorflow as tf
-
-    images = random_images(4, 16, channels).astype(np.float32)
-    images[1] = 57  # blank
-    images[2] = images[2] > 250  # dark, all but black
-    images[3] = 100
-    images[3, 0, 0] = 101  # stddev below 1 / sqrt(N), which then divides
-    expected = tf.image.per_image_standardization(images).numpy()
-    np.testing.assert_allclose(np.asarray(standardize(images)), expected, atol=1e-5)
-    assert not expected[1].any()
 
 
 def test_logits_are_float32_one_per_finding():
@@ -134,3 +120,54 @@ def test_dropout_is_for_training_only():
     batch = random_batch()
     np.testing.assert_array_equal(model(batch), model(batch))
     assert not np.array_equal(model(batch, training=True), model(batch, training=True))
+
+
+@pytest.mark.parametrize(
+    ("precision", "computes_in"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("mixed_float16", "float16")]
+)
+def test_convolutions_compute_in_the_precision_and_logits_in_float32(precision, computes_in):
+    import keras
+
+    model = model_fn(Params(precision=precision, **SMALL), dataset_info())
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in convolutions} == {computes_in}
+    assert {str(weight.dtype) for weight in model.trainable_weights} == {"float32"}
+    assert {layer.input.dtype for layer in convolutions[:1]} == {"float32"}  # standardised in float32
+    assert model(random_batch()).dtype == "float32"
+
+
+HEAD = {"hidden_units": (8, 4), "transition_units": 6}
+WIDTHS = {"a": 3, "b": 5}
+
+
+def features_of(widths: dict[str, int]) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {name: random.normal(size=(4, width)).astype(np.float32) for name, width in widths.items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "widths", "denses"),
+    [
+        ("feature_extractor", {"a": 3}, [(3, 8), (8, 4), (4, 14)]),
+        ("ensemble", WIDTHS, [(3, 6), (5, 6), (6, 8), (8, 4), (4, 14)]),  # each to one width, then their sum
+    ],
+)
+def test_a_head_over_features(model, widths, denses):
+    import keras
+
+    head = model_fn(Params(model=model, **HEAD), dataset_info(), widths)
+    assert (head.name, list(head.input)) == (model, list(widths))
+    found = [tuple(layer.kernel.shape) for layer in head.layers if isinstance(layer, keras.layers.Dense)]
+    assert sorted(found) == sorted(denses)
+    logits = head(features_of(widths))
+    assert (logits.dtype, logits.shape) == ("float32", (4, 14))
+
+
+def test_an_ensemble_adds():
+    import keras
+
+    head = model_fn(Params(model="ensemble", **HEAD), dataset_info(), WIDTHS)
+    [added] = [layer for layer in head.layers if isinstance(layer, keras.layers.Add)]
+    first, second, total = keras.Model(head.input, [*added.input, added.output])(features_of(WIDTHS))
+    np.testing.assert_allclose(total, np.asarray(first) + np.asarray(second), rtol=1e-6)
+    assert total.shape == (4, 6)

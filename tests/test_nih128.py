@@ -13,7 +13,7 @@ from cxr.data import dataset, images, records
 
 def build_with(data_dir, output_dir, *flags):
     build_dataset.main([str(flag) for flag in ["--data_dir", data_dir, "--output_dir", output_dir, *flags]])
-    return dataset.open_dataset(output_dir)
+    return dataset.open_dataset(output_dir).info
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def nih128(shared_dir, tmp_path_factory):
 
 
 def test_the_numbers_are_those_of_the_release(nih128):
-    info = dataset.open_dataset(nih128)
+    info = dataset.open_dataset(nih128).info
     assert {split: members["images"] for split, members in info["splits"].items()} == {
         "train": 8991,
         "val": 1376,
@@ -40,16 +40,16 @@ def test_other_workers_and_a_second_run_give_the_same_bytes(shared_dir, nih128, 
     flags = ["--allow_missing", "--image_size", 128, "--workers", 3]
     info = build_with(shared_dir / "nih-128", tmp_path, *flags)
     assert info == json.loads((nih128 / "dataset.json").read_text())
-    assert info["fingerprint"] == dataset.open_dataset(nih128)["fingerprint"]
+    assert info["fingerprint"] == dataset.open_dataset(nih128).info["fingerprint"]
 
 
 def test_no_patient_is_in_two_splits_and_the_index_agrees_with_the_counts(nih128):
-    info = dataset.open_dataset(nih128)
-    index = {split: records.read_index(dataset.shard_paths(nih128, info, split)) for split in ("train", "val", "test")}
+    opened = dataset.open_dataset(nih128)
+    index = {split: records.read_index(opened.paths(split)) for split in ("train", "val", "test")}
     assert not set(index["train"].patient_ids) & set(index["val"].patient_ids)
     assert len(set(index["train"].image_ids) | set(index["val"].image_ids)) == 10_367
     for split, found in index.items():
-        assert found.labels.sum(axis=0).tolist() == list(info["splits"][split]["positives"].values())
+        assert found.labels.sum(axis=0).tolist() == list(opened.info["splits"][split]["positives"].values())
 
 
 def test_pixels_of_the_right_size_are_stored_as_they_are(shared_dir, nih128):
@@ -71,7 +71,7 @@ def nih1024(shared_dir, tmp_path_factory):
 
 
 def test_original_files_rgba_among_them_go_where_the_lists_say(shared_dir, nih1024):
-    info, release = dataset.open_dataset(nih1024), shared_dir / "nih-1024"
+    info, release = dataset.open_dataset(nih1024).info, shared_dir / "nih-1024"
     here = {path.name for path in (release / "images").iterdir()}
     listed = set((release / "test_list.txt").read_text().split())
     assert len(here) == 84
@@ -81,8 +81,8 @@ def test_original_files_rgba_among_them_go_where_the_lists_say(shared_dir, nih10
 
 
 def test_a_row_of_the_2017_csv_arrives_in_the_records(nih1024):
-    info = dataset.open_dataset(nih1024)
-    index = records.read_index([path for split in info["splits"] for path in dataset.shard_paths(nih1024, info, split)])
+    opened = dataset.open_dataset(nih1024)
+    index = records.read_index([path for split in opened.info["splits"] for path in opened.paths(split)])
     place = index.image_ids.tolist().index("00000001_000.png")  # ...,Cardiomegaly,000,00000001,058Y,M,PA,...
     assert (index.patient_ids[place], index.ages[place], index.sexes[place], index.views[place]) == (1, 58, 1, 0)
     assert index.labels[place].tolist() == [0, 1] + [0] * 12

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.params import Params, load_params, parameter_table, parse_params
+from cxr.params import FineTune, Params, load_params, parameter_table, parse_params
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(ROOT.glob("experiments/*/params.json"))
@@ -78,7 +78,19 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"warmup_epochs": NaN}', "warmup_epochs is nan; expected 0 to 1000"),
         ('{"optimizer": "adam"}', "optimizer is 'adam'; expected 'adamw' or 'sgd'"),
         ('{"lr_schedule": true}', "lr_schedule is True; expected 'constant' or 'cosine'"),
-        ('{"model": "resnet"}', "model is 'resnet'; expected 'simple_cnn'"),
+        ('{"model": "resnet"}', "model is 'resnet'; expected 'simple_cnn' or 'feature_extractor' or 'ensemble'"),
+        ('{"precision": "float16"}', "precision is 'float16'; expected 'float32' or 'bfloat16' or 'mixed_float16'"),
+        ('{"hidden_units": 512}', "hidden_units is 512; expected a list"),
+        ('{"hidden_units": [512, "256"]}', "hidden_units[1] is '256'; expected an integer"),
+        ('{"hidden_units": [0]}', "hidden_units[0] is 0; expected 1 to 65536"),
+        ('{"extractors": {"source": "keras"}}', "extractors is {'source': 'keras'}; expected a list"),
+        ('{"extractors": ["ResNet50V2"]}', "extractors[0] is 'ResNet50V2'; expected an object {...}"),
+        ('{"fine_tune": true}', "fine_tune is True; expected an object {...}"),
+        ('{"fine_tune": {"epochs": 0}}', "fine_tune: epochs is 0; expected 1 to 100000"),
+        ('{"fine_tune": {"unfreeze": "some"}}', "fine_tune: unfreeze is 'some'; expected 'all' or an integer"),
+        ('{"fine_tune": {"unfreeze": 0}}', "fine_tune: unfreeze is 0; expected 1 to 10000"),
+        ('{"fine_tune": {"epoch": 5}}', "fine_tune: unknown parameter 'epoch'. Did you mean 'epochs'?"),
+        ('{"fine_tune": {}}', "fine_tune is for models with extractors; 'simple_cnn' trains all of itself"),
     ],
 )
 def test_a_wrong_type_or_value_is_named_with_what_was_expected(tmp_path, text, message):
@@ -103,6 +115,38 @@ def test_more_blocks_than_the_image_can_be_halved_are_refused(tmp_path):
     assert load_params(write_params(tmp_path, '{"image_size": 32, "num_blocks": 5}')).num_blocks == 5
     with pytest.raises(ValueError, match=r"params\.json: .*num_blocks"):
         load_params(write_params(tmp_path, '{"image_size": 32, "num_blocks": 6}'))  # 32 px are halved five times
+
+
+NETWORK = {"source": "keras", "name": "ResNet50V2"}
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "wanted"),
+    [
+        ("simple_cnn", 1, "no extractors"),
+        ("feature_extractor", 0, "one extractor"),
+        ("feature_extractor", 2, "one extractor"),
+        ("ensemble", 0, "two extractors or more"),
+        ("ensemble", 1, "two extractors or more"),
+    ],
+)
+def test_every_model_takes_its_number_of_extractors(model, count, wanted):
+    with pytest.raises(ValueError, match=exactly(f"here: model {model!r} takes {wanted}, not {count}")):
+        parse_params({"model": model, "extractors": [NETWORK] * count}, where="here")
+
+
+def test_a_fitting_number_of_extractors_is_taken_over_as_it_is():
+    assert parse_params({"model": "feature_extractor", "extractors": [NETWORK]}, where="").extractors == (NETWORK,)
+    assert parse_params({"model": "ensemble", "extractors": [NETWORK] * 3}, where="").extractors == (NETWORK,) * 3
+
+
+def test_fine_tuning_has_defaults_of_its_own():
+    one = {"model": "feature_extractor", "extractors": [NETWORK]}
+    assert parse_params(one, where="").fine_tune is None
+    assert parse_params({**one, "fine_tune": None}, where="").fine_tune is None
+    assert parse_params({**one, "fine_tune": {}}, where="").fine_tune == FineTune()
+    tuned = parse_params({**one, "fine_tune": {"unfreeze": 20, "learning_rate": 1}}, where="").fine_tune
+    assert (tuned.unfreeze, tuned.learning_rate, tuned.batch_norm) == (20, 1.0, "frozen")
 
 
 def test_broken_json_is_named(tmp_path):
@@ -138,9 +182,24 @@ def test_a_shipped_experiment_holds_only_what_differs_from_the_defaults(path):
     assert {key for key, value in values.items() if value == getattr(Params(), key)} == set()
 
 
-def test_the_parameter_table_has_a_row_for_every_field():
-    header, rule, *rows = parameter_table().splitlines()
+@pytest.mark.parametrize("kind", [Params, FineTune])
+def test_the_parameter_table_has_a_row_for_every_field(kind):
+    header, rule, *rows = parameter_table(kind).splitlines()
     assert (header, rule) == ("| parameter | values | default | meaning |", "|---|---|---|---|")
-    assert [row.split("`")[1] for row in rows] == [field.name for field in dataclasses.fields(Params)]
-    assert "| `dropout` | float, 0 to 0.95 | `0.0` | share of pooled features dropped in training |" in rows
-    assert "| `batch_size` | int, 1 to 65,536 | `32` | images per step |" in rows
+    assert [row.split("`")[1] for row in rows] == [field.name for field in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        (Params, "| `dropout` | float, 0 to 0.95 | `0.0` | "),
+        (Params, "| `batch_size` | int, 1 to 65,536 | `32` | images per step |"),
+        (Params, "| `hidden_units` | list of int, 1 to 65,536 | `[512, 256]` | "),
+        (Params, "| `extractors` | list of object | `[]` | "),
+        (Params, "| `fine_tune` | object or `null` | `null` | "),
+        (FineTune, "| `unfreeze` | `all` or int, 1 to 10,000 | `all` | "),
+        (FineTune, "| `learning_rate` | float, 1e-08 to 10 | `1e-05` | "),
+    ],
+)
+def test_the_parameter_table_says_what_is_possible(kind, start):
+    assert any(row.startswith(start) for row in parameter_table(kind).splitlines())

@@ -11,16 +11,17 @@ import sys
 
 import pytest
 
-from cxr.params import parameter_table
+from cxr.params import FineTune, Params, parameter_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python (?:-m \w+\.\w+|\w+\.py)[^`\n|]*", README)))
 
 
-def test_the_parameter_table_is_the_one_that_params_py_makes():
-    table = re.search(r"parameter_table -->\n(.*?)\n<!-- end of parameters", README, re.DOTALL)[1]
-    assert table == parameter_table()
+@pytest.mark.parametrize(("kind", "name"), [(Params, "parameters"), (FineTune, "fine-tuning parameters")])
+def test_the_parameter_tables_are_those_that_params_py_makes(kind, name):
+    between = rf"<!-- {name}: made by cxr\.params\.parameter_table -->\n(.*?)\n<!-- end of {name} -->"
+    assert re.findall(between, README, re.DOTALL) == [parameter_table(kind)]
 
 
 def test_the_readme_names_every_command_of_the_project():

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr.data.entries import ImageRow
-from cxr.data.records import CorruptRecordError, pack_image, read_index, read_records, unpack_row, write_record
+from cxr.data.records import (
+    CorruptRecordError,
+    pack_features,
+    pack_image,
+    parse_batch,
+    read_index,
+    read_records,
+    unpack_row,
+    write_record,
+)
 
 LABELS = (0, 1, 0, 0, 1) + (0,) * 9
 ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view=1)
@@ -181,3 +190,15 @@ def test_an_index_of_nothing_has_no_rows():
     index = read_index([])
     assert index.labels.shape == (0, 14)
     assert index.image_ids.shape == index.ages.shape == (0,)
+
+
+def test_features_come_back_as_the_nearest_float16(tf):
+    vector = np.array([0.1, -2.0, 70_000 / 2], np.float32)
+    record = pack_features(ROW, vector)
+    assert unpack_row(record) == ROW
+    assert pack_features(ROW, vector) == record
+    columns, labels = parse_batch(tf.constant([record, record]), {"kind": "features", "dimension": 3})
+    assert set(columns) == {"features", "age", "sex", "view"}
+    assert columns["features"].dtype == tf.float32
+    np.testing.assert_array_equal(columns["features"], [vector.astype(np.float16)] * 2)
+    np.testing.assert_array_equal(labels, [LABELS] * 2)

@@ -73,6 +73,11 @@ def pack_image(row: ImageRow, encoded: bytes, *, encoding: str, mean: float, std
     return _pack(row, {"image/encoded": encoded, "image/format": encoding.encode()}, {"mean": mean, "stddev": stddev})
 
 
+def pack_features(row: ImageRow, features: np.ndarray) -> bytes:
+    """Serialize one feature record: float16 [D] in place of the image."""
+    return _pack(row, {"features": features.astype("<f2").tobytes()}, {})
+
+
 def _pack(row: ImageRow, payload: dict[str, bytes], statistics: dict[str, float]) -> bytes:
     example = example_class()()
     feature = example.features.feature
@@ -148,41 +153,44 @@ def read_index(paths: list[epath.Path]) -> Index:
 
 
 def parse_batch(serialized, info: dict) -> tuple[dict, object]:
-    """Parse a batch of image records inside tf.data.
+    """Parse a batch of records inside tf.data.
 
     Args:
         serialized: string tensor [B].
-        info: the dataset's dataset.json; its image_size and encoding say what lies in the records.
+        info: the dataset's dataset.json, which says what lies in the records.
 
     Returns:
-        ({"image": uint8 [B, size, size, 1], "age": float32 [B], "sex": int64 [B], "view": int64 [B]},
-        labels float32 [B, 14]).
+        ({"image": uint8 [B, size, size, 1] or "features": float32 [B, D], "age": float32 [B], "sex": int64 [B],
+        "view": int64 [B]}, labels float32 [B, 14]).
     """
     import tensorflow as tf
 
-    size = info["image_size"]
+    payload = "features" if info["kind"] == "features" else "image/encoded"
     parsed = tf.io.parse_example(
         serialized,
         {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string),
+            payload: tf.io.FixedLenFeature([], tf.string),
             "labels": tf.io.FixedLenFeature([len(FINDINGS)], tf.int64),
             "patient/age": tf.io.FixedLenFeature([], tf.float32),
             "patient/sex": tf.io.FixedLenFeature([], tf.int64),
             "view": tf.io.FixedLenFeature([], tf.int64),
         },
     )
-    if info["encoding"] == "raw":
-        images = tf.reshape(tf.io.decode_raw(parsed["image/encoded"], tf.uint8), [-1, size, size, 1])
+    if payload == "features":
+        vectors = tf.io.decode_raw(parsed[payload], tf.float16)
+        columns = {"features": tf.cast(tf.reshape(vectors, [-1, info["dimension"]]), tf.float32)}
     else:
-        decode = {"png": tf.io.decode_png, "jpeg": tf.io.decode_jpeg}[info["encoding"]]
-        pixels = tf.TensorSpec([size, size, 1], tf.uint8)
-        images = tf.map_fn(
-            lambda encoded: decode(encoded, channels=1), parsed["image/encoded"], fn_output_signature=pixels
-        )
-    inputs = {
-        "image": images,
-        "age": parsed["patient/age"],
-        "sex": parsed["patient/sex"],
-        "view": parsed["view"],
-    }
-    return inputs, tf.cast(parsed["labels"], tf.float32)
+        columns = {"image": _decode_images(parsed[payload], info["encoding"], info["image_size"])}
+    columns |= {"age": parsed["patient/age"], "sex": parsed["patient/sex"], "view": parsed["view"]}
+    return columns, tf.cast(parsed["labels"], tf.float32)
+
+
+def _decode_images(encoded, encoding: str, size: int):
+    """uint8 [B, size, size, 1] of encoded images [B]."""
+    import tensorflow as tf
+
+    if encoding == "raw":
+        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), [-1, size, size, 1])
+    decode = {"png": tf.io.decode_png, "jpeg": tf.io.decode_jpeg}[encoding]
+    pixels = tf.TensorSpec([size, size, 1], tf.uint8)
+    return tf.map_fn(lambda image: decode(image, channels=1), encoded, fn_output_signature=pixels)

@@ -115,18 +115,19 @@ def write_shard(job: ShardJob) -> ShardReport:
                 file, records.pack_image(row, encoded, encoding=job.encoding, mean=mean, stddev=stddev)
             )
             written.append(row)
-    return _report(job, written, rejected)
+    return report(job.path, job.split, written, rejected)
 
 
-def _report(job: ShardJob, written: list[ImageRow], rejected: list[Rejected]) -> ShardReport:
-    path = epath.Path(job.path)
+def report(path: str, split: str, written: list[ImageRow], rejected: list[Rejected]) -> ShardReport:
+    """Describe a shard that has just been written."""
+    file = epath.Path(path)
     positives = np.array([row.labels for row in written], int).reshape(-1, len(FINDINGS)).sum(axis=0)
     return ShardReport(
-        file=path.name,
-        split=job.split,
+        file=file.name,
+        split=split,
         images=len(written),
-        bytes=path.stat().length,
-        sha256=storage.sha256_of(path),
+        bytes=file.stat().length,
+        sha256=storage.sha256_of(file),
         patient_ids=sorted({row.patient_id for row in written}),
         positives=positives.tolist(),
         rejected=rejected,

@@ -1,0 +1,219 @@
+"""Frozen networks that turn an image into a feature vector: keras.applications, hub modules, trained experiments.
+
+Each owns its input size and range. In params.json one of
+
+    {"source": "keras", "name": "ResNet50V2", "weights": "imagenet"}      or a weights file, or null for random weights;
+                                        further keys go to the constructor: "alpha": 0.25
+    {"source": "hub", "handle": "https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5"}       or a folder
+    {"source": "experiment", "model_dir": "experiments/simple_cnn"}
+
+keras and hub take "image_size" (default 224).
+"""
+
+import difflib
+import hashlib
+import importlib
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cxr.params import FineTune
+
+if TYPE_CHECKING:
+    import keras
+
+RANDOM_WEIGHTS_SEED = 230  # random weights must be the same ones at every load: nobody stores them
+DEFAULT_SIZE = 224  # pixels: what almost every ImageNet network was trained on
+
+
+class Extractor(NamedTuple):
+    """A frozen network, from the pixels of a record to features."""
+
+    name: str  # short, for layer and folder names
+    spec: dict  # as in params.json
+    model: "keras.Model"  # {"image": uint8 [B, H, W, 1]} -> float32 [B, D]
+    sha256: str  # of its weights
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of features."""
+        return self.model.output.shape[-1]
+
+
+def extractor_name(spec: dict) -> str:
+    """A short name: the network's, the last word of the hub handle that tells something, or the experiment's folder."""
+    path = spec.get("name") or spec.get("handle") or spec.get("model_dir") or "extractor"
+    words = [word for word in path.split("/") if word and not word.isdigit() and word not in ("feature_vector", "..")]
+    return words[-1] if words else "extractor"
+
+
+def extractor_names(specs: Sequence[dict]) -> dict[str, dict]:
+    """Extractors by name; where two are alike, the second is <name>_2."""
+    named = {}
+    for spec in specs:
+        name = extractor_name(spec)
+        count = sum(extractor_name(other) == name for other in named.values())
+        named[f"{name}_{count + 1}" if count else name] = spec
+    return named
+
+
+def load_extractor(
+    spec: dict,
+    *,
+    record_size: int,
+    normalization: str,
+    trained_features: Callable[[pathlib.Path], "keras.Model"],
+    fine_tune: FineTune | None = None,
+) -> Extractor:
+    """Load one extractor for records of `record_size` pixels.
+
+    Args:
+        spec: see the module's text.
+        normalization: "extractor" feeds the range that the network was trained on; "per_image" feeds per-image
+            standardised pixels whatever it was trained on, as the 2018 study did.
+        trained_features: rebuilds an experiment, with its weights, as a model from image to penultimate features.
+        fine_tune: None freezes the network; else which of its layers train and how its batch norms go.
+
+    Raises:
+        ValueError: an unknown source or network, weights that do not fit, a size the network refuses.
+        FileNotFoundError, ConnectionError: weights that are not there.
+    """
+    known = {"keras": _keras_network, "hub": _hub_network}
+    source = spec.get("source")
+    if fine_tune and source != "keras":
+        raise ValueError(f"extractor {spec}: fine_tune is for source 'keras'; hub modules and experiments stay frozen")
+    if source == "experiment":
+        return _experiment_extractor(spec, record_size, trained_features)
+    if source not in known:
+        raise ValueError(f"extractor {spec}: source must be 'keras', 'hub' or 'experiment'")
+    network, name, to_range = known[source](spec)
+    import keras
+
+    image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
+    pixels = prepare(image, spec.get("image_size", DEFAULT_SIZE), normalization, to_range)
+    set_trainable(network, fine_tune)
+    inference = {} if fine_tune else {"training": False}
+    features = keras.layers.Activation("linear", dtype="float32", name="features")(network(pixels, **inference))
+    model = keras.Model({"image": image}, features, name=f"{name}_extractor")
+    return Extractor(name, spec, model, _sha256(network))
+
+
+def set_trainable(network: "keras.Layer", fine_tune: FineTune | None) -> None:
+    """Freeze a network, or unfreeze what fine-tuning asks for."""
+    import keras
+
+    network.trainable = fine_tune is not None
+    if fine_tune is None:
+        return
+    if fine_tune.unfreeze != "all":
+        for layer in network.layers[: -fine_tune.unfreeze]:
+            layer.trainable = False
+    if fine_tune.batch_norm == "frozen":
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False  # in Keras that is inference mode too
+
+
+def prepare(image, size: int, normalization: str, to_range: Callable):
+    """Records' pixels as the network wants them: float32 RGB [B, size, size, 3] in its range.
+
+    Args:
+        image: uint8 [B, H, W, 1].
+        to_range: maps [0, 255] to the network's own range.
+    """
+    import keras
+
+    from cxr.networks.normalize import standardize
+
+    pixels = keras.ops.cast(image, "float32")
+    if image.shape[1] != size:
+        pixels = keras.layers.Resizing(size, size, antialias=True, dtype="float32")(pixels)
+    if normalization == "per_image":
+        pixels = standardize(pixels)
+    pixels = keras.ops.repeat(pixels, 3, axis=-1)
+    return pixels if normalization == "per_image" else to_range(pixels)
+
+
+def _keras_network(spec: dict) -> tuple["keras.Model", str, Callable]:
+    """A keras.applications network up to its global average pooling, its name, and its preprocess_input."""
+    import keras
+
+    options = {k: v for k, v in spec.items() if k not in ("source", "name", "weights", "image_size")}
+    name, size, weights = spec.get("name", ""), spec.get("image_size", DEFAULT_SIZE), spec.get("weights", "imagenet")
+    networks = {key for key, value in vars(keras.applications).items() if callable(value)}
+    if name not in networks:
+        near = difflib.get_close_matches(name, sorted(networks), n=1, cutoff=0)
+        raise ValueError(f"keras.applications has no network {name!r}. Did you mean {near[0]!r}?")
+    make = getattr(keras.applications, name)
+    if weights is None:
+        keras.utils.set_random_seed(RANDOM_WEIGHTS_SEED)
+    try:
+        network = make(
+            include_top=False,
+            pooling="avg",
+            input_shape=(size, size, 3),
+            weights="imagenet" if weights == "imagenet" else None,
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} with {options} refuses images of {size} pixels or these options: {error}") from error
+    except Exception as error:  # keras raises a bare Exception for a failed download
+        if "URL fetch failure" not in str(error):
+            raise
+        raise ConnectionError(
+            f"could not fetch the ImageNet weights of {name}: {error}. Without a network, put the file of that name "
+            f"into {os.environ.get('KERAS_HOME', '~/.keras')}/models, or give its path as weights in params.json."
+        ) from error
+    if weights not in ("imagenet", None):
+        _load_weights(network, name, pathlib.Path(weights))
+    module = importlib.import_module(f"keras.applications.{make.__module__.rsplit('.', 1)[-1]}")
+    return network, name, module.preprocess_input
+
+
+def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f'no weights file {path} for {name}; mend "weights" in params.json')
+    try:
+        network.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError(f"{path} does not fit {name} without its top: {error}") from error
+
+
+def _hub_network(spec: dict) -> tuple["keras.Layer", str, Callable]:
+    """A hub module, its name, and the map to the [0, 1] that image modules of TensorFlow Hub take."""
+    from cxr.networks.hub import HubModule
+
+    handle = spec.get("handle", "")
+    return HubModule(handle), extractor_name(spec), lambda pixels: pixels / 255.0
+
+
+def _experiment_extractor(spec: dict, record_size: int, trained_features: Callable) -> Extractor:
+    """What a trained experiment feeds its logits layer. It prepares pixels by itself, from records of its own size."""
+    import keras
+
+    model_dir = pathlib.Path(spec.get("model_dir", ""))
+    penultimate = trained_features(model_dir)
+    penultimate.trainable = False
+    own_size = penultimate.input["image"].shape[1]
+    image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
+    pixels = image
+    if record_size != own_size:
+        resized = keras.layers.Resizing(own_size, own_size, antialias=True)(keras.ops.cast(image, "float32"))
+        pixels = keras.ops.cast(keras.ops.round(resized), "uint8")
+    features = penultimate({"image": pixels}, training=False)
+    features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
+    model = keras.Model({"image": image}, features, name=f"{model_dir.name}_extractor")
+    return Extractor(extractor_name(spec), spec, model, _sha256(penultimate))
+
+
+def _sha256(network) -> str:
+    """Hash of a network's weights, in their order; of a hub module, of its files."""
+    if hasattr(network, "sha256"):
+        return network.sha256()
+    digest = hashlib.sha256()
+    for variable in network.weights:
+        digest.update(np.ascontiguousarray(variable).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""TensorFlow Hub and Kaggle modules, and any SavedModel folder, as a frozen Keras layer. TensorFlow backend only."""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+SIGNATURES = ("serving_default", "default")  # of models exported by Keras, of TF1 modules
+
+
+class HubModule(keras.layers.Layer):
+    """A SavedModel that maps float32 images [B, S, S, 3] to features [B, D]; never trained."""
+
+    def __init__(self, handle: str, **kwargs) -> None:
+        """Load it.
+
+        Args:
+            handle: URL (tfhub.dev, kaggle.com, or a server of your own) or folder.
+
+        Raises:
+            ConnectionError: it could not be fetched.
+            ValueError: there is no SavedModel, or it is not one of images to [B, D].
+        """
+        # hub modules are float32 graphs whatever the policy of the model around them is
+        super().__init__(trainable=False, dtype="float32", **kwargs)
+        self.handle, self.folder = handle, resolve(handle)
+        loaded = tf.saved_model.load(str(self.folder))
+        self._keep_alive = [loaded]  # its variables live as long as it does
+        self._function = image_function(loaded, handle)
+
+    def call(self, images):
+        """Features [B, D] of images [B, S, S, 3]."""
+        return self._function(images)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Static shape, found by tracing once."""
+        image = tf.TensorSpec([1, *input_shape[1:]], tf.float32)
+        try:
+            shape = tf.function(self._function).get_concrete_function(image).output_shapes
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            text = str(error).strip().splitlines()[-1]
+            raise ValueError(f"{self.handle} refuses images of {tuple(input_shape[1:])}: {text}") from error
+        if not isinstance(shape, tf.TensorShape) or shape.rank != 2 or shape[1] is None:
+            raise ValueError(
+                f"{self.handle} returns {shape}, expected features [B, D]; take its feature-vector variant"
+            )
+        return (input_shape[0], shape[1])
+
+    def sha256(self) -> str:
+        """Hash of the SavedModel's graph and weights."""
+        digest = hashlib.sha256()
+        for path in sorted([self.folder / "saved_model.pb", *self.folder.glob("variables/*")]):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+def resolve(handle: str) -> pathlib.Path:
+    """The local folder of a module, downloaded into the hub cache where the handle is a URL."""
+    folder = pathlib.Path(_download(handle) if "://" in handle else handle)
+    if not (folder / "saved_model.pb").is_file():
+        raise ValueError(f"{folder} has no saved_model.pb; expected the folder of a SavedModel")
+    return folder
+
+
+def _download(handle: str) -> str:
+    try:
+        import tensorflow_hub
+    except ImportError as error:
+        raise ImportError("hub modules need tensorflow-hub. Run: pip install -r requirements.txt") from error
+    try:
+        return tensorflow_hub.resolve(handle)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        cache = os.environ.get("TFHUB_CACHE_DIR") or os.path.join(tempfile.gettempdir(), "tfhub_modules")  # noqa: PTH118
+        place = pathlib.Path(cache) / hashlib.sha1(handle.encode()).hexdigest()
+        raise ConnectionError(
+            f"could not fetch {handle}: {error}. Without a network, unpack the module into {place} "
+            "(TFHUB_CACHE_DIR moves that), or give a local folder as the handle in params.json."
+        ) from error
+
+
+def image_function(loaded, handle: str) -> Callable:
+    """The function from images to features: the module itself if it can be called, else its signature."""
+    if callable(loaded):
+        return lambda images: loaded(images)
+    signatures = getattr(loaded, "signatures", {})
+    name = next((name for name in SIGNATURES if name in signatures), None)
+    if name is None:
+        raise ValueError(f"{handle} can not be called and has no signature {' or '.join(SIGNATURES)}")
+    signature = signatures[name]
+    arguments, outputs = list(signature.structured_input_signature[1]), list(signature.structured_outputs)
+    if len(arguments) != 1:
+        raise ValueError(f"signature {name} of {handle} takes {arguments}, expected one batch of images")
+    wanted = "default" if "default" in outputs else outputs[0]
+    if len(outputs) > 1 and wanted != "default":
+        raise ValueError(f"signature {name} of {handle} returns {outputs}, expected one array of features")
+    return lambda images: signature(**{arguments[0]: images})[wanted]

@@ -1,0 +1,46 @@
+import pytest
+
+import train
+from cxr.data.dataset import open_dataset
+from cxr.networks.precision import layers_in, mirrored_devices
+from cxr.params import Params
+from model_fn import model_fn
+
+
+@pytest.mark.parametrize(
+    ("precision", "computes_in"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("mixed_float16", "float16")]
+)
+def test_layers_compute_in_the_precision_and_keep_float32_weights(precision, computes_in):
+    import keras
+
+    with layers_in(precision):
+        layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    assert (layer.compute_dtype, layer.kernel.dtype) == (computes_in, "float32")
+
+
+def test_layers_made_outside_are_as_before_even_after_an_error():
+    import keras
+
+    with pytest.raises(KeyError), layers_in("bfloat16"):
+        raise KeyError
+    assert keras.layers.Dense(2).compute_dtype == "float32"
+
+
+def test_one_device_needs_no_mirroring():
+    import tensorflow as tf
+
+    assert mirrored_devices(["CPU:0"]) is tf.distribute.get_strategy()
+
+
+def test_half_precision_trains_under_a_scaled_loss_that_a_resume_restores(built_dataset, tmp_path):
+    import keras
+
+    images = open_dataset(built_dataset)
+    params = Params(precision="mixed_float16", image_size=32, num_channels=4, num_blocks=2, batch_size=8)
+    run = train.Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
+    # float16 gradients under 6e-8 are zero: https://arxiv.org/abs/1710.03740, section 3.2
+    assert isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer)
+    before = len(run.variables())
+    train.fit_epoch(run, 0)
+    assert len(run.variables()) == before
