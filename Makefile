@@ -7,8 +7,11 @@ PY := $(VENV)/bin/python
 # From nothing to a table of per-disease AUROC, on a sample release drawn here.
 demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
 	$(PY) build_dataset.py --data_dir data/sample --output_dir data/sample_records --image_size 96 --shard_size 128
-	$(PY) train.py --model_dir experiments/demo_cnn --data_dir data/sample_records --restart
+	for experiment in demo_cnn demo_cnn_small demo_ensemble; do \
+		$(PY) train.py --model_dir experiments/$$experiment --data_dir data/sample_records --restart || exit 1; \
+	done
 	$(PY) evaluate.py --model_dir experiments/demo_cnn --data_dir data/sample_records --split test --at_least 0.90
+	$(PY) evaluate.py --model_dir experiments/demo_ensemble --data_dir data/sample_records --split test --at_least 0.90
 	@echo "watch the training: $(VENV)/bin/tensorboard --logdir experiments"
 
 data/sample/Data_Entry_2017.csv: | $(VENV)/installed
@@ -26,6 +29,8 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.input --torch_python .venv-torch/bin/python
 	$(PY) -m bench.train
 	$(PY) -m bench.memory
+	$(PY) -m bench.extract --torch_python .venv-torch/bin/python
+	$(PY) -m bench.epochs
 
 $(VENV)/installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
