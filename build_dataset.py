@@ -32,6 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--encoding", choices=images.ENCODINGS, default="png", help="of the pixels in a record; default: %(default)s")
     add("--shard_size", type=int, default=1024, help="images in a shard, at most; default: %(default)s")
     add("--workers", type=int, default=engines.default_workers(), help="processes; default: every core")
+    add("--engine", choices=engines.NAMES, default="local", help="local: processes here; default: %(default)s")
+    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
     add("--allow_missing", action="store_true", help="build without the images that the CSV lists and are not here")
     add("--max_rejected", type=float, default=0.01, help="share of unreadable images to tolerate; default: %(default)s")
     args = parser.parse_args(argv)
@@ -43,6 +45,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--image_size {args.image_size}: expected {images.MIN_SIDE} to 4096 pixels")
     if min(args.ratios) < 0 or args.ratios[0] == 0 or not abs(sum(args.ratios) - 1) <= 1e-6:
         parser.error(f"--ratios {' '.join(map(str, args.ratios))}: expected shares that sum to 1, the first above 0")
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
     if not 0 <= args.max_rejected <= 1:
         parser.error(f"--max_rejected {args.max_rejected}: expected a share from 0 to 1")
     return args
@@ -93,12 +97,14 @@ def describe_inputs(args: argparse.Namespace, release: Release, found: sources.I
     }
 
 
-def write_shards(jobs: list[shards.ShardJob], state: building.Building, workers: int) -> list[shards.ShardReport]:
+def write_shards(
+    jobs: list[shards.ShardJob], state: building.Building, engine: engines.Engine
+) -> list[shards.ShardReport]:
     """Write every shard that is not there yet, under one progress bar."""
     done, waiting = state.finished(jobs)
     total = sum(len(job.rows) for job in jobs)
     with tqdm(total=total, initial=total - sum(len(job.rows) for job in waiting), unit=" images") as bar:
-        for report in engines.run_local(shards.write_shard, waiting, workers=workers):
+        for report in engines.run(shards.write_shard, waiting, engine):
             state.keep(report)
             done.append(report)
             bar.update(report.images + len(report.rejected))
@@ -131,11 +137,12 @@ def main(argv: list[str] | None = None) -> None:
     """Build, or go on building, one dataset."""
     args = parse_args(argv)
     with one_line_errors():
+        engine = engines.Engine(args.engine, args.workers, args.ray_address)
         inputs, jobs = plan(args)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         with storage.exclusive(args.output_dir, "building"):
             state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
-            reports = write_shards(jobs, state, args.workers)
+            reports = write_shards(jobs, state, engine)
             info = state.finish(reports, max_rejected=args.max_rejected)
         rejected = sorted(pair for report in reports for pair in report.rejected)
         print(summary(info, rejected, args.output_dir))

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, storage
-from cxr.data import records
+from cxr.data import engines, records
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import literature, metrics
@@ -35,7 +35,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
     add("--at_least", type=float, metavar="AUROC", help="exit with 1 when the mean AUROC is not above this")
-    return parser.parse_args(argv)
+    add("--engine", choices=engines.NAMES, default="local", help="where features are extracted; default: %(default)s")
+    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
+    args = parser.parse_args(argv)
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
+    return args
 
 
 def predict_logits(model: "keras.Model", split: str, datasets: dict[str, Dataset], params: Params) -> np.ndarray:
@@ -172,7 +177,8 @@ def main(argv: list[str] | None = None) -> None:
         params, trained_on = load_params(args.model_dir), experiment.dataset_of(args.model_dir)
         images = open_dataset(args.data_dir)
         require_image_size(images.info, trained_on, args.data_dir)
-        model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint)
+        engine = engines.Engine(args.engine, ray_address=args.ray_address)
+        model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint, engine)
         result = evaluate_split(
             model,
             args.split,
@@ -190,14 +196,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def model_and_datasets(
-    params: Params, images: Dataset, model_dir: pathlib.Path, checkpoint: str
+    params: Params, images: Dataset, model_dir: pathlib.Path, checkpoint: str, engine: engines.Engine
 ) -> tuple["keras.Model", dict[str, Dataset]]:
     """The trained model and what to feed it: images, or, the same but faster, the head and cached features."""
     from model_fn import model_fn, trained_model, training_datasets
 
     if not params.extractors or params.fine_tune:
         return trained_model(model_dir, checkpoint), {"image": images}
-    datasets = training_datasets(params, images)
+    datasets = training_datasets(params, images, engine=engine)
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items()}
     head = model_fn(params, experiment.dataset_of(model_dir), widths)
     experiment.load_weights(head, model_dir, checkpoint)

@@ -47,7 +47,7 @@ def input_fn(
     )
     seed = None if epoch is None else (params.seed << 16) + epoch
     if seed is not None:
-        paths = paths.shuffle(len(shards), seed=seed)
+        paths = paths.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)
 
     def read(row: "tf.Tensor") -> "tf.data.Dataset":
         files = [tf.data.TFRecordDataset(row[place], buffer_size=READ_AHEAD) for place in range(len(datasets))]
@@ -55,7 +55,7 @@ def input_fn(
 
     records_of = paths.flat_map(read) if seed is None else paths.interleave(read, OPEN_SHARDS, block_length=16)
     if seed is not None:
-        records_of = records_of.shuffle(SHUFFLE_BUFFER, seed=seed)
+        records_of = records_of.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
 
     def parse(*serialized: "tf.Tensor") -> tuple[dict, "tf.Tensor"]:
         found = {}

@@ -5,6 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from cxr import experiment
+from cxr.data import engines
 from cxr.data.dataset import Dataset
 from cxr.networks.extractors import Extractor, extractor_names, load_extractor
 from cxr.networks.normalize import standardize
@@ -108,6 +109,7 @@ def load_extractors(params: Params, info: dict) -> dict[str, Extractor]:
         return {
             name: load_extractor(
                 spec,
+                name=name,
                 record_size=info["image_size"],
                 normalization=params.normalization,
                 trained_features=trained_features,
@@ -156,20 +158,25 @@ def trained_features(model_dir: pathlib.Path) -> "keras.Model":
     """A trained experiment from images to what it feeds its logits: an extractor for other experiments."""
     import keras
 
-    model = trained_model(model_dir)
-    params, info = load_params(model_dir), experiment.dataset_of(model_dir)
+    model, params = trained_model(model_dir), load_params(model_dir)
     head = model.get_layer(params.model) if params.extractors else model
     penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
-    return assemble(penultimate, load_extractors(params, info)) if params.extractors else penultimate
+    if not params.extractors:
+        return penultimate
+    features = {name: model.get_layer(f"{name}_extractor")(model.input) for name in head.input}
+    return keras.Model(model.input, penultimate(features))
 
 
-def training_datasets(params: Params, images: Dataset, *, whole: bool = False) -> dict[str, Dataset]:
+def training_datasets(
+    params: Params, images: Dataset, *, whole: bool = False, engine: engines.Engine = engines.LOCAL
+) -> dict[str, Dataset]:
     """What an experiment is trained and evaluated on, by input name: the images, or their features by its extractors.
 
     Features that nobody has extracted yet are extracted now.
 
     Args:
         whole: the images even so: to fine-tune the extractors.
+        engine: where features are extracted.
     """
     if whole or not params.extractors:
         return {"image": images}
@@ -182,6 +189,7 @@ def training_datasets(params: Params, images: Dataset, *, whole: bool = False) -
             normalization=params.normalization,
             precision=params.precision,
             trained_features=trained_features,
+            engine=engine,
         )
         for name, spec in extractor_names(params.extractors).items()
     }

@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, storage
-from cxr.data import records, splits
+from cxr.data import engines, records, splits
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import metrics
@@ -37,12 +37,18 @@ log = logging.getLogger("train")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", type=pathlib.Path, required=True, help="experiment folder with params.json")
-    parser.add_argument("--data_dir", type=epath.Path, default="data/records", help="default: %(default)s")
+    add = parser.add_argument
+    add("--model_dir", type=pathlib.Path, required=True, help="experiment folder with params.json")
+    add("--data_dir", type=epath.Path, default="data/records", help="default: %(default)s")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue where the run in model_dir stopped")
     again.add_argument("--restart", action="store_true", help="move the run in model_dir aside and begin anew")
-    return parser.parse_args(argv)
+    add("--engine", choices=engines.NAMES, default="local", help="where features are extracted; default: %(default)s")
+    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
+    args = parser.parse_args(argv)
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
+    return args
 
 
 def read_splits(images: Dataset) -> dict[str, records.Index]:
@@ -119,6 +125,8 @@ def described(params: Params) -> dict:
 
 def fit_epoch(run: Run, epoch: int) -> dict:
     """Train one epoch; returns its row of history.csv but for the val columns."""
+    import keras
+
     from input_fn import input_fn
 
     batches = input_fn("train", run.datasets, run.params, epoch=epoch, inputs=list(run.model.input))
@@ -130,7 +138,7 @@ def fit_epoch(run: Run, epoch: int) -> dict:
     return {
         "epoch": epoch + 1,
         "loss": loss,
-        "learning_rate": float(run.model.optimizer.learning_rate),
+        "learning_rate": float(keras.ops.convert_to_numpy(run.model.optimizer.learning_rate)),
         "seconds": round(seconds, 2),
         "images_per_second": round(run.steps * run.params.batch_size / seconds, 1),
     }
@@ -197,11 +205,19 @@ def finish(run: Run, images: Dataset, params: Params) -> None:
             log.info("%s weights: val mean AUROC %.4f [%.4f, %.4f] over %d findings", checkpoint, *mean.values())
 
 
-def fit_head(params: Params, images: Dataset, model_dir: pathlib.Path, val: records.Index, *, resume: bool) -> None:
+def fit_head(
+    params: Params,
+    images: Dataset,
+    model_dir: pathlib.Path,
+    val: records.Index,
+    *,
+    resume: bool,
+    engine: engines.Engine,
+) -> None:
     """Train what an experiment trains from scratch: all of simple_cnn, or the head over cached features."""
     from model_fn import model_fn, training_datasets
 
-    datasets = training_datasets(params, images)
+    datasets = training_datasets(params, images, engine=engine)
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items() if name != "image"}
     with precision.mirrored_devices().scope():
         run = Run(params, model_fn(params, images.info, widths), datasets, model_dir)
@@ -212,14 +228,22 @@ def fit_head(params: Params, images: Dataset, model_dir: pathlib.Path, val: reco
     finish(run, images, params)
 
 
-def fine_tune(params: Params, images: Dataset, model_dir: pathlib.Path, val: records.Index, *, resume: bool) -> None:
+def fine_tune(
+    params: Params,
+    images: Dataset,
+    model_dir: pathlib.Path,
+    val: records.Index,
+    *,
+    resume: bool,
+    engine: engines.Engine,
+) -> None:
     """Train the head in model_dir/head, an experiment of its own, and then the whole model from there."""
     from model_fn import trained_model, training_datasets, untrained_model
 
     head_dir, head_params = model_dir / "head", dataclasses.replace(params, fine_tune=None)
     head_dir.mkdir(exist_ok=True)
     storage.write_json(head_dir / "params.json", described(head_params))
-    fit_head(head_params, images, head_dir, val, resume=resume)
+    fit_head(head_params, images, head_dir, val, resume=resume, engine=engine)
     log.info("fine-tuning %s", params.fine_tune)
     with precision.mirrored_devices().scope():
         model = untrained_model(params, images.info)
@@ -253,7 +277,8 @@ def main(argv: list[str] | None = None) -> None:
         indexes = read_splits(images)
         log_start(params, images, indexes)
         fit = fine_tune if params.fine_tune else fit_head
-        fit(params, images, args.model_dir, indexes["val"], resume=args.resume)
+        engine = engines.Engine(args.engine, ray_address=args.ray_address)
+        fit(params, images, args.model_dir, indexes["val"], resume=args.resume, engine=engine)
         log.info("next: python evaluate.py --model_dir %s --data_dir %s", args.model_dir, args.data_dir)
 
 

@@ -111,6 +111,10 @@ def parse_params(values: dict, *, where: str) -> Params:
         raise ValueError(f"{where}: model {params.model!r} takes {wanted}, not {len(params.extractors)}")
     if params.fine_tune and not params.extractors:
         raise ValueError(f"{where}: fine_tune is for models with extractors; {params.model!r} trains all of itself")
+    if params.fine_tune and any(spec.get("source") != "keras" for spec in params.extractors):
+        raise ValueError(
+            f"{where}: fine_tune is for extractors of source 'keras'; hub modules and experiments stay frozen"
+        )
     return params
 
 

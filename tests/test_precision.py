@@ -30,7 +30,7 @@ def test_layers_made_outside_are_as_before_even_after_an_error():
 def test_one_device_needs_no_mirroring():
     import tensorflow as tf
 
-    assert mirrored_devices(["CPU:0"]) is tf.distribute.get_strategy()
+    assert mirrored_devices("CPU:0") is tf.distribute.get_strategy()
 
 
 def test_half_precision_trains_under_a_scaled_loss_that_a_resume_restores(built_dataset, tmp_path):

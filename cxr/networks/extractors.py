@@ -13,8 +13,10 @@ keras and hub take "image_size" (default 224).
 import difflib
 import hashlib
 import importlib
+import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     import keras
 
 RANDOM_WEIGHTS_SEED = 230  # random weights must be the same ones at every load: nobody stores them
+KEYS = {  # of a spec, by source, and their types
+    "keras": {"source": str, "name": str, "weights": str | None, "image_size": int},
+    "hub": {"source": str, "handle": str, "image_size": int},
+    "experiment": {"source": str, "model_dir": str},
+}
+REQUIRED = ("name", "handle", "model_dir")
 DEFAULT_SIZE = 224  # pixels: what almost every ImageNet network was trained on
 
 
@@ -51,18 +59,37 @@ def extractor_name(spec: dict) -> str:
 
 
 def extractor_names(specs: Sequence[dict]) -> dict[str, dict]:
-    """Extractors by name; where two are alike, the second is <name>_2."""
+    """Extractors by name; where names are alike, the second is <name>_2."""
     named = {}
     for spec in specs:
+        check_spec(spec)
         name = extractor_name(spec)
-        count = sum(extractor_name(other) == name for other in named.values())
-        named[f"{name}_{count + 1}" if count else name] = spec
+        numbered = (f"{name}_{count}" for count in itertools.count(2))
+        free = next(candidate for candidate in itertools.chain([name], numbered) if candidate not in named)
+        named[free] = spec
     return named
+
+
+def check_spec(spec: dict) -> None:
+    """Raise ValueError unless a spec has a known source and what that needs, and no key that nobody reads."""
+    source = spec.get("source")
+    if source not in KEYS:
+        raise ValueError(f"extractor {spec}: source must be {', '.join(map(repr, KEYS))}")
+    for key, kind in KEYS[source].items():
+        if key not in spec and key in REQUIRED:
+            raise ValueError(f"extractor {spec} has no {key!r}")
+        if key in spec and not isinstance(spec[key], kind):
+            raise ValueError(f"extractor {spec}: {key} is {spec[key]!r}, of the wrong type")
+    if source != "keras":  # there further keys are options of the network
+        for key in spec.keys() - KEYS[source].keys():
+            near = difflib.get_close_matches(key, KEYS[source], n=1, cutoff=0)
+            raise ValueError(f"extractor {spec}: unknown key {key!r}. Did you mean {near[0]!r}?")
 
 
 def load_extractor(
     spec: dict,
     *,
+    name: str | None = None,
     record_size: int,
     normalization: str,
     trained_features: Callable[[pathlib.Path], "keras.Model"],
@@ -72,6 +99,7 @@ def load_extractor(
 
     Args:
         spec: see the module's text.
+        name: of the extractor; default that of `extractor_name`.
         normalization: "extractor" feeds the range that the network was trained on; "per_image" feeds per-image
             standardised pixels whatever it was trained on, as the 2018 study did.
         trained_features: rebuilds an experiment, with its weights, as a model from image to penultimate features.
@@ -81,24 +109,28 @@ def load_extractor(
         ValueError: an unknown source or network, weights that do not fit, a size the network refuses.
         FileNotFoundError, ConnectionError: weights that are not there.
     """
-    known = {"keras": _keras_network, "hub": _hub_network}
-    source = spec.get("source")
-    if fine_tune and source != "keras":
-        raise ValueError(f"extractor {spec}: fine_tune is for source 'keras'; hub modules and experiments stay frozen")
-    if source == "experiment":
-        return _experiment_extractor(spec, record_size, trained_features)
-    if source not in known:
-        raise ValueError(f"extractor {spec}: source must be 'keras', 'hub' or 'experiment'")
-    network, name, to_range = known[source](spec)
+    check_spec(spec)
+    name = name or extractor_name(spec)
+    if spec["source"] == "experiment":
+        return _experiment_extractor(spec, name, record_size, trained_features)
+    network, to_range = (_keras_network if spec["source"] == "keras" else _hub_network)(spec)
     import keras
 
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
     pixels = prepare(image, spec.get("image_size", DEFAULT_SIZE), normalization, to_range)
     set_trainable(network, fine_tune)
     inference = {} if fine_tune else {"training": False}
-    features = keras.layers.Activation("linear", dtype="float32", name="features")(network(pixels, **inference))
+    features = network(pixels, **inference)
+    features = keras.ops.cast(features, "float32") if fine_tune else as_cached(features)
     model = keras.Model({"image": image}, features, name=f"{name}_extractor")
     return Extractor(name, spec, model, _sha256(network))
+
+
+def as_cached(features):
+    """Features as float32, rounded to the float16 that a cache keeps: a head sees the same numbers either way."""
+    from keras import ops
+
+    return ops.cast(ops.cast(features, "float16"), "float32")
 
 
 def set_trainable(network: "keras.Layer", fine_tune: FineTune | None) -> None:
@@ -137,8 +169,8 @@ def prepare(image, size: int, normalization: str, to_range: Callable):
     return pixels if normalization == "per_image" else to_range(pixels)
 
 
-def _keras_network(spec: dict) -> tuple["keras.Model", str, Callable]:
-    """A keras.applications network up to its global average pooling, its name, and its preprocess_input."""
+def _keras_network(spec: dict) -> tuple["keras.Model", Callable]:
+    """A keras.applications network up to its global average pooling, and its preprocess_input."""
     import keras
 
     options = {k: v for k, v in spec.items() if k not in ("source", "name", "weights", "image_size")}
@@ -170,32 +202,33 @@ def _keras_network(spec: dict) -> tuple["keras.Model", str, Callable]:
     if weights not in ("imagenet", None):
         _load_weights(network, name, pathlib.Path(weights))
     module = importlib.import_module(f"keras.applications.{make.__module__.rsplit('.', 1)[-1]}")
-    return network, name, module.preprocess_input
+    return network, module.preprocess_input
 
 
 def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f'no weights file {path} for {name}; mend "weights" in params.json')
     try:
-        network.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"{path} does not fit {name} without its top: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns when layers find nothing in the file
+            network.load_weights(path)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} does not fit {name} without its top: {reason}") from error
 
 
-def _hub_network(spec: dict) -> tuple["keras.Layer", str, Callable]:
-    """A hub module, its name, and the map to the [0, 1] that image modules of TensorFlow Hub take."""
+def _hub_network(spec: dict) -> tuple["keras.Layer", Callable]:
+    """A hub module, and the map to the [0, 1] that image modules of TensorFlow Hub take."""
     from cxr.networks.hub import HubModule
 
-    handle = spec.get("handle", "")
-    return HubModule(handle), extractor_name(spec), lambda pixels: pixels / 255.0
+    return HubModule(spec["handle"], spec.get("image_size", DEFAULT_SIZE)), lambda pixels: pixels / 255.0
 
 
-def _experiment_extractor(spec: dict, record_size: int, trained_features: Callable) -> Extractor:
+def _experiment_extractor(spec: dict, name: str, record_size: int, trained_features: Callable) -> Extractor:
     """What a trained experiment feeds its logits layer. It prepares pixels by itself, from records of its own size."""
     import keras
 
-    model_dir = pathlib.Path(spec.get("model_dir", ""))
-    penultimate = trained_features(model_dir)
+    penultimate = trained_features(pathlib.Path(spec["model_dir"]))
     penultimate.trainable = False
     own_size = penultimate.input["image"].shape[1]
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
@@ -203,10 +236,9 @@ def _experiment_extractor(spec: dict, record_size: int, trained_features: Callab
     if record_size != own_size:
         resized = keras.layers.Resizing(own_size, own_size, antialias=True)(keras.ops.cast(image, "float32"))
         pixels = keras.ops.cast(keras.ops.round(resized), "uint8")
-    features = penultimate({"image": pixels}, training=False)
-    features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
-    model = keras.Model({"image": image}, features, name=f"{model_dir.name}_extractor")
-    return Extractor(extractor_name(spec), spec, model, _sha256(penultimate))
+    features = as_cached(penultimate({"image": pixels}, training=False))
+    model = keras.Model({"image": image}, features, name=f"{name}_extractor")
+    return Extractor(name, spec, model, _sha256(penultimate))
 
 
 def _sha256(network) -> str:

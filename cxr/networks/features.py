@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import storage
-from cxr.data import records, shards
+from cxr.data import engines, records, shards
 from cxr.data.building import Building
 from cxr.data.dataset import Dataset
 from cxr.data.splits import SPLITS
@@ -59,13 +60,20 @@ def cached_features(
     normalization: str,
     precision: str,
     trained_features: Callable[[pathlib.Path], "keras.Model"],
+    engine: engines.Engine = engines.LOCAL,
 ) -> Dataset:
     """The features of a dataset of images: found when they are there, finished or made when not.
+
+    Args:
+        engine: where they are made; local is this process, as the network uses every core.
 
     Raises:
         ValueError: features that are not finite, by image; a cache that does not match its name.
         and whatever loading the extractor raises.
     """
+    if engine.name != "local":
+        # The other process of this machine that uses its GPU needs memory too; TensorFlow would take all of it here.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     settings = Settings(
         json.dumps(spec, sort_keys=True), images.info["image_size"], normalization, precision, trained_features
     )
@@ -87,10 +95,13 @@ def cached_features(
         for split in SPLITS
         for path in map(epath.Path, images.paths(split))
     ]
-    return extract(jobs, output, inputs, key, total=sum(images.info["splits"][split]["images"] for split in SPLITS))
+    total = sum(images.info["splits"][split]["images"] for split in SPLITS)
+    return extract(jobs, output, inputs, key, total=total, engine=engine)
 
 
-def extract(jobs: list[FeatureJob], output: epath.Path, inputs: dict, key: str, *, total: int) -> Dataset:
+def extract(
+    jobs: list[FeatureJob], output: epath.Path, inputs: dict, key: str, *, total: int, engine: engines.Engine
+) -> Dataset:
     """Write the feature shards that are not there yet, under a progress bar, and then dataset.json."""
     output.mkdir(parents=True, exist_ok=True)
     with storage.exclusive(output, "extracting features into"):
@@ -98,9 +109,10 @@ def extract(jobs: list[FeatureJob], output: epath.Path, inputs: dict, key: str, 
         done, waiting = building.finished(jobs)
         if waiting:
             name = inputs["extractor"]["name"]
+            elsewhere = engine.name != "local"
+            run = functools.partial(engines.run, engine=engine, accelerated=True) if elsewhere else map
             with tqdm(total=total, initial=sum(r.images for r in done), unit=" images", desc=name) as bar:
-                for job in waiting:
-                    report = write_features(job)
+                for report in run(write_features, waiting):
                     building.keep(report)
                     done.append(report)
                     bar.update(report.images)
@@ -114,7 +126,8 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
     run = frozen_function(job.settings)
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
     batches = serialized.map(lambda batch: records.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
-    vectors = np.concatenate([np.asarray(run(images)) for images in batches]).astype(np.float16)  # [n, D]
+    with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
+        vectors = np.concatenate([np.asarray(run(images)) for images in batches]).astype(np.float16)  # [n, D]
     rows = [records.unpack_row(record) for record in records.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):

@@ -15,11 +15,12 @@ SIGNATURES = ("serving_default", "default")  # of models exported by Keras, of T
 class HubModule(keras.layers.Layer):
     """A SavedModel that maps float32 images [B, S, S, 3] to features [B, D]; never trained."""
 
-    def __init__(self, handle: str, **kwargs) -> None:
+    def __init__(self, handle: str, image_size: int, **kwargs) -> None:
         """Load it.
 
         Args:
             handle: URL (tfhub.dev, kaggle.com, or a server of your own) or folder.
+            image_size: S, pixels a side.
 
         Raises:
             ConnectionError: it could not be fetched.
@@ -31,24 +32,15 @@ class HubModule(keras.layers.Layer):
         loaded = tf.saved_model.load(str(self.folder))
         self._keep_alive = [loaded]  # its variables live as long as it does
         self._function = image_function(loaded, handle)
+        self.dimension = features_of(self._function, handle, image_size)
 
     def call(self, images):
         """Features [B, D] of images [B, S, S, 3]."""
         return self._function(images)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Static shape, found by tracing once."""
-        image = tf.TensorSpec([1, *input_shape[1:]], tf.float32)
-        try:
-            shape = tf.function(self._function).get_concrete_function(image).output_shapes
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            text = str(error).strip().splitlines()[-1]
-            raise ValueError(f"{self.handle} refuses images of {tuple(input_shape[1:])}: {text}") from error
-        if not isinstance(shape, tf.TensorShape) or shape.rank != 2 or shape[1] is None:
-            raise ValueError(
-                f"{self.handle} returns {shape}, expected features [B, D]; take its feature-vector variant"
-            )
-        return (input_shape[0], shape[1])
+        """[B, D]."""
+        return (input_shape[0], self.dimension)
 
     def sha256(self) -> str:
         """Hash of the SavedModel's graph and weights."""
@@ -56,6 +48,19 @@ class HubModule(keras.layers.Layer):
         for path in sorted([self.folder / "saved_model.pb", *self.folder.glob("variables/*")]):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
+
+
+def features_of(function: Callable, handle: str, image_size: int) -> int:
+    """D of a function from images [B, S, S, 3] to [B, D], found by tracing it; ValueError if it is not such a one."""
+    image = tf.TensorSpec([1, image_size, image_size, 3], tf.float32)
+    try:
+        shape = tf.function(function).get_concrete_function(image).output_shapes
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        text = str(error).strip().splitlines()[-1]
+        raise ValueError(f"{handle} refuses images of {image_size} x {image_size} x 3: {text}") from error
+    if not isinstance(shape, tf.TensorShape) or shape.rank != 2 or shape[1] is None:
+        raise ValueError(f"{handle} returns {shape}, expected features [B, D]; take its feature-vector variant")
+    return shape[1]
 
 
 def resolve(handle: str) -> pathlib.Path:

@@ -1,0 +1,255 @@
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import keras
+import numpy as np
+import pytest
+
+from cxr.networks.extractors import (
+    RANDOM_WEIGHTS_SEED,
+    Extractor,
+    as_cached,
+    extractor_name,
+    extractor_names,
+    load_extractor,
+)
+from cxr.params import FineTune
+
+TINY = {"source": "keras", "name": "Tiny", "weights": None, "image_size": 32}
+MOBILE = {"source": "keras", "name": "MobileNet", "weights": None, "alpha": 0.25, "image_size": 32}
+
+
+def tiny_network(*, include_top: bool, pooling: str, input_shape: tuple, weights: None, width: int = 4) -> keras.Model:
+    """As small as a keras.applications network can be: 2 * width features."""
+    assert (include_top, pooling, weights) == (False, "avg", None)
+    image = hidden = keras.Input(input_shape)
+    for channels in (width, 2 * width):
+        hidden = keras.layers.Conv2D(channels, 3, strides=2, use_bias=False)(hidden)
+        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(hidden), name="tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    """keras.applications.Tiny, with the range of MobileNet: [-1, 1]."""
+    tiny_network.__module__ = keras.applications.MobileNet.__module__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "Tiny", tiny_network, raising=False)
+        yield
+
+
+def load(
+    spec: dict, *, record_size: int = 32, normalization: str = "extractor", fine_tune: FineTune | None = None
+) -> Extractor:
+    def no_experiment(model_dir: Path) -> keras.Model:
+        raise AssertionError(f"{model_dir} is not asked for")
+
+    return load_extractor(
+        spec,
+        record_size=record_size,
+        normalization=normalization,
+        trained_features=no_experiment,
+        fine_tune=fine_tune,
+    )
+
+
+def random_images(count: int = 3, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 1), np.uint8)
+
+
+def hand_built(name: str, **options) -> keras.Model:
+    """A keras.applications network of 32 px as a user would make it, with the random weights that extractors get."""
+    keras.utils.set_random_seed(RANDOM_WEIGHTS_SEED)
+    make = getattr(keras.applications, name)
+    return make(include_top=False, pooling="avg", input_shape=(32, 32, 3), weights=None, **options)
+
+
+def test_an_extractor_maps_records_to_float32_features():
+    extractor = load(TINY)
+    assert (extractor.name, extractor.spec, extractor.dimension) == ("Tiny", TINY, 8)
+    assert (extractor.model.input["image"].dtype, extractor.model.input["image"].shape) == ("uint8", (None, 32, 32, 1))
+    features = extractor.model({"image": random_images(5)})
+    assert (features.dtype, features.shape) == ("float32", (5, 8))
+    assert extractor.model.trainable_weights == []
+
+
+def test_batch_norms_of_a_frozen_network_stay_in_inference_mode():
+    extractor, images = load(TINY), random_images()
+    expected = np.asarray(extractor.model({"image": images}))
+    np.testing.assert_array_equal(extractor.model({"image": images}, training=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "to_range"),
+    [
+        ("MobileNet", {"alpha": 0.25}, lambda rgb: rgb / 127.5 - 1),  # [-1, 1]
+        ("VGG16", {}, lambda rgb: rgb[..., ::-1] - [103.939, 116.779, 123.68]),  # BGR without ImageNet's mean
+    ],
+)
+def test_a_keras_network_is_fed_its_own_range(name, options, to_range):
+    images = random_images()
+    rgb = np.repeat(images, 3, axis=-1).astype(np.float32)
+    module = {"MobileNet": keras.applications.mobilenet, "VGG16": keras.applications.vgg16}[name]
+    np.testing.assert_allclose(module.preprocess_input(rgb.copy()), to_range(rgb), atol=1e-4)
+    expected = np.asarray(hand_built(name, **options)(to_range(rgb).astype(np.float32)))
+    spec = {"source": "keras", "name": name, "weights": None, "image_size": 32, **options}
+    found = load(spec, fine_tune=FineTune())  # frozen, it would round 1e-17 to float16
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(found.model({"image": images}), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
+def test_per_image_feeds_standardised_pixels_instead():
+    images = random_images()
+    pixels = images.astype(np.float64)
+    mean, stddev = (f(pixels, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.std))
+    rgb = np.repeat((pixels - mean) / stddev, 3, axis=-1).astype(np.float32)
+    expected = np.asarray(hand_built("Tiny")(rgb))
+    found = load(TINY, normalization="per_image").model({"image": images})
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    assert not np.allclose(found, load(TINY).model({"image": images}), rtol=1e-2)
+
+
+def test_records_of_another_size_are_resized_with_antialiasing():
+    import tensorflow as tf
+
+    images = random_images(2, 80)
+    resized = tf.image.resize(tf.cast(images, tf.float32), (32, 32), antialias=True)
+    expected = hand_built("Tiny")(tf.repeat(resized, 3, axis=-1) / 127.5 - 1)
+    found = load(TINY, record_size=80).model({"image": images})
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
+def test_random_weights_are_the_same_at_every_load():
+    first = load(TINY)
+    keras.utils.set_random_seed(1)
+    second = load(TINY)
+    for value, again in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, again)
+    assert first.sha256 == second.sha256
+    assert load({**TINY, "width": 3}).sha256 != first.sha256
+
+
+def test_a_weights_file_is_loaded_and_its_hash_follows_every_weight(tmp_path):
+    network = hand_built("Tiny")
+    network.save_weights(tmp_path / "same.weights.h5")
+    bias = network.layers[2].beta
+    bias.assign(bias + 0.5)
+    network.save_weights(tmp_path / "other.weights.h5")
+    same = load({**TINY, "weights": str(tmp_path / "same.weights.h5")})
+    other = load({**TINY, "weights": str(tmp_path / "other.weights.h5")})
+    assert same.sha256 == load(TINY).sha256 != other.sha256
+    rgb = np.repeat(random_images(), 3, axis=-1) / np.float32(127.5) - 1
+    np.testing.assert_allclose(other.model({"image": random_images()}), network(rgb), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"source": "keras", "name": "ResNet50V3"}, "has no network 'ResNet50V3'. Did you mean 'ResNet50V2'?"),
+        ({"source": "keras", "name": "densenet121"}, "has no network 'densenet121'. Did you mean 'DenseNet121'?"),
+        ({"source": "keras"}, "has no 'name'"),
+        ({"source": "torch", "name": "resnet50"}, "source must be 'keras', 'hub', 'experiment'"),
+        ({"name": "ResNet50"}, "source must be 'keras', 'hub', 'experiment'"),
+        ({**MOBILE, "image_size": 16}, "refuses images of 16 pixels"),
+        ({**MOBILE, "image_size": "large"}, "image_size is 'large', of the wrong type"),
+        ({**MOBILE, "alfa": 0.5}, "alfa"),
+        ({**MOBILE, "alpha": -1}, "MobileNet with {'alpha': -1} refuses"),
+        ({**MOBILE, "include_top": True}, "include_top"),
+        ({"source": "hub", "handle": "x", "imagesize": 160}, "imagesize"),  # DESIGN: unknown keys raise
+        ({"source": "experiment", "model_dir": "x", "image_size": 160}, "image_size"),
+    ],
+)
+def test_what_no_extractor_is_made_of(spec, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        load(spec)
+
+
+def test_a_weights_file_that_is_not_there(tmp_path):
+    text = f'no weights file {tmp_path / "absent.h5"} for Tiny; mend "weights" in params.json'
+    with pytest.raises(FileNotFoundError, match=re.escape(text)):
+        load({**TINY, "weights": str(tmp_path / "absent.h5")})
+
+
+@pytest.mark.parametrize("kind", ["another width", "another network", "no weights"])
+def test_a_weights_file_that_does_not_fit(tmp_path, kind):
+    path = tmp_path / "strange.weights.h5"
+    if kind == "another width":
+        hand_built("Tiny", width=3).save_weights(path)
+    elif kind == "another network":
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
+    else:
+        path.write_text("<html>404</html>")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} does not fit Tiny without its top: ") as caught:
+        load({**TINY, "weights": str(path)})
+    assert len(str(caught.value).splitlines()) == 1  # it becomes the one line that a command ends with
+
+
+def test_imagenet_weights_without_a_network(tmp_path, monkeypatch):
+    def no_network(*arguments, **options):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", no_network)
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # read once, when Keras is imported
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    spec = {"source": "keras", "name": "MobileNet", "alpha": 0.25}  # weights "imagenet" is the default
+    with pytest.raises(ConnectionError) as caught:
+        load(spec)
+    text = str(caught.value)
+    assert "could not fetch the ImageNet weights of MobileNet: " in text
+    assert "mobilenet_2_5_224_tf_no_top.h5" in text  # "the file of that name"
+    assert "no route to host" in text
+    assert f"into {tmp_path}/models, or give its path as weights in params.json" in text
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({"source": "keras", "name": "ResNet50V2"}, "ResNet50V2"),
+        (
+            {"source": "hub", "handle": "https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5"},
+            "resnet_v2_50",
+        ),
+        ({"source": "hub", "handle": "../shared/hub/squeezenet_v1_1"}, "squeezenet_v1_1"),
+        ({"source": "experiment", "model_dir": "experiments/demo_cnn/"}, "demo_cnn"),
+        ({"source": "hub", "handle": "/5"}, "extractor"),
+    ],
+)
+def test_an_extractor_has_a_short_name(spec, name):
+    assert extractor_name(spec) == name
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["a/x", "b/y"], ["x", "y"]),
+        (["a/x", "b/x"], ["x", "x_2"]),
+        (["a/x", "b/x", "c/x"], ["x", "x_2", "x_3"]),
+    ],
+)
+def test_equal_names_are_numbered(folders, names):
+    specs = [{"source": "experiment", "model_dir": folder} for folder in folders]
+    assert extractor_names(specs) == dict(zip(names, specs, strict=True))
+
+
+def test_no_extractor_is_lost_to_a_name_that_looks_numbered():
+    specs = [{"source": "experiment", "model_dir": folder} for folder in ("a/x", "b/x", "a/x_2")]
+    assert list(extractor_names(specs).values()) == specs
+
+
+def test_one_network_from_keras_and_from_hub_gives_the_same_features(shared_dir):
+    path = str(shared_dir / "hub/mobilenet_2_5_224_tf_no_top.h5")
+    images = random_images(2, 128)
+    specs = (
+        {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": path},
+        {"source": "hub", "handle": str(shared_dir / "hub/mobilenet_v1_025_224")},
+    )
+    ours, theirs = (np.asarray(load(spec, record_size=128).model({"image": images})) for spec in specs)
+    assert ours.shape == (2, 256)
+    assert ours.max() > 0.5
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_features_are_rounded_as_a_cache_keeps_them():
+    found = np.asarray(as_cached(np.array([[0.1, 1 / 3, 2049.0]], np.float32)))
+    np.testing.assert_array_equal(found, np.array([[0.1, 1 / 3, 2048.0]]).astype(np.float16).astype(np.float32))

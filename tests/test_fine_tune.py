@@ -1,0 +1,296 @@
+import csv
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import evaluate
+import train
+from cxr import experiment
+from cxr.data.dataset import open_dataset
+from cxr.evaluation import metrics
+from cxr.findings import FINDINGS
+from cxr.params import load_params, parse_params
+from input_fn import input_fn
+from model_fn import trained_features, trained_model, untrained_model
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {"source": "keras", "name": "Tiny", "weights": None, "image_size": 32}
+MOBILE = {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": None, "image_size": 32}
+TUNE = {"epochs": 3, "learning_rate": 0.01, "batch_size": 8}
+SMALL = {"model": "feature_extractor", "extractors": [TINY], "hidden_units": [6], "batch_size": 8, "num_epochs": 2}
+SMALL |= {"early_stopping_patience": 9, "dropout": 0.2, "fine_tune": TUNE}  # dropout has a random state
+
+
+def tiny_network(*, include_top: bool, pooling: str, input_shape: tuple, weights: None) -> keras.Model:
+    """As small as a keras.applications network can be: layers image, conv, bn, relu, conv, bn, relu, mean."""
+    assert (include_top, pooling, weights) == (False, "avg", None)
+    image = hidden = keras.Input(input_shape)
+    for place, channels in enumerate((4, 8), 1):
+        hidden = keras.layers.Conv2D(channels, 3, strides=2, use_bias=False, name=f"conv{place}")(hidden)
+        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization(name=f"bn{place}")(hidden))
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(hidden), name="tiny")
+
+
+def register_tiny() -> None:
+    """Make it keras.applications.Tiny, with the range of MobileNet: [-1, 1]."""
+    tiny_network.__module__ = keras.applications.MobileNet.__module__
+    keras.applications.Tiny = tiny_network
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings():
+    """The tiny network, and intervals from 20 resamples: their width is not at stake here."""
+    register_tiny()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
+        yield
+    del keras.applications.Tiny
+
+
+def make_experiment(model_dir: Path, **changes) -> Path:
+    model_dir.mkdir(parents=True, exist_ok=True)
+    (model_dir / "params.json").write_text(json.dumps(SMALL | changes))
+    return model_dir
+
+
+def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:
+    train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
+    return model_dir
+
+
+def logits_of(model: keras.Model, data_dir: Path, split: str = "val") -> np.ndarray:
+    batches = input_fn(split, {"image": open_dataset(data_dir)}, parse_params({}, where=""), inputs=["image"])
+    return model.predict(batches, verbose=0)
+
+
+def written(model_dir: Path, split: str = "val", checkpoint: str = "best") -> np.ndarray:
+    """Probabilities float64 [n, 14] of a predictions CSV."""
+    rows = csv.DictReader(experiment.predictions_path(model_dir, split, checkpoint).read_text().splitlines())
+    return np.array([[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows])
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+@pytest.fixture(scope="module")
+def data_dir(built_dataset, tmp_path_factory) -> Path:
+    """A copy of the built dataset, to which features are added."""
+    folder = tmp_path_factory.mktemp("data") / "records"
+    return shutil.copytree(built_dataset, folder, ignore=shutil.ignore_patterns("features"))
+
+
+@pytest.fixture(scope="module")
+def begun() -> list[np.ndarray]:
+    """The val logits of the whole model before its first step, filled by `finished`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, begun, tmp_path_factory) -> Path:
+    """A run that nothing disturbed. Read it, or work on a copy."""
+    fit = train.train
+
+    def watched(run, val):
+        if run.model.name == "assembled":
+            begun.append(logits_of(run.model, data_dir))
+        fit(run, val)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "train", watched)
+        return run_train(make_experiment(tmp_path_factory.mktemp("finished")), data_dir)
+
+
+def read_weights(model_dir: Path, checkpoint: str) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(experiment.weights_path(model_dir, checkpoint)) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+    return found
+
+
+def test_a_run_leaves_what_design_says_and_a_head_that_is_an_experiment(finished, data_dir):
+    products = "params.json dataset.json history.csv tensorboard resume best.weights.h5 last.weights.h5 "
+    products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
+    assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head"}
+    assert {path.name for path in (finished / "head").iterdir()} >= set(products.split())
+    assert load_params(finished / "head") == parse_params(SMALL | {"fine_tune": None}, where="")
+    head = trained_model(finished / "head")  # from images; what it wrote went through the cache
+    np.testing.assert_allclose(sigmoid(logits_of(head, data_dir)), written(finished / "head"), atol=1e-3)
+    rows = {folder: (folder / "history.csv").read_text().splitlines() for folder in (finished, finished / "head")}
+    assert [len(lines) - 1 for lines in rows.values()] == [3, 2]  # epochs of fine_tune, num_epochs
+
+
+def test_the_whole_model_starts_from_the_logits_of_the_head(finished, begun, data_dir):
+    [start] = begun
+    np.testing.assert_allclose(start, logits_of(trained_model(finished / "head"), data_dir), atol=1e-5)
+    assert np.abs(logits_of(trained_model(finished, "last"), data_dir) - start).max() > 1e-3
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_evaluate_and_trained_model_load_it(finished, data_dir, tmp_path, checkpoint):
+    model_dir = shutil.copytree(finished, tmp_path / "copy")
+    flags = ["--data_dir", str(data_dir), "--split", "test", "--checkpoint", checkpoint]
+    evaluate.main(["--model_dir", str(model_dir), *flags])
+    probabilities = sigmoid(logits_of(trained_model(finished, checkpoint), data_dir, "test"))
+    np.testing.assert_allclose(written(model_dir, "test", checkpoint), probabilities, atol=1e-5)
+
+
+def test_as_an_extractor_it_gives_its_fine_tuned_features(finished):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8)
+    whole = trained_model(finished)
+    kernel, bias = whole.get_layer("feature_extractor").get_layer("logits").get_weights()
+    features = np.asarray(trained_features(finished)({"image": images}))
+    np.testing.assert_allclose(features @ kernel + bias, whole({"image": images}), atol=1e-4)
+
+
+def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, data_dir, tmp_path, monkeypatch):
+    model_dir, save_state, saves = make_experiment(tmp_path / "run"), experiment.save_state, []
+
+    def interrupted(*arguments):
+        saves.append(1)
+        if len(saves) in (2, 5):  # 2: head, second epoch. 3: that again. 4, 5: fine-tuning, second epoch
+            raise KeyboardInterrupt
+        save_state(*arguments)
+
+    monkeypatch.setattr(experiment, "save_state", interrupted)
+    for flags in ([], ["--resume"]):
+        with pytest.raises(SystemExit, match=r"^interrupted"):
+            run_train(model_dir, data_dir, *flags)
+    monkeypatch.undo()
+    assert len((model_dir / "history.csv").read_text().splitlines()) == 2  # a header and the first epoch
+    run_train(model_dir, data_dir, "--resume")
+    for checkpoint in experiment.CHECKPOINTS:
+        np.testing.assert_equal(read_weights(model_dir, checkpoint), read_weights(finished, checkpoint))
+
+
+def test_a_run_that_ended_within_its_head_is_not_trained_over(finished, data_dir, tmp_path):
+    model_dir = make_experiment(tmp_path / "run")
+    shutil.copytree(finished / "head", model_dir / "head")
+    with pytest.raises(SystemExit, match=r"^error: .*/run already holds a run\. Add --resume to continue it"):
+        run_train(model_dir, data_dir)
+
+
+def test_restart_moves_the_head_aside_too(finished, data_dir, tmp_path):
+    model_dir = shutil.copytree(finished, tmp_path / "run")
+    assert experiment.move_aside(model_dir) == model_dir / "old/001"
+    assert {path.name for path in model_dir.iterdir()} == {"params.json", "old"}
+    assert (model_dir / "old/001/head/best.weights.h5").exists()
+
+
+def test_a_hub_extractor_is_refused_before_its_head_is_trained(data_dir, tmp_path):
+    module = tf.Module()
+    module.__call__ = tf.function(
+        lambda images: tf.reduce_mean(images, [1, 2]), input_signature=[tf.TensorSpec([None, 32, 32, 3])]
+    )
+    tf.saved_model.save(module, str(tmp_path / "hub"))
+    spec = {"source": "hub", "handle": str(tmp_path / "hub"), "image_size": 32}
+    model_dir = make_experiment(tmp_path / "run", extractors=[spec])
+    with pytest.raises(
+        SystemExit, match=r"^error: .*fine_tune is for extractors of source 'keras'; hub modules and experiments"
+    ):
+        run_train(model_dir, data_dir)
+    assert not (model_dir / "head/best.weights.h5").exists()
+
+
+def one_epoch(data_dir: Path, model_dir: Path, **changes) -> tuple[train.Run, dict, float]:
+    """Train the whole model for one epoch from an untrained head: (run, {weight: whether it changed}, loss)."""
+    params = parse_params(SMALL | changes, where="")
+    images = open_dataset(data_dir)
+    run = train.Run(params, untrained_model(params, images.info), {"image": images}, model_dir)
+    before = {weight.path: weight.numpy() for weight in run.model.weights}
+    loss = train.fit_epoch(run, 0)["loss"]
+    return run, {w.path: not np.array_equal(before[w.path], w.numpy()) for w in run.model.weights}, loss
+
+
+CONVOLUTIONS = {"conv1/kernel", "conv2/kernel"}
+SCALES = {f"bn{place}/{name}" for place in (1, 2) for name in ("gamma", "beta")}
+STATISTICS = {f"bn{place}/moving_{name}" for place in (1, 2) for name in ("mean", "variance")}
+SECOND = {name for name in CONVOLUTIONS | SCALES | STATISTICS if "2/" in name}
+
+
+@pytest.mark.parametrize(
+    ("fine_tune", "expected"),
+    [
+        ({"batch_norm": "frozen"}, CONVOLUTIONS),
+        ({"batch_norm": "trained"}, CONVOLUTIONS | SCALES | STATISTICS),
+        ({"batch_norm": "frozen", "unfreeze": 4}, {"conv2/kernel"}),  # conv2, bn2, relu, mean
+        ({"batch_norm": "trained", "unfreeze": 4}, SECOND),
+        ({"batch_norm": "trained", "unfreeze": 3}, SECOND - {"conv2/kernel"}),
+        ({"batch_norm": "trained", "unfreeze": 99}, CONVOLUTIONS | SCALES | STATISTICS),
+    ],
+)
+def test_what_fine_tuning_changes(data_dir, tmp_path, fine_tune, expected):
+    _, changed, _ = one_epoch(data_dir, tmp_path, fine_tune=fine_tune)
+    network = {path for path, other in changed.items() if other and re.search(r"(conv|bn)\d/", path)}
+    assert {"/".join(path.split("/")[-2:]) for path in network} == expected
+    assert all(other for path, other in changed.items() if "logits" in path)
+
+
+def test_the_last_layers_of_a_real_network_train_alone(data_dir, tmp_path):
+    run, changed, loss = one_epoch(data_dir, tmp_path, extractors=[MOBILE], fine_tune={"unfreeze": 8})
+    assert np.isfinite(loss)
+    trained = {path.split("/")[-2] for path, other in changed.items() if other and "conv" in path}
+    assert trained <= {"conv_dw_13", "conv_pw_13"}  # bn, relu, pw, bn, relu, mean and what the head leaves
+    assert "conv_pw_13" in {w.path.split("/")[-2] for w in run.model.trainable_weights}
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed_float16"])
+def test_lower_precision_trains_with_float32_weights_and_logits(data_dir, tmp_path, precision):
+    run, changed, loss = one_epoch(data_dir, tmp_path, precision=precision)
+    logits = logits_of(run.model, data_dir)
+    assert (np.isfinite(loss), logits.dtype, np.isfinite(logits).all()) == (True, np.float32, True)
+    assert {weight.dtype for weight in run.model.trainable_weights} == {"float32"}
+    network = run.model.get_layer("Tiny_extractor").get_layer("tiny")
+    assert network.get_layer("conv1").compute_dtype == precision.removeprefix("mixed_")
+    assert any(other for path, other in changed.items() if "conv1" in path)
+    assert keras.config.dtype_policy().name == "float32"  # as it was
+    scaled = isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")  # float16 gradients below 6e-8 would be 0
+
+
+MIRRORED = """
+import json, pathlib, sys
+sys.path.insert(0, "tests")
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_fine_tune as tests
+from cxr.networks.precision import mirrored_devices
+tests.register_tiny()
+found = []
+for place, count in enumerate((2, 1, 2)):
+    strategy = mirrored_devices(*["CPU:0", "CPU:1"][:count])
+    constant = {} if place else {"lr_schedule": "constant", "warmup_epochs": 0}
+    with strategy.scope():
+        params = tests.parse_params(tests.SMALL | {"dropout": 0.0} | constant, where="")
+        images = tests.open_dataset(sys.argv[1])
+        model = tests.untrained_model(params, images.info)
+        for layer in model.get_layer("feature_extractor").layers if place else ():
+            layer.trainable = "batch_normalization" not in layer.name  # a device norms its own share of a batch
+        run = tests.train.Run(params, model, {"image": images}, pathlib.Path(sys.argv[2]))
+    row = tests.train.fit_epoch(run, 0)
+    found.append([strategy.num_replicas_in_sync, row["loss"], tests.logits_of(model, sys.argv[1]).tolist()])
+print(json.dumps(found))
+"""
+
+
+def test_two_devices_train_as_one_does(data_dir, tmp_path):
+    """Two models on two devices in one process, as a head and then the whole are, and one on a single device."""
+    command = [sys.executable, "-c", MIRRORED, str(data_dir), str(tmp_path)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    other, one, two = json.loads(process.stdout.splitlines()[-1])
+    assert (other[0], one[0], two[0]) == (2, 1, 2)
+    assert np.isfinite(other[1])
+    assert two[1] == pytest.approx(one[1], abs=1e-4)
+    np.testing.assert_allclose(two[2], one[2], atol=1e-4)
