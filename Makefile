@@ -31,6 +31,9 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.memory
 	$(PY) -m bench.extract --torch_python .venv-torch/bin/python
 	$(PY) -m bench.epochs
+	$(PY) -m bench.head
+	$(PY) -m bench.release
+	$(PY) -m bench.png
 
 $(VENV)/installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

@@ -95,6 +95,9 @@ def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
         run = frozen_function(Settings(SPEC, 224, "extractor", precision, trained_features))
         ways[f"ours, {precision}"] = rate(lambda run=run: sum(len(np.asarray(run(part))) for part in batches))
     model = loaded_extractor(Settings(SPEC, 224, "extractor", "float32", trained_features)).model
+    for name, xla in (("tf.function, float32", False), ("tf.function with XLA, float32", True)):
+        call = tf.function(lambda images: model({"image": images}, training=False), jit_compile=xla)
+        ways[name] = rate(lambda call=call: sum(len(np.asarray(call(part))) for part in batches))
     ways["Keras predict, float32"] = rate(lambda: len(model.predict({"image": pixels}, batch_size=batch, verbose=0)))
     network = next(layer for layer in model.layers if hasattr(layer, "layers"))
     return ways, operations(network)

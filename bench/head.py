@@ -1,0 +1,90 @@
+"""Training images/s of the two fully connected layers on cached features: from records beside tensors in memory.
+
+    python -m bench.head --vectors 40000
+
+Writes random features, 2,048 wide, in shards as a cache has them; prints memory at half and at full size.
+"""
+
+import argparse
+import pathlib
+import tempfile
+
+import numpy as np
+import psutil
+from etils import epath
+
+from bench.timing import images_per_second, print_ratios
+from cxr import storage
+from cxr.data import records
+from cxr.data.dataset import Dataset
+from cxr.data.entries import ImageRow
+from cxr.findings import FINDINGS
+from cxr.params import Params
+
+WIDTH = 2048
+SHARD = 1024
+
+
+def write_features(folder: pathlib.Path, count: int) -> Dataset:
+    """A feature dataset of `count` random vectors, all of them train."""
+    generator = np.random.default_rng(230)
+    shards = []
+    for start in range(0, count, SHARD):
+        path = folder / f"train-{start:06d}.tfrecord"
+        with storage.whole_file(path) as file:
+            for number in range(start, min(start + SHARD, count)):
+                labels = tuple(int(label) for label in generator.random(len(FINDINGS)) < 0.1)
+                row = ImageRow(f"{number:08d}_000.png", number, labels, 50.0, 0, 0)
+                records.write_record(file, records.pack_features(row, generator.random(WIDTH).astype(np.float16)))
+        shards.append({"file": path.name})
+    positives = dict.fromkeys(FINDINGS, count // 10)
+    train = {"images": count, "shards": shards, "positives": positives}
+    info = {"kind": "features", "dimension": WIDTH, "findings": list(FINDINGS), "splits": {"train": train}}
+    return Dataset(epath.Path(folder), info)
+
+
+def main() -> None:
+    """Print both rates and the memory."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=int, default=40_000, help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=256, help="vectors a step; default: %(default)s")
+    args = parser.parse_args()
+
+    import keras
+    import tensorflow as tf
+
+    from input_fn import input_fn
+    from model_fn import model_fn
+
+    params = Params(model="feature_extractor", batch_size=args.batch)
+    process = psutil.Process()
+    with tempfile.TemporaryDirectory() as name:
+        sizes = {}
+        for count in (args.vectors // 2, args.vectors):
+            folder = pathlib.Path(name) / str(count)
+            folder.mkdir()
+            sizes[count] = write_features(folder, count)
+        model = model_fn(params, sizes[args.vectors].info, {"network": WIDTH})
+        model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+
+        def from_records(data: Dataset) -> int:
+            batches = input_fn("train", {"network": data}, params, epoch=0, inputs=["network"])
+            model.fit(batches, verbose=0, shuffle=False)
+            return len(batches) * params.batch_size
+
+        for count, data in sizes.items():
+            from_records(data)
+            print(f"{count:>9,} vectors: {process.memory_info().rss / 2**20:6.0f} MB resident")
+        whole = next(iter(input_fn("train", {"network": data}, Params(batch_size=count), inputs=["network"])))
+        tensors = tf.data.Dataset.from_tensor_slices(whole).batch(params.batch_size, drop_remainder=True)
+
+        def from_memory() -> int:
+            model.fit(tensors, verbose=0, shuffle=False)
+            return len(tensors) * params.batch_size
+
+        rates = images_per_second({"records": lambda: from_records(data), "tensors in memory": from_memory})
+    print_ratios(rates, ours="records")
+
+
+if __name__ == "__main__":
+    main()
