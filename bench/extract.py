@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 SPEC = '{"name": "ResNet50V2", "source": "keras", "weights": null}'
-ROUNDS = 5
+ROUNDS = 3
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,7 +88,7 @@ def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
     from cxr.networks.features import Settings, frozen_function, loaded_extractor
     from model_fn import trained_features
 
-    pixels = np.random.default_rng(230).integers(0, 256, (4 * batch, 224, 224, 1), np.uint8)
+    pixels = np.random.default_rng(230).integers(0, 256, (2 * batch, 224, 224, 1), np.uint8)
     batches = [tf.constant(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
     ways = {}
     for precision in ("float32", "bfloat16"):
