@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
     parser.add_argument("--torch_python", help="interpreter with torch and webdataset; without it they are left out")
-    parser.add_argument("--repeat", type=int, default=48, help="times the records are read in a pass")
+    parser.add_argument("--repeat", type=int, default=120, help="times the records are read in a pass")
     return parser.parse_args()
 
 

@@ -16,6 +16,8 @@ import tarfile
 import tempfile
 import time
 
+from etils import epath
+
 from cxr import storage
 from cxr.data import entries, release, sources
 from cxr.findings import FINDINGS
@@ -50,13 +52,13 @@ class Step:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-128", help="a release")
+    parser.add_argument("--data_dir", type=epath.Path, default="../shared/nih-128", help="a release")
     parser.add_argument("--images", type=int, default=20_000, help="default: %(default)s")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
     return parser.parse_args()
 
 
-def write_release(source: pathlib.Path, target: pathlib.Path, count: int) -> None:
+def write_release(source: epath.Path, target: pathlib.Path, count: int) -> None:
     """A release of `count` images: those of `source`, copied under the ids of new patients as often as it takes."""
     rows = entries.read_entries(release.find_entry_csv(source)).rows
     found = sources.find_images(source, {row.image_id for row in rows}).locations

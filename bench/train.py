@@ -14,7 +14,7 @@ from bench.timing import images_per_second, print_ratios
 from cxr.data.dataset import open_dataset
 from cxr.params import Params
 
-REPEAT = 8  # times the records are read in a pass
+REPEAT = 4  # times the records are read in a pass
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
             return len(batches) * params.batch_size
 
         contestants = {source: lambda make=make: pass_over(make) for source, make in sources.items()}
-        rates = images_per_second(contestants)
+        rates = images_per_second(contestants, rounds=3)
     print_ratios(rates, ours="png records")
     for source in ("png records", "raw records"):
         print(f"{source} over tensors in memory: {rates[source] / rates['tensors in memory']:.3f}")
