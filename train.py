@@ -189,6 +189,17 @@ def train(run: Run, val: records.Index) -> None:
         log.info(history.describe(params.num_epochs))
 
 
+def fit(run: Run, images: Dataset, indexes: dict[str, records.Index], params: Params, *, resume: bool) -> None:
+    """Train a run from its start or from where it stopped, to its val metrics; first note on what and on whom."""
+    if resume:
+        run.restore()
+    storage.write_json(run.model_dir / "dataset.json", images.info)
+    seen = {split: np.unique(indexes[split].patient_ids).tolist() for split in ("train", "val")}
+    storage.write_json(experiment.patients_path(run.model_dir), seen)
+    train(run, indexes["val"])
+    finish(run, images, params)
+
+
 def finish(run: Run, images: Dataset, params: Params) -> None:
     """Evaluate val with the best and the last weights and say what comes next."""
     from evaluate import evaluate_split
@@ -209,7 +220,7 @@ def fit_head(
     params: Params,
     images: Dataset,
     model_dir: pathlib.Path,
-    val: records.Index,
+    indexes: dict[str, records.Index],
     *,
     resume: bool,
     engine: engines.Engine,
@@ -221,18 +232,14 @@ def fit_head(
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items() if name != "image"}
     with precision.mirrored_devices().scope():
         run = Run(params, model_fn(params, images.info, widths), datasets, model_dir)
-    if resume:
-        run.restore()
-    storage.write_json(model_dir / "dataset.json", images.info)
-    train(run, val)
-    finish(run, images, params)
+    fit(run, images, indexes, params, resume=resume)
 
 
 def fine_tune(
     params: Params,
     images: Dataset,
     model_dir: pathlib.Path,
-    val: records.Index,
+    indexes: dict[str, records.Index],
     *,
     resume: bool,
     engine: engines.Engine,
@@ -243,17 +250,13 @@ def fine_tune(
     head_dir, head_params = model_dir / "head", dataclasses.replace(params, fine_tune=None)
     head_dir.mkdir(exist_ok=True)
     storage.write_json(head_dir / "params.json", described(head_params))
-    fit_head(head_params, images, head_dir, val, resume=resume, engine=engine)
+    fit_head(head_params, images, head_dir, indexes, resume=resume, engine=engine)
     log.info("fine-tuning %s", params.fine_tune)
     with precision.mirrored_devices().scope():
         model = untrained_model(params, images.info)
         model.set_weights(trained_model(head_dir).get_weights())
         run = Run(params.last_phase(), model, training_datasets(params, images, whole=True), model_dir)
-    if resume:
-        run.restore()
-    storage.write_json(model_dir / "dataset.json", images.info)
-    train(run, val)
-    finish(run, images, params)
+    fit(run, images, indexes, params, resume=resume)
 
 
 def open_log(model_dir: pathlib.Path) -> None:
@@ -276,9 +279,9 @@ def main(argv: list[str] | None = None) -> None:
         open_log(args.model_dir)
         indexes = read_splits(images)
         log_start(params, images, indexes)
-        fit = fine_tune if params.fine_tune else fit_head
+        phases = fine_tune if params.fine_tune else fit_head
         engine = engines.Engine(args.engine, ray_address=args.ray_address)
-        fit(params, images, args.model_dir, indexes["val"], resume=args.resume, engine=engine)
+        phases(params, images, args.model_dir, indexes, resume=args.resume, engine=engine)
         log.info("next: python evaluate.py --model_dir %s --data_dir %s", args.model_dir, args.data_dir)
 
 

@@ -1,11 +1,15 @@
-"""Training images/s of the two fully connected layers on cached features: from records beside tensors in memory.
+"""Training vectors/s of the two fully connected layers on cached features: from records, from memory, and the limit.
 
     python -m bench.head --vectors 40000
+
+The limit is this machine's float32 matrix peak over the multiplications of a step: every optimizer and normalisation
+free.
 
 Writes random features, 2,048 wide, in shards as a cache has them; prints memory at half and at full size.
 """
 
 import argparse
+import itertools
 import pathlib
 import tempfile
 
@@ -23,6 +27,7 @@ from cxr.params import Params
 
 WIDTH = 2048
 SHARD = 1024
+PEAK_SIDE = 2048  # of the square matrices whose product gives the peak
 
 
 def write_features(folder: pathlib.Path, count: int) -> Dataset:
@@ -43,11 +48,18 @@ def write_features(folder: pathlib.Path, count: int) -> Dataset:
     return Dataset(epath.Path(folder), info)
 
 
+def operations(params: Params) -> int:
+    """Floating point operations of a training step on one vector: each layer forward, by its weights, by its input."""
+    widths = [WIDTH, *params.hidden_units, len(FINDINGS)]
+    layers = [2 * wide * narrow for wide, narrow in itertools.pairwise(widths)]
+    return 3 * sum(layers) - layers[0]  # nobody asks for the gradient of the features
+
+
 def main() -> None:
     """Print both rates and the memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=int, default=40_000, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=256, help="vectors a step; default: %(default)s")
+    parser.add_argument("--batch", type=int, default=1024, help="vectors a step; default: %(default)s")
     args = parser.parse_args()
 
     import keras
@@ -82,7 +94,15 @@ def main() -> None:
             model.fit(tensors, verbose=0, shuffle=False)
             return len(tensors) * params.batch_size
 
-        rates = images_per_second({"records": lambda: from_records(data), "tensors in memory": from_memory})
+        square = tf.random.normal((PEAK_SIDE, PEAK_SIDE))
+
+        def matrix_products() -> int:
+            for _ in range(20):
+                tf.linalg.matmul(square, square).numpy()
+            return round(20 * 2 * PEAK_SIDE**3 / operations(params))
+
+        contestants = {"records": lambda: from_records(data), "tensors in memory": from_memory}
+        rates = images_per_second({**contestants, "the limit: matrix products alone": matrix_products})
     print_ratios(rates, ours="records")
 
 

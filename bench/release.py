@@ -27,7 +27,7 @@ COLUMNS = "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View
 SETTINGS = {
     "model": "feature_extractor",
     "extractors": [{"source": "keras", "name": "ResNet50V2", "weights": None}],
-    "batch_size": 256,
+    "batch_size": 1024,
     "early_stopping_patience": 10,
 }
 

@@ -2,8 +2,9 @@
 
 params.json          what differs from the defaults        best.weights.h5   by val mean AUROC
 dataset.json         the dataset it was trained on         last.weights.h5   of the last epoch
-train.log            the run, line by line                 resume/           to go on where it stopped
-history.csv          a row per epoch                       tensorboard/
+patients.json        whom it was trained and chosen on     resume/           to go on where it stopped
+train.log            the run, line by line                 tensorboard/
+history.csv          a row per epoch
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv
 """
 
@@ -23,6 +24,7 @@ CHECKPOINTS = ("best", "last")
 PRODUCTS = (
     "*.weights.h5",
     "dataset.json",
+    "patients.json",
     "train.log",
     "history.csv",
     "resume",
@@ -48,6 +50,17 @@ def metrics_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathli
 def predictions_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
     """Where the predictions for a split lie."""
     return model_dir / f"predictions_{split}_{checkpoint}.csv"
+
+
+def patients_path(model_dir: pathlib.Path) -> pathlib.Path:
+    """Where the patients of train and val lie, by whose absence elsewhere a test set is shown to be clean."""
+    return model_dir / "patients.json"
+
+
+def patients_of(model_dir: pathlib.Path) -> dict[str, list[int]]:
+    """{"train": patient ids, "val": patient ids} that an experiment's weights have seen; {} if it kept none."""
+    path = patients_path(model_dir)
+    return storage.read_json(path) if path.is_file() else {}
 
 
 def products(model_dir: pathlib.Path) -> list[pathlib.Path]:

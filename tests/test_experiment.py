@@ -8,7 +8,7 @@ import pytest
 from cxr import experiment
 from cxr.findings import FINDINGS
 
-RUN = ("best.weights.h5", "last.weights.h5", "dataset.json", "train.log", "history.csv")
+RUN = ("best.weights.h5", "last.weights.h5", "dataset.json", "patients.json", "train.log", "history.csv")
 SCORES = ("metrics_val_best.json", "predictions_test_last.csv")
 
 
@@ -197,3 +197,9 @@ def test_git_sha_is_none_outside_a_checkout(tmp_path, monkeypatch):
 def test_library_versions_name_what_the_numbers_depend_on():
     assert {"tensorflow", "keras", "numpy"} <= experiment.library_versions().keys()
     assert experiment.library_versions()["numpy"] == np.__version__
+
+
+def test_the_patients_that_weights_have_seen_are_kept_with_them(tmp_path):
+    assert experiment.patients_of(tmp_path) == {}
+    experiment.patients_path(tmp_path).write_text('{"train": [1, 3], "val": [2]}')
+    assert experiment.patients_of(tmp_path) == {"train": [1, 3], "val": [2]}

@@ -119,7 +119,7 @@ def read_weights(model_dir: Path, checkpoint: str) -> dict[str, np.ndarray]:
 
 
 def test_a_run_leaves_what_design_says_and_a_head_that_is_an_experiment(finished, data_dir):
-    products = "params.json dataset.json history.csv tensorboard resume best.weights.h5 last.weights.h5 "
+    products = "params.json dataset.json patients.json history.csv tensorboard resume best.weights.h5 last.weights.h5 "
     products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
     assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head"}
     assert {path.name for path in (finished / "head").iterdir()} >= set(products.split())

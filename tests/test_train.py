@@ -15,6 +15,7 @@ import pytest
 import train
 from cxr import experiment
 from cxr.data import records
+from cxr.data.dataset import open_dataset
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 
@@ -103,9 +104,16 @@ def change_records(source: Path, target: Path, split: str, change) -> Path:
 
 
 def test_a_run_leaves_what_design_says(finished):
-    expected = "params.json dataset.json train.log history.csv tensorboard resume best.weights.h5 last.weights.h5 "
-    expected += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
+    expected = "params.json dataset.json patients.json train.log history.csv tensorboard resume "
+    expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
+    expected += "predictions_val_best.csv predictions_val_last.csv"
     assert {path.name for path in finished.iterdir()} == set(expected.split())
+
+
+def test_the_patients_of_train_and_val_are_kept(finished, built_dataset):
+    paths = open_dataset(built_dataset).paths
+    ids = {split: set(records.read_index(paths(split)).patient_ids.tolist()) for split in ("train", "val")}
+    assert experiment.patients_of(finished) == {split: sorted(members) for split, members in ids.items()}
 
 
 def test_history_has_a_row_per_epoch_and_a_column_per_number(finished):
