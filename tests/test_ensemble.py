@@ -99,8 +99,9 @@ def written(model_dir: Path, split: str, checkpoint: str = "best") -> np.ndarray
 
 @pytest.mark.parametrize("name", ["ensemble", "over"])
 def test_a_run_leaves_what_design_says(world, name):
-    expected = "params.json dataset.json train.log history.csv tensorboard resume best.weights.h5 last.weights.h5 "
-    expected += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv "
+    expected = "params.json dataset.json patients.json train.log history.csv tensorboard resume "
+    expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
+    expected += "predictions_val_best.csv predictions_val_last.csv "
     expected += "metrics_test_best.json predictions_test_best.csv"
     assert {path.name for path in (world / name).iterdir()} == set(expected.split())
     info = experiment.dataset_of(world / name)
