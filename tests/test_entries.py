@@ -88,6 +88,11 @@ def test_unknown_sex_and_view_are_minus_one(table, cells, sex, view):
     assert (row.sex, row.view, row.labels) == (sex, view, MASS)
 
 
+def test_the_sex_column_goes_by_either_of_nihs_names(table):
+    header = HEADER_2020.replace("Patient Gender", "Patient Sex")
+    assert read_entries(table(header, "1_0.png,Mass,0,1,57,M,AP,1,1,1,1")).rows[0].sex == 1
+
+
 def test_columns_are_found_by_name_wherever_they_stand(table):
     lines = "Patient ID,Patient Age,View Position,Patient Gender,Finding Labels,Image Index", "7,57,AP,F,Mass,a_0.png"
     assert read_entries(table(*lines)).rows == [ImageRow("a_0.png", 7, MASS, age=57, sex=0, view=1)]

@@ -13,6 +13,7 @@ from etils import epath
 from cxr.findings import FINDINGS, parse_findings
 
 ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+RENAMED = {"Patient Sex": "Patient Gender"}  # NIH's later copies of the 2020 CSV have the first
 OLDEST = 120  # years; the 2017 CSV has ages up to 414
 SEXES = {"F": 0, "M": 1}
 VIEWS = {"PA": 0, "AP": 1}
@@ -118,7 +119,7 @@ def _cells(path: epath.Path, data: bytes, columns: tuple[str, ...]) -> Iterator[
     """
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        header = [name.strip() for name in next(reader, [])]
+        header = [RENAMED.get(name.strip(), name.strip()) for name in next(reader, [])]
         absent = [name for name in columns if name not in header]
         if absent:
             raise ValueError(f"{path} has no column {absent[0]!r}; expected {', '.join(columns)}")
