@@ -2,9 +2,10 @@
 
     python build_dataset.py --data_dir data/nih --output_dir data/records
 
-Reads Data_Entry_2017*.csv, the official lists and the images (folders or .tar files) below --data_dir. Writes
-train-*, val-* and test-*.tfrecord, rejected.csv and, last, dataset.json. Interrupted, the same command goes on where
-it stopped.
+Reads Data_Entry_2017*.csv, the official lists and the images below --data_dir: PNG, JPEG or DICOM, in folders, .tar,
+.tar.gz, .zip or WebDataset files, in any mix. Nothing is unpacked: a .tar.gz is read once, from start to end, its
+resized images are kept in --output_dir until the shards are written (about the size of the records). Writes train-*,
+val-* and test-*.tfrecord, rejected.csv and, last, dataset.json. Interrupted, the same command goes on where it stopped.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import storage
-from cxr.data import building, engines, images, shards, sources, splits
+from cxr.data import building, engines, images, shards, sources, splits, streams
 from cxr.data.release import Release, read_release
 from cxr.errors import one_line_errors
 
@@ -22,7 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; an impossible value ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data_dir", type=epath.Path, required=True, help="the release: CSV, lists, images in folders or tars")
+    add("--data_dir", type=epath.Path, required=True, help="the release: CSV, lists, images in folders or archives")
     add("--output_dir", type=epath.Path, default="data/records", help="default: %(default)s")
     add("--image_size", type=int, default=224, help="pixels, square; default: %(default)s")
     add("--split", choices=("auto", "official", "random", "csv"), default="auto", help="auto: official lists if there")
@@ -52,10 +53,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def plan(args: argparse.Namespace) -> tuple[dict, list[shards.ShardJob]]:
-    """Read the release and decide which image goes where: (what dataset.json will say of the inputs, the jobs)."""
-    release = read_release(args.data_dir, args.split)
-    found = sources.find_images(args.data_dir, {row.image_id for row in release.rows})
+def find_images(
+    args: argparse.Namespace, release: Release, engine: engines.Engine
+) -> tuple[sources.Images, list[streams.SpoolJob]]:
+    """Look for the images, and read the archives that can only be read from start to end, if they changed."""
+    image_ids = [row.image_id for row in release.rows]
+    found = sources.find_images(args.data_dir, image_ids)
+    spools = streams.plan_spools(
+        found, args.data_dir, args.output_dir / building.MANIFEST, image_ids=image_ids, image_size=args.image_size
+    )
+    unread = [job for job in spools if streams.read_index(job) is None]
+    if unread:
+        building.require_same_options(args.output_dir, describe_options(args, release))  # before the long part
+    streams.read_archives(unread, engine)
+    streams.add_spools(found, spools)
+    found.require_any(args.data_dir)
+    return found, spools
+
+
+def plan(args: argparse.Namespace, release: Release, found: sources.Images) -> tuple[dict, list[shards.ShardJob]]:
+    """Decide which image goes where: (what dataset.json will say of the inputs, the jobs)."""
     rows = release.rows
     if args.patients:
         rows = splits.sample_patients(rows, found.locations, args.patients, args.seed)
@@ -79,11 +96,13 @@ def plan(args: argparse.Namespace) -> tuple[dict, list[shards.ShardJob]]:
         image_size=args.image_size,
         encoding=args.encoding,
     )
-    return describe_inputs(args, release, found, missing), jobs
+    options = describe_options(args, release)
+    source = options["source"] | {"containers": sorted(found.containers)}
+    return options | {"source": source, "missing": missing, "unlisted": found.unlisted}, jobs
 
 
-def describe_inputs(args: argparse.Namespace, release: Release, found: sources.Images, missing: int) -> dict:
-    """The part of dataset.json that is known before the first shard is written."""
+def describe_options(args: argparse.Namespace, release: Release) -> dict:
+    """The part of dataset.json that is known before any image is looked for."""
     return {
         "kind": "images",
         "image_size": args.image_size,
@@ -91,19 +110,17 @@ def describe_inputs(args: argparse.Namespace, release: Release, found: sources.I
         "split": {"name": release.split, "seed": args.seed, "ratios": list(args.ratios)},
         "patients_sampled": args.patients,
         "shard_size": args.shard_size,
-        "source": {"csv": release.csv, "csv_sha256": release.csv_sha256, "containers": found.containers},
-        "missing": missing,
-        "unlisted": found.unlisted,
+        "source": {"csv": release.csv, "csv_sha256": release.csv_sha256},
     }
 
 
 def write_shards(
-    jobs: list[shards.ShardJob], state: building.Building, engine: engines.Engine
+    done: list[shards.ShardReport], waiting: list[shards.ShardJob], state: building.Building, engine: engines.Engine
 ) -> list[shards.ShardReport]:
-    """Write every shard that is not there yet, under one progress bar."""
-    done, waiting = state.finished(jobs)
-    total = sum(len(job.rows) for job in jobs)
-    with tqdm(total=total, initial=total - sum(len(job.rows) for job in waiting), unit=" images") as bar:
+    """Write every shard that is not there yet, under one progress bar; the reports of all."""
+    there = sum(report.images + len(report.rejected) for report in done)
+    total = there + sum(len(job.rows) for job in waiting)
+    with tqdm(total=total, initial=there, desc="writing shards", unit=" images") as bar:
         for report in engines.run(shards.write_shard, waiting, engine):
             state.keep(report)
             done.append(report)
@@ -127,7 +144,7 @@ def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path)
         f"split {info['split']['name']}, labels of {info['source']['csv']}, {info['image_size']} px",
         f"missing {info['missing']:,} (in the CSV, not here)   unlisted {info['unlisted']:,} (here, not in the CSV)",
         f"rejected {len(rejected):,}" + (", all in rejected.csv:" if rejected else ""),
-        *(f"  {image_id}: {reason}" for image_id, reason in rejected[:10]),
+        *(f"  {image_id}: {reason}" for image_id, reason, _ in rejected[:10]),
         f"dataset {output_dir}   fingerprint {info['fingerprint'][:12]}",
     ]
     return "\n".join(lines)
@@ -138,13 +155,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
         engine = engines.Engine(args.engine, args.workers, args.ray_address)
-        inputs, jobs = plan(args)
+        release = read_release(args.data_dir, args.split)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         with storage.exclusive(args.output_dir, "building"):
+            found, spools = find_images(args, release, engine)
+            inputs, jobs = plan(args, release, found)
             state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
-            reports = write_shards(jobs, state, engine)
+            done, waiting = state.finished(jobs, found.digest)
+            waiting = streams.renew(waiting, spools, engine)
+            reports = write_shards(done, waiting, state, engine)
             info = state.finish(reports, max_rejected=args.max_rejected)
-        rejected = sorted(pair for report in reports for pair in report.rejected)
+            streams.remove_spools(args.output_dir / building.MANIFEST, spools)
+        rejected = sorted(image for report in reports for image in report.rejected)
         print(summary(info, rejected, args.output_dir))
         print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")
 

@@ -19,7 +19,7 @@ import time
 from etils import epath
 
 from cxr import storage
-from cxr.data import entries, release, sources
+from cxr.data import entries, locations, release, sources
 from cxr.findings import FINDINGS
 
 WHOLE = 112_120  # images of ChestX-ray14
@@ -70,7 +70,7 @@ def write_release(source: epath.Path, target: pathlib.Path, count: int) -> None:
             row = rows[number % len(rows)]
             patient = row.patient_id + 100_000 * (number // len(rows))
             name = f"{patient:08d}_{row.image_id.split('_')[1]}"
-            data = sources.read_bytes(found[row.image_id])
+            data = locations.read_bytes(found[row.image_id])
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))

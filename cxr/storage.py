@@ -4,35 +4,47 @@ Paths may be local or `gs://`: pass strings or `etils.epath.Path`, never `pathli
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
 
 PARTIAL = ".partial"  # ending of a file still being written; safe to delete when nobody writes
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it
 
 
 @contextlib.contextmanager
 def whole_file(path: epath.PathLike) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when the block ends without an error.
 
-    The data is on the disk (fsync) before the name is, so a power cut cannot leave an empty file under it.
+    The data is on the disk (fsync) before the name is, so a power cut cannot leave an empty file under it. Until then
+    it has a name that no other process writes to, not even one that was thought dead and goes on with the same shard.
+    On an object store a file appears when it is closed, whole or not, so there too it must not bear its name before;
+    renaming is a copy inside the store, after which the reader sees all of it.
+
+    Raises:
+        OSError: what the system refuses, with the file's name; of a full disk also what to do.
     """
     path = epath.Path(path)
-    partial = path.parent / (path.name + PARTIAL)
+    partial = path.parent / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
-            if hasattr(file, "fileno"):  # object stores have no descriptors; their files appear at close
+            if hasattr(file, "fileno"):  # object stores have no descriptors
                 os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the first error says more than one of cleaning up after it
             partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            text = f"{error.strerror}; make room and run the same command again, finished files are kept"
+            raise OSError(error.errno, text, str(path)) from error
         raise
 
 

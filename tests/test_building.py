@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from cxr.data.building import Building, describe_splits, fingerprint
+from cxr.data.building import Building, describe_splits, fingerprint, require_same_options
 from cxr.data.entries import ImageRow
 from cxr.data.shards import Rejected, ShardJob, ShardReport
 from cxr.findings import FINDINGS
@@ -67,9 +67,18 @@ def test_a_spoilt_shard_waits_to_be_written_again_and_the_dataset_is_no_longer_c
     assert not (folder / "dataset.json").exists()
 
 
-def test_a_shard_that_rejected_an_image_is_done_again(folder, building):
-    building.keep(report_of(folder, NAMES[0], rejected=[Rejected("a.png", "broken")]))
-    assert building.finished([job_of(folder, NAMES[0])]) == ([], [job_of(folder, NAMES[0])])
+@pytest.mark.parametrize(("digest", "again"), [("abc", False), ("mended", True)])
+def test_a_shard_that_rejected_an_image_is_done_again_when_the_image_has_changed(folder, building, digest, again):
+    building.keep(report_of(folder, NAMES[0], rejected=[Rejected("a.png", "broken", "abc")]))
+    _, waiting = building.finished([job_of(folder, NAMES[0])], {"a.png": digest}.get)
+    assert bool(waiting) == again
+
+
+def test_options_are_compared_before_the_rest_is_known(folder, building):
+    require_same_options(folder, {"image_size": 32, "split": {"name": "random"}})
+    require_same_options(folder / "new", {"image_size": 64})
+    with pytest.raises(ValueError, match=r"holds another dataset \(image_size 32, now 64\)\. Choose another --output"):
+        require_same_options(folder, {"image_size": 64, "split": {"name": "random"}})
 
 
 def test_leftovers_of_a_killed_build_are_removed_and_other_files_stay(folder, building):

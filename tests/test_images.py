@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cxr.data.images import ImageError, decode_grey, encode, resize_square, stored_pixels
+from cxr.data.images import PNG_START, ImageError, decode_grey, encode, resize_square, stored_pixels
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 40), np.uint8)  # 48 high, 40 wide
 
@@ -106,20 +106,24 @@ HUGE = "declares {} pixels, over the limit of 67,108,864"
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        pytest.param(b"", r"not a PNG, JPEG or WebP image \(0 bytes\)", id="empty"),
-        pytest.param(b"\n", r"not a PNG, JPEG or WebP image \(1 bytes\)", id="one byte"),
+        pytest.param(b"", r"not a PNG, JPEG, WebP or DICOM image \(0 bytes\)", id="empty"),
+        pytest.param(b"\n", r"not a PNG, JPEG, WebP or DICOM image \(1 bytes\)", id="one byte"),
         pytest.param(b"<!DOCTYPE html>\n<p>404", "22 bytes, starting '<!DOCTYPE html>'", id="a web page"),
-        pytest.param(b"DICM\xff\x00" * 9, r"not a PNG, JPEG or WebP image \(54 bytes\)", id="other bytes"),
-        pytest.param(encoded(filled("L", 9), "GIF"), "not a PNG, JPEG or WebP image", id="gif"),
-        pytest.param(encoded(filled("L", 9), "TIFF"), "not a PNG, JPEG or WebP image", id="tiff"),
-        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n" + b" " * 99, "not a PNG, JPEG or WebP image", id="PostScript"),
+        pytest.param(b"DICM\xff\x00" * 9, r"not a PNG, JPEG, WebP or DICOM image \(54 bytes\)", id="other bytes"),
+        pytest.param(encoded(filled("L", 9), "GIF"), "not a PNG, JPEG, WebP or DICOM image", id="gif"),
+        pytest.param(encoded(filled("L", 9), "TIFF"), "not a PNG, JPEG, WebP or DICOM image", id="tiff"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n" + b" " * 99, "not a PNG, JPEG, WebP or DICOM image", id="PostScript"),
         pytest.param(encoded(Image.fromarray(GREY))[:900], "broken image: ", id="half a png"),
         pytest.param(encoded(Image.fromarray(GREY), "JPEG")[:900], "broken image: .*truncated", id="half a jpeg"),
         pytest.param(encoded(filled("L", 9).resize((31, 40))), "31 x 40 pixels, under 32 a side", id="narrow"),
         pytest.param(encoded(filled("L", 9).resize((40, 31))), "40 x 31 pixels, under 32 a side", id="low"),
         pytest.param(png(8192, 8193), HUGE.format("8192 x 8193"), id="one row over the limit"),
         pytest.param(png(10_000, 10_000), HUGE.format("10000 x 10000"), id="over the limit at which Pillow warns"),
-        pytest.param(png(60_000, 60_000), "declares 60000 x 60000|exceeds limit", id="decompression bomb"),
+        pytest.param(png(100_000, 100_000), HUGE.format("100000 x 100000"), id="decompression bomb"),
+        pytest.param(png(100_000, 100_000, depth=16, colour=6), HUGE.format("100000 x 100000"), id="a larger one"),
+        pytest.param(png(40, 48, body=bytes(41) * 40), "broken image: .*not have enough data", id="40 of 48 rows"),
+        pytest.param(png(40, 48, body=b"\7" + bytes(41 * 48)), "broken image: .*filter method 7", id="no such filter"),
+        pytest.param(encoded(Image.fromarray(GREY))[:20], r"broken image: no PNG header \(20 bytes\)", id="no header"),
         pytest.param(
             png(40, 40, colour=3, before=chunk(b"tRNS", b"\0"), body=bytes(41) * 40), "broken", id="no palette"
         ),
@@ -128,6 +132,54 @@ HUGE = "declares {} pixels, over the limit of 67,108,864"
 def test_what_is_no_usable_image_is_refused_with_the_reason(data, reason):
     with pytest.raises(ImageError, match=reason):
         decode_grey(data)
+
+
+FORMS = [
+    pytest.param(Image.fromarray(GREY), id="grey"),
+    pytest.param(Image.fromarray(np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])), id="rgb"),
+    pytest.param(Image.fromarray(np.dstack([GREY, GREY[::-1], GREY[:, ::-1], 255 - GREY])), id="rgba"),
+    pytest.param(Image.fromarray(GREY).quantize(16), id="palette"),
+    pytest.param(Image.fromarray(GREY.astype(np.uint16) * 257), id="16 bit"),
+]
+
+
+@pytest.mark.parametrize("image", FORMS)
+def test_a_changed_byte_of_a_png_is_noticed_or_changes_nothing(image):
+    data = encoded(image.resize((32, 32)))
+    pixels = decode_grey(data)
+    for place in range(len(PNG_START), len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        try:
+            np.testing.assert_array_equal(decode_grey(bytes(damaged)), pixels)
+        except ImageError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("image", FORMS)
+def test_no_part_of_a_png_passes_for_the_whole(image):
+    data = encoded(image.resize((32, 32)))
+    for length in range(len(data) - 4):  # the last four bytes are a checksum of nothing
+        with pytest.raises(ImageError):
+            decode_grey(data[:length])
+
+
+@pytest.mark.parametrize("image", FORMS)
+def test_pixels_are_those_of_pillow(image):
+    grey = image if image.mode == "I;16" else image.convert("RGB").convert("L")
+    expected = np.asarray(grey) >> 8 if image.mode == "I;16" else np.asarray(grey)
+    np.testing.assert_array_equal(decode_grey(encoded(image)), expected)
+
+
+def test_the_originals_decode_to_the_pixels_of_pillow(shared_dir):
+    paths = sorted((shared_dir / "nih-1024" / "images").glob("*.png"))
+    forms = {}
+    for path in paths:
+        with Image.open(path) as image:
+            forms.setdefault(image.mode, []).append((path, np.asarray(image.convert("RGB").convert("L"))))
+    assert forms.keys() == {"L", "RGBA"}
+    for path, expected in forms["L"][:8] + forms["RGBA"]:
+        np.testing.assert_array_equal(decode_grey(path.read_bytes()), expected)
 
 
 SAMPLES = [encoded(Image.fromarray(GREY), kind) for kind in ("PNG", "JPEG", "WEBP")]
@@ -174,6 +226,13 @@ def test_shrinking_is_antialiased():
     checkers = np.indices((128, 128)).sum(0) % 2 * 255  # a plain pick of every fourth pixel would be all 0 or all 255
     shrunk = resize_square(checkers.astype(np.uint8), 32)
     assert abs(shrunk.astype(int) - 127.5).max() <= 2
+
+
+def test_shrinking_much_gives_nearly_the_same_as_averaging_once():
+    fine = np.random.default_rng(0).integers(0, 256, (512, 512)).astype(np.uint8)
+    once = np.asarray(Image.fromarray(fine).resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+    apart = abs(resize_square(fine, 64) - once)
+    assert 0 < apart.mean() < 2  # of noise, the hardest case; picking every eighth pixel is 64 apart
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("png", 0), ("raw", 0), ("jpeg", 12)])

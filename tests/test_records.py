@@ -1,5 +1,7 @@
+import hashlib
 import math
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from cxr.data.entries import ImageRow
 from cxr.data.records import (
     CorruptRecordError,
+    _masked_crc,
     pack_features,
     pack_image,
     parse_batch,
@@ -173,6 +176,19 @@ def test_a_flipped_bit_in_an_image_record_is_detected(tmp_path_factory, place, b
     path.write_bytes(data)
     with pytest.raises(CorruptRecordError, match=r"a\.tfrecord is damaged"):
         read_index([path])
+
+
+def test_a_digest_is_fed_the_whole_file_on_the_way(three):
+    digest = hashlib.sha256()
+    assert list(read_records(three, digest)) == [b"hello", b"", b"end"]
+    assert digest.hexdigest() == hashlib.sha256(three.read_bytes()).hexdigest()
+
+
+def test_a_forged_length_with_a_sound_sum_asks_for_no_memory(three):
+    length = struct.pack("<Q", 1 << 62)
+    three.write_bytes(length + struct.pack("<I", _masked_crc(length)) + b"hello")
+    with pytest.raises(CorruptRecordError, match=r"is damaged at byte 0: cut off"):
+        list(read_records(three))
 
 
 def test_an_index_has_the_rows_of_all_shards_in_their_order(tmp_path):

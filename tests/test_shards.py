@@ -9,8 +9,8 @@ from PIL import Image
 
 from cxr.data import records
 from cxr.data.entries import ImageRow
+from cxr.data.locations import Location
 from cxr.data.shards import Rejected, ShardJob, ShardReport, plan_digest, plan_shards, write_shard
-from cxr.data.sources import Location
 from cxr.findings import FINDINGS
 
 HALVES = np.repeat(np.uint8([10, 30]), 16 * 32).reshape(32, 32)  # half 10, half 30: mean 20, standard deviation 10
@@ -92,6 +92,10 @@ def png_of(pixels):
     return buffer.getvalue()
 
 
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
 def features_of(path):
     return [records.example_class().FromString(record).features.feature for record in records.read_records(path)]
 
@@ -124,12 +128,14 @@ def test_a_report_says_what_the_shard_holds_and_a_bad_image_stops_nothing(write)
         split="train",
         images=2,
         bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256(data),
         patient_ids=[7],
         positives=[2] + [0] * (len(FINDINGS) - 1),
         rejected=[
-            Rejected("b.png", "not a PNG, JPEG or WebP image (6 bytes, starting '<html>')"),
-            Rejected("c.png", "16 x 16 pixels, under 32 a side"),
+            Rejected(
+                "b.png", "not a PNG, JPEG, WebP or DICOM image (6 bytes, starting '<html>')", sha256(files["b.png"])
+            ),
+            Rejected("c.png", "16 x 16 pixels, under 32 a side", sha256(files["c.png"])),
         ],
     )
     assert [feature["image/id"].bytes_list.value[0] for feature in features_of(path)] == [b"a.png", b"d.png"]

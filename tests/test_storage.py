@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 
 import pytest
 
@@ -24,7 +25,8 @@ def test_a_file_takes_its_name_only_when_the_block_ends(tmp_path):
     with storage.whole_file(path) as file:
         file.write(b"half")
         assert not path.exists()
-        assert (tmp_path / "a.bin.partial").exists()
+        (partial,) = tmp_path.iterdir()
+        assert re.fullmatch(r"a\.bin\.[0-9a-f]{8}\.partial", partial.name)
         file.write(b" and half")
     assert path.read_bytes() == b"half and half"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
@@ -40,10 +42,18 @@ def test_an_error_in_the_block_leaves_the_old_file_and_no_partial_one(tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, r"No space left on device; make room and run the same command again, .* kept: '.*a\.txt'"),
+        (errno.EDQUOT, r"Disk quota exceeded; make room and run the same command again, .* kept: '.*a\.txt'"),
+        (errno.EIO, r"^\[Errno 5\] Input/output error$"),
+    ],
+)
+def test_a_full_or_broken_disk_leaves_the_old_file(tmp_path, monkeypatch, code, message):
     storage.write_text(tmp_path / "a.txt", "old")
-    monkeypatch.setattr(os, "fsync", fail(errno.ENOSPC))
-    with pytest.raises(OSError, match="No space left on device"):
+    monkeypatch.setattr(os, "fsync", fail(code))
+    with pytest.raises(OSError, match=message):
         storage.write_text(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -53,7 +63,18 @@ def test_the_data_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     names_at_sync = []
     monkeypatch.setattr(os, "fsync", lambda _: names_at_sync.extend(path.name for path in tmp_path.iterdir()))
     storage.write_text(tmp_path / "a.txt", "x")
-    assert names_at_sync == ["a.txt.partial"]
+    (name,) = names_at_sync
+    assert name.endswith(".partial")
+
+
+def test_two_writers_of_one_file_never_write_the_same_partial_one(tmp_path):
+    path = tmp_path / "a.bin"  # the worker of a build that was cut off, and the one of the next build
+    with storage.whole_file(path) as first, storage.whole_file(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+        assert len(list(tmp_path.glob("a.bin.*" + storage.PARTIAL))) == 2
+    assert path.read_bytes() == b"first"  # the one that ended last, whole
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
 def test_json_comes_back_as_it_went(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 from etils import epath
@@ -41,34 +42,32 @@ class Building:
         self.output_dir, self.inputs = output_dir, inputs
         self.manifest = output_dir / MANIFEST
         plan = {"digest": digest, "inputs": inputs}
-        if (self.manifest / "plan.json").exists():
-            self._require_same(storage.read_json(self.manifest / "plan.json"), plan)
-        elif (output_dir / FILE).exists() or list(output_dir.glob("*.tfrecord")):
-            raise ValueError(f"{output_dir} holds records of unknown origin; choose another --output_dir or delete it")
+        before = plan_of(output_dir)
+        if before and before["digest"] != digest:
+            raise _another(output_dir, _changes(before["inputs"], inputs))
         self.manifest.mkdir(parents=True, exist_ok=True)
-        for leftover in [*output_dir.glob("*" + storage.PARTIAL), *self.manifest.glob("*" + storage.PARTIAL)]:
-            leftover.unlink()
+        self._remove_partials()
         storage.write_json(self.manifest / "plan.json", plan)
 
-    def _require_same(self, before: dict, now: dict) -> None:
-        if before["digest"] == now["digest"]:
-            return
-        theirs, mine = _flat(before["inputs"]), _flat(now["inputs"])
-        changes = [f"{key} {theirs.get(key)}, now {mine.get(key)}" for key in mine if theirs.get(key) != mine.get(key)]
-        raise ValueError(
-            f"{self.output_dir} holds another dataset ({'; '.join(changes) or 'of other images'}). "
-            "Choose another --output_dir, or delete it."
-        )
+    def _remove_partials(self) -> None:
+        """Delete what killed writers have left: builds before this one, workers of lost machines."""
+        for folder in (self.output_dir, self.manifest):
+            for leftover in folder.glob("*" + storage.PARTIAL):
+                leftover.unlink(missing_ok=True)
 
-    def finished(self, jobs: list[Job]) -> tuple[list[ShardReport], list[Job]]:
+    def finished(
+        self, jobs: list[Job], digest: Callable[[str], str] | None = None
+    ) -> tuple[list[ShardReport], list[Job]]:
         """Sort jobs into the reports of shards that are whole, by their hash, and the jobs still to do.
 
-        A shard that rejected an image is done again: the file may have been mended since.
+        Args:
+            digest: SHA-256 of the bytes of an image, by its id; a shard that rejected an image is done again when that
+                has been mended since. None: no shard rejects any.
         """
         done, waiting = [], []
         for job in jobs:
             report = self._report_of(epath.Path(job.path))
-            if report is None:
+            if report is None or any(digest(image_id) != before for image_id, _, before in report.rejected):
                 waiting.append(job)
             else:
                 done.append(report)
@@ -81,7 +80,7 @@ class Building:
         if not (record.exists() and path.exists()):
             return None
         report = ShardReport.from_json(storage.read_json(record))
-        whole = not report.rejected and path.stat().length == report.bytes and storage.sha256_of(path) == report.sha256
+        whole = path.stat().length == report.bytes and storage.sha256_of(path) == report.sha256
         return report if whole else None
 
     def _record_of(self, name: str) -> epath.Path:
@@ -97,9 +96,11 @@ class Building:
         Raises:
             ValueError: more than the share `max_rejected` of the images was unreadable; no dataset.json then.
         """
-        rejected = sorted(pair for report in reports for pair in report.rejected)
+        rejected = sorted(image for report in reports for image in report.rejected)
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("image_id", "reason"), *rejected])
+        csv.writer(text, lineterminator="\n").writerows(
+            [("image_id", "reason"), *((image_id, reason) for image_id, reason, _ in rejected)]
+        )
         storage.write_text(self.output_dir / "rejected.csv", text.getvalue())
         planned = sum(report.images for report in reports) + len(rejected)
         if len(rejected) > max_rejected * planned:
@@ -117,8 +118,42 @@ class Building:
             "splits": splits,
             "fingerprint": fingerprint(splits),
         }
+        self._remove_partials()
         storage.write_json(self.output_dir / FILE, info)
         return info
+
+
+def plan_of(output_dir: epath.Path) -> dict | None:
+    """What a folder was begun for: {"digest", "inputs"}; None if nothing was.
+
+    Raises:
+        ValueError: there are records in it, and no plan.
+    """
+    if (output_dir / MANIFEST / "plan.json").exists():
+        return storage.read_json(output_dir / MANIFEST / "plan.json")
+    if (output_dir / FILE).exists() or list(output_dir.glob("*.tfrecord")):
+        raise ValueError(f"{output_dir} holds records of unknown origin; choose another --output_dir or delete it")
+    return None
+
+
+def require_same_options(output_dir: epath.Path, options: dict) -> None:
+    """Raise ValueError when the folder was begun for a dataset of other options, as far as they are known by now."""
+    before = plan_of(output_dir)
+    changes = _changes(before["inputs"], options) if before else []
+    if changes:
+        raise _another(output_dir, changes)
+
+
+def _another(output_dir: epath.Path, changes: list[str]) -> ValueError:
+    return ValueError(
+        f"{output_dir} holds another dataset ({'; '.join(changes) or 'of other images'}). "
+        "Choose another --output_dir, or delete it."
+    )
+
+
+def _changes(before: dict, now: dict) -> list[str]:
+    theirs, mine = _flat(before), _flat(now)
+    return [f"{key} {theirs.get(key)}, now {mine.get(key)}" for key in mine if theirs.get(key) != mine.get(key)]
 
 
 def _flat(inputs: dict) -> dict:

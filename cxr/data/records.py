@@ -96,7 +96,16 @@ def _pack(row: ImageRow, payload: dict[str, bytes], statistics: dict[str, float]
 
 def unpack_row(record: bytes) -> ImageRow:
     """What a record says about its image, without the pixels."""
-    feature = example_class().FromString(record).features.feature
+    return row_of(features_of(record))
+
+
+def features_of(record: bytes):
+    """The features of a record by name; `google.protobuf.message.DecodeError` where the bytes are no Example."""
+    return example_class().FromString(record).features.feature
+
+
+def row_of(feature) -> ImageRow:
+    """The row among the features of a record; IndexError where one of them has no value."""
     return ImageRow(
         image_id=feature["image/id"].bytes_list.value[0].decode(),
         patient_id=feature["patient/id"].int64_list.value[0],
@@ -122,19 +131,29 @@ def write_record(file: IO[bytes], record: bytes) -> None:
         file.write(piece)
 
 
-def read_records(path: epath.PathLike) -> Iterator[bytes]:
-    """Yield the records of a TFRecord file, every CRC checked. CorruptRecordError names the file and the byte."""
-    with epath.Path(path).open("rb") as file:
+def read_records(path: epath.PathLike, digest=None) -> Iterator[bytes]:
+    """Yield the records of a TFRecord file, every CRC checked. CorruptRecordError names the file and the byte.
+
+    Args:
+        digest: a hash of `hashlib`, fed with every byte on the way, so that hashing needs no second reading.
+    """
+    path = epath.Path(path)
+    left = path.stat().length  # a forged length must not make us ask for more memory than the file has bytes
+    start = 0
+    with path.open("rb") as file:
         while header := file.read(12):
-            start = file.tell() - len(header)
             length = int.from_bytes(header[:8], "little")
             whole = len(header) == 12 and int.from_bytes(header[8:], "little") == _masked_crc(header[:8])
-            record, crc = (file.read(length), file.read(4)) if whole else (b"", b"")
+            record, crc = (file.read(length), file.read(4)) if whole and length <= left else (b"", b"")
             if not whole or len(crc) != 4 or int.from_bytes(crc, "little") != _masked_crc(record):
                 raise CorruptRecordError(
                     f"{path} is damaged at byte {start:,}: cut off or changed since it was written. "
                     "Run the same build_dataset.py command again: it rewrites only this shard."
                 )
+            if digest is not None:
+                for piece in (header, record, crc):
+                    digest.update(piece)
+            start += 16 + length
             yield record
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from etils import epath
 
 from cxr import storage
-from cxr.data import images, records, sources
+from cxr.data import images, records
 from cxr.data.entries import ImageRow
+from cxr.data.locations import Location, digest_of, read_bytes
 from cxr.data.splits import SPLITS, unit_hash
 from cxr.findings import FINDINGS
 
@@ -27,7 +28,7 @@ class ShardJob:
     path: str
     split: str
     rows: list[ImageRow]
-    locations: list[sources.Location]
+    locations: list[Location]
     image_size: int  # pixels, square
     encoding: str  # "png", "jpeg" or "raw"
 
@@ -37,6 +38,7 @@ class Rejected(NamedTuple):
 
     image_id: str
     reason: str
+    digest: str = ""  # SHA-256 of its bytes, by which a later build sees that it has been mended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ShardReport:
 
 def plan_shards(
     splits: dict[str, list[ImageRow]],
-    locations: dict[str, sources.Location],
+    locations: dict[str, Location],
     output_dir: epath.Path,
     *,
     seed: int,
@@ -102,12 +104,12 @@ def write_shard(job: ShardJob) -> ShardReport:
     rejected, written = [], []
     with storage.whole_file(job.path) as file:
         for row, location in zip(job.rows, job.locations, strict=True):
-            data = sources.read_bytes(location)
             try:
-                pixels = images.resize_square(images.decode_grey(data), job.image_size)
+                pixels = images.decode_grey(read_bytes(location))
             except images.ImageError as error:
-                rejected.append(Rejected(row.image_id, str(error)))
+                rejected.append(Rejected(row.image_id, str(error), digest_of(location)))
                 continue
+            pixels = images.resize_square(pixels, job.image_size)
             encoded = images.encode(pixels, job.encoding)
             stored = images.stored_pixels(pixels, encoded, job.encoding)
             mean, stddev = float(stored.mean()), float(stored.std())
