@@ -2,11 +2,13 @@
 
     python evaluate.py --model_dir experiments/simple_cnn --data_dir data/records --split test
 
-Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table.
+Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. On another dataset
+than the experiment was trained on, both go to external/ in there. --compare tests it against another experiment.
 """
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -17,13 +19,13 @@ from cxr import experiment, storage
 from cxr.data import engines, records
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
-from cxr.evaluation import literature, metrics
+from cxr.evaluation import comparison, metrics, predictions, provenance, scoring, tables
+from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
 from cxr.params import Params, load_params
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,6 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="a built dataset; default: %(default)s")
     add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
+    add("--compare", type=pathlib.Path, metavar="MODEL_DIR", help="test the difference from this evaluated experiment")
+    rows = {"choices": ("same_split", "all"), "default": "same_split"}
+    add("--literature", **rows, help="published rows to stand beside, others marked; default: %(default)s")
+    add("--allow_leak", action="store_true", help="score patients that the weights have seen, and mark the result")
     add("--at_least", type=float, metavar="AUROC", help="exit with 1 when the mean AUROC is not above this")
     add("--engine", choices=engines.NAMES, default="local", help="where features are extracted; default: %(default)s")
     add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
@@ -52,22 +58,30 @@ def predict_logits(model: "keras.Model", split: str, datasets: dict[str, Dataset
     return model.predict(input_fn(split, datasets, params, inputs=list(model.input)), verbose=0)
 
 
-def prediction_table(index: records.Index, logits: np.ndarray) -> "pd.DataFrame":
-    """The predictions CSV as a table: image_id, patient_id, label_<Finding> x14, prob_<Finding> x14."""
-    import pandas as pd
+def read_index(images: Dataset, split: str) -> records.Index:
+    """Everything but the pixels of a split; read once however often it is asked for."""
+    return _read_index(tuple(images.paths(split)), images.info["fingerprint"])
 
+
+@functools.lru_cache(maxsize=3)  # the splits of one dataset; a rebuilt one has another fingerprint
+def _read_index(paths: tuple[str, ...], fingerprint: str) -> records.Index:
+    return records.read_index(list(paths))
+
+
+def predictions_of(index: records.Index, logits: np.ndarray) -> Predictions:
+    """Logits [n, 14] as probabilities, beside what the records say of their images."""
     if len(index.image_ids) != len(logits):
         raise ValueError(
             f"{len(logits):,} predictions for {len(index.image_ids):,} images; the dataset changed meanwhile"
         )
-    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    return pd.DataFrame(
-        {
-            "image_id": index.image_ids,
-            "patient_id": index.patient_ids,
-            **{f"label_{finding}": index.labels[:, column] for column, finding in enumerate(FINDINGS)},
-            **{f"prob_{finding}": probabilities[:, column] for column, finding in enumerate(FINDINGS)},
-        }
+    return Predictions(
+        image_ids=index.image_ids,
+        patient_ids=index.patient_ids,
+        labels=index.labels,
+        probabilities=1 / (1 + np.exp(-logits.astype(np.float64))),
+        ages=index.ages.astype(np.float64),
+        sexes=np.array(["F", "M", ""])[index.sexes],  # -1, unknown, is the last
+        views=np.array(["PA", "AP", ""])[index.views],
     )
 
 
@@ -87,87 +101,53 @@ def evaluate_split(
         images: whose split it is.
         datasets: what the model is fed with: {"image": images} or the features of these images by extractor.
     """
-    import pandas as pd
-
-    index = records.read_index(images.paths(split))
-    table = prediction_table(index, predict_logits(model, split, datasets, params.last_phase()))
-    path = experiment.predictions_path(model_dir, split, checkpoint)
-    storage.write_text(path, table.to_csv(index=False, float_format="%.9g"))
-    scores = score(pd.read_csv(path), thresholds=operating_points(model_dir, split, checkpoint))
+    index, folder = read_index(images, split), provenance.results_dir(model_dir, images.info)
+    found = predictions_of(index, predict_logits(model, split, datasets, params.last_phase()))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = experiment.predictions_path(folder, split, checkpoint)
+    storage.write_text(path, predictions.to_csv(found))
+    written = predictions.read_predictions(path)  # what is scored is what anybody can score again
+    train = read_index(images, "train")
+    train = predictions_of(train, np.zeros(train.labels.shape))
+    own_val = (split, folder) == ("val", model_dir)
+    chosen = scoring.choose(written) if own_val else scoring.chosen_on_val(model_dir, checkpoint)
     result = {
         "split": split,
         "checkpoint": checkpoint,
-        **scores,
+        **scoring.score(written, chosen, train),
+        "trained_on": provenance.described(experiment.dataset_of(model_dir)),
+        "evaluated_on": provenance.described(images.info),
+        "leak": provenance.find_leak(model_dir, images.info, split, written.patient_ids),
         "dataset_fingerprint": images.info["fingerprint"],
         "split_name": images.info["split"]["name"],
         "params": dataclasses.asdict(params),
         "git_sha": experiment.git_sha(),
         "library_versions": experiment.library_versions(),
     }
-    storage.write_json(experiment.metrics_path(model_dir, split, checkpoint), result)
+    storage.write_json(experiment.metrics_path(folder, split, checkpoint), result)
     return result
 
 
-def score(table: "pd.DataFrame", thresholds: dict | None) -> dict:
-    """Metrics of a predictions table; see cxr.evaluation.metrics.evaluate."""
-    labels = table[[f"label_{finding}" for finding in FINDINGS]].to_numpy(np.int64)
-    probabilities = table[[f"prob_{finding}" for finding in FINDINGS]].to_numpy(np.float64)
-    return metrics.evaluate(labels, probabilities, table["patient_id"].to_numpy(), thresholds)
-
-
-def operating_points(model_dir: pathlib.Path, split: str, checkpoint: str) -> dict | None:
-    """Thresholds chosen on val: from its metrics file for any other split, None (choose now) for val itself.
-
-    Without a val file there are no thresholds, rather than ones fitted to the images they are judged on.
-    """
-    if split == "val":
-        return None
-    path = experiment.metrics_path(model_dir, "val", checkpoint)
-    chosen = storage.read_json(path)["findings"] if path.is_file() else {}
-    return {finding: values["threshold"] for finding, values in chosen.items()}
-
-
-def results_table(result: dict) -> str:
-    """The metrics beside Wang et al. as aligned lines, with what they are of."""
-    wang = literature.WANG_2017
-    rows = [("finding", "positives", "AUROC", "95 % interval", "AP", "Wang et al.", "diff.")]
-    for name, values in result["findings"].items():
-        auroc = values["auroc"], values["low"], values["high"]
-        rows.append((name, f"{values['positives']:,}", *cells(*auroc, values["average_precision"], wang.aurocs[name])))
-    mean = result["mean_auroc"]
-    published = [wang.aurocs[name] for name, values in result["findings"].items() if values["auroc"] is not None]
-    theirs = float(np.mean(published)) if published else wang.mean  # over the findings that are defined here
-    rows.append(("mean", f"of {mean['findings']}", *cells(mean["value"], mean["low"], mean["high"], None, theirs)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    if result["images"] == 0:
-        return f"the {result['split']} split is empty: nothing to score"
-    lines += ["", f"{result['split']} of a dataset split {result['split_name']}: {result['images']:,} images of "
-              f"{result['patients']:,} patients, loss {result['loss']:.4f}"]  # fmt: skip
-    if (result["split"], result["split_name"], result["images"]) != ("test", wang.split, wang.images):
-        lines.append(
-            f"NOT COMPARABLE: {wang.source} is the {wang.split} test split, all {wang.images:,} images; "
-            "the same model scores otherwise on other images"
+def read_other(args: argparse.Namespace, images: Dataset) -> Predictions:
+    """The predictions of the experiment to compare with, for the same images in the same order."""
+    folder = provenance.results_dir(args.compare, images.info)
+    path = experiment.predictions_path(folder, args.split, args.checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path} to compare with. Run: python evaluate.py --model_dir {args.compare} --data_dir {args.data_dir} "
+            f"--split {args.split} --checkpoint {args.checkpoint}"
         )
-    return "\n".join(lines)
+    wanted, whose = read_index(images, args.split).image_ids, f"{args.split} of {args.data_dir}"
+    return predictions.in_order_of(predictions.read_predictions(path), wanted, path=path, whose=whose)
 
 
-def cells(value: float | None, low: float, high: float, precision: float | None, published: float) -> tuple[str, ...]:
-    """AUROC, its interval, average precision, the published AUROC and the difference, as text; "" where undefined."""
-    if value is None:
-        return "undefined", "", "", f"{published:.3f}", ""
-    average = "" if precision is None else f"{precision:.3f}"
-    return f"{value:.3f}", f"[{low:.3f}, {high:.3f}]", average, f"{published:.3f}", f"{value - published:+.3f}"
-
-
-def require_image_size(info: dict, trained_on: dict, data_dir: epath.Path) -> None:
-    """Raise ValueError when the images are of another size than those the model was trained on."""
-    size, expected = info["image_size"], trained_on["image_size"]
-    if size != expected:
-        raise ValueError(
-            f"{data_dir} has images of {size} pixels, the model was trained on {expected}. "
-            f"Run: python build_dataset.py --image_size {expected} with another --output_dir"
-        )
+def add_comparison(result: dict, other: Predictions, other_dir: pathlib.Path, folder: pathlib.Path) -> None:
+    """Test a result against another experiment's and put that into its metrics file."""
+    split, checkpoint = result["split"], result["checkpoint"]
+    ours = predictions.read_predictions(experiment.predictions_path(folder, split, checkpoint))
+    tested = metrics.none_for_nan(comparison.compare(ours, other))
+    result["comparison"] = {"model_dir": str(other_dir), **tested}
+    storage.write_json(experiment.metrics_path(folder, split, checkpoint), result)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -176,20 +156,22 @@ def main(argv: list[str] | None = None) -> None:
     with one_line_errors():
         params, trained_on = load_params(args.model_dir), experiment.dataset_of(args.model_dir)
         images = open_dataset(args.data_dir)
-        require_image_size(images.info, trained_on, args.data_dir)
+        provenance.require_image_size(images.info, trained_on, args.data_dir)
+        patient_ids = read_index(images, args.split).patient_ids
+        leak = provenance.find_leak(args.model_dir, images.info, args.split, patient_ids)
+        if not args.allow_leak:
+            provenance.require_no_leak(leak, args.split, len(np.unique(patient_ids)))
+        other = read_other(args, images) if args.compare else None
         engine = engines.Engine(args.engine, ray_address=args.ray_address)
         model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint, engine)
-        result = evaluate_split(
-            model,
-            args.split,
-            images,
-            datasets,
-            params=params,
-            model_dir=args.model_dir,
-            checkpoint=args.checkpoint,
-        )
-        print(results_table(result))
-        print(f"written: {experiment.metrics_path(args.model_dir, args.split, args.checkpoint)}")
+        where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint}
+        result = evaluate_split(model, args.split, images, datasets, params=params, **where)
+        folder = provenance.results_dir(args.model_dir, images.info)
+        print(tables.results_table(result, all_splits=args.literature == "all"))
+        if other is not None:
+            add_comparison(result, other, args.compare, folder)
+            print("\n" + tables.comparison_table(result["comparison"]))
+        print(f"written: {experiment.metrics_path(folder, args.split, args.checkpoint)}")
         reached = result["mean_auroc"]["value"]
         if args.at_least is not None and not (reached is not None and reached > args.at_least):
             raise ValueError(f"mean AUROC {reached} is not above --at_least {args.at_least}")

@@ -32,6 +32,7 @@ PRODUCTS = (
     "metrics_*.json",
     "predictions_*.csv",
     "head",
+    "external",
 )
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -128,7 +128,7 @@ def test_predictions_follow_the_order_of_records_and_findings(world):
         [line.split(",") for line in experiment.predictions_path(world / name, "val", "best").read_text().splitlines()]
         for name in ("cnn", "ensemble", "over")
     ]
-    assert tables[0][0][16:] == [f"prob_{finding}" for finding in FINDINGS]
+    assert tables[0][0][16:30] == [f"prob_{finding}" for finding in FINDINGS]
     for table in tables:
         assert [row[:16] for row in table] == [row[:16] for row in tables[0]]  # image, patient, 14 labels
 

@@ -18,14 +18,18 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     Returns:
         0 to 1; nan where one class is absent.
     """
-    _, tie, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[tie]  # [n] from 1, ties share their mean
     positives = int(labels.sum())
     negatives = len(labels) - positives
     if positives == 0 or negatives == 0:
         return float("nan")
-    wins = ranks[labels == 1].sum() - positives * (positives + 1) / 2
+    wins = mean_ranks(scores)[labels == 1].sum() - positives * (positives + 1) / 2
     return float(wins / (positives * negatives))
+
+
+def mean_ranks(scores: np.ndarray) -> np.ndarray:
+    """Place [n] of each score in ascending order, from 1; ties share the mean of their places."""
+    _, tie, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[tie]
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -37,12 +41,12 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     positives = labels.sum()
     if positives == 0:
         return float("nan")
-    hits, called = _called_at_thresholds(labels, scores)
+    hits, called = called_at_thresholds(labels, scores)
     gained = np.diff(hits, prepend=0)
     return float((gained * hits / called).sum() / positives)
 
 
-def _called_at_thresholds(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def called_at_thresholds(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each distinct score, from the highest: positives at or above it, and all at or above it."""
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
@@ -55,41 +59,13 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(-np.where(labels == 1, np.log(p), np.log1p(-p)).mean())
 
 
-def youden_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The score that maximises sensitivity + specificity - 1 when called positive at or above it (Youden 1950).
-
-    Returns nan where one class is absent. Of equals the highest: fewer calls.
-    """
-    positives = labels.sum()
-    negatives = len(labels) - positives
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    hits, called = _called_at_thresholds(labels, scores)
-    best = np.argmax(hits / positives - (called - hits) / negatives)
-    return float(np.sort(scores)[::-1][called[best] - 1])
-
-
-def at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """Sensitivity, specificity and F1 when scores at or above `threshold` are called positive; nan where undefined."""
-    called = scores >= threshold
-    hits = int((called & (labels == 1)).sum())
-    positives, calls = int(labels.sum()), int(called.sum())
-    negatives = len(labels) - positives
-    if np.isnan(threshold):
-        return dict.fromkeys(("sensitivity", "specificity", "f1"), float("nan"))
-    return {
-        "sensitivity": hits / positives if positives else float("nan"),
-        "specificity": 1 - (calls - hits) / negatives if negatives else float("nan"),
-        "f1": 2 * hits / (positives + calls) if positives else float("nan"),
-    }
-
-
 def bootstrap_aurocs(
     labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
     """AUROC of every finding in resamples of the *patients*, drawn with replacement.
 
-    Images of one patient are alike, so resampling images would give intervals too narrow.
+    Images of one patient are alike, so resampling images would give intervals too narrow. The resamples depend on
+    nothing but the seed and the patients, so that two experiments on the same images are judged on the same ones.
 
     Args:
         labels, scores: [n, findings].
@@ -101,64 +77,75 @@ def bootstrap_aurocs(
     _, patient = np.unique(patient_ids, return_inverse=True)
     count = patient.max(initial=-1) + 1
     generator = np.random.default_rng(seed)
-    result = np.full((resamples, labels.shape[1]), np.nan)
-    orders = [np.argsort(scores[:, finding], kind="stable") for finding in range(labels.shape[1])]
-    for row in range(resamples):
-        times = np.bincount(generator.integers(count, size=count), minlength=count)[patient]  # [n] draws of each image
-        for finding, order in enumerate(orders):
-            result[row, finding] = _weighted_auroc(labels[order, finding], scores[order, finding], times[order])
+    draws = [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples)]
+    columns = [_aurocs_of_draws(labels[:, f], scores[:, f], patient, draws) for f in range(labels.shape[1])]
+    return np.array(columns).T.reshape(resamples, labels.shape[1])
+
+
+def _aurocs_of_draws(
+    labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: list[np.ndarray]
+) -> list[float]:
+    """AUROC [resamples] of images that occur as often as their patient was drawn.
+
+    Only the draws change, so everything is sorted once: per resample what remains is a running sum over the negatives
+    and, for each positive, the sum at its place among them.
+
+    Args:
+        patient: int [n], which of the patients an image is of, from 0.
+        draws: for each resample, how often each patient was drawn, int [patients].
+    """
+    negatives = np.flatnonzero(labels == 0)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    sorted_scores, of_negative, of_positive = scores[negatives], patient[negatives], patient[labels == 1]
+    first = np.searchsorted(sorted_scores, scores[labels == 1], "left")  # negatives below each positive
+    last = np.searchsorted(sorted_scores, scores[labels == 1], "right")  # and those tied with it
+    below, result = np.zeros(len(negatives) + 1, np.int64), []
+    for times in draws:
+        np.cumsum(times[of_negative], out=below[1:])
+        weights = times[of_positive]
+        pairs = weights.sum() * below[-1]
+        wins = weights @ (below[first] + below[last])  # each counted twice, so that half wins stay whole
+        result.append(wins / (2 * pairs) if pairs else float("nan"))
     return result
 
 
-def _weighted_auroc(labels: np.ndarray, scores: np.ndarray, times: np.ndarray) -> float:
-    """AUROC of images that occur `times` times each; scores ascending."""
-    starts = np.flatnonzero(np.diff(scores, prepend=np.nan) != 0)
-    positive = np.add.reduceat(times * labels, starts)  # per distinct score
-    negative = np.add.reduceat(times, starts) - positive
-    pairs = positive.sum() * negative.sum()
-    if pairs == 0:
-        return float("nan")
-    below = np.cumsum(negative) - negative
-    return float((positive * (below + negative / 2)).sum() / pairs)
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of the samples that are not nan; (nan, nan) without any."""
+    samples = samples[~np.isnan(samples)]
+    if len(samples) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)
 
 
-def evaluate(
-    labels: np.ndarray, probabilities: np.ndarray, patient_ids: np.ndarray, thresholds: dict[str, float | None] | None
-) -> dict:
-    """Everything a metrics file says about predictions.
+def aurocs_with_intervals(labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray) -> tuple[dict, dict]:
+    """AUROC of every finding and their mean, each with its 95 % interval over patients.
 
     Args:
-        labels: int [n, 14]. probabilities: float [n, 14]. patient_ids: [n].
-        thresholds: operating point of each finding; None chooses Youden's from these very predictions, which is only
-            right for val.
+        labels, scores: [n, 14]. patient_ids: [n].
 
     Returns:
-        images, patients, loss, mean_auroc {value, low, high, findings: how many were defined}, findings {name: {...}};
-        low and high are the 95 % interval over patients; undefined is None.
+        mean {"value", "low", "high", "findings": how many are defined and in it},
+        findings {name: {"auroc", "low", "high", "positives"}}; nan where undefined. One patient has no interval: there
+        is nobody else to draw.
     """
-    resampled = bootstrap_aurocs(labels, probabilities, patient_ids)
-    findings, values = {}, []
+    values = [auroc(labels[:, column], scores[:, column]) for column in range(len(FINDINGS))]
+    resampled = bootstrap_aurocs(labels, scores, patient_ids)
+    if len(np.unique(patient_ids)) < 2:
+        resampled = np.full_like(resampled, np.nan)
+    findings = {}
     for column, name in enumerate(FINDINGS):
-        truth, scores = labels[:, column], probabilities[:, column]
-        threshold = youden_threshold(truth, scores) if thresholds is None else thresholds.get(name)
-        threshold = float("nan") if threshold is None else threshold
-        values.append(auroc(truth, scores))
-        low, high = _interval(resampled[:, column])
-        findings[name] = {
-            "auroc": values[-1],
-            "low": low,
-            "high": high,
-            "average_precision": average_precision(truth, scores),
-            "positives": int(truth.sum()),
-            "threshold": threshold,
-            **at_threshold(truth, scores, threshold),
-        }
+        low, high = interval(resampled[:, column])
+        positives = int(labels[:, column].sum())
+        findings[name] = {"auroc": values[column], "low": low, "high": high, "positives": positives}
     defined = np.flatnonzero(~np.isnan(values))
-    low, high = _interval(np.array([mean_defined(row) for row in resampled[:, defined]]))
-    mean = {"value": mean_defined(values), "low": low, "high": high, "findings": len(defined)}
-    images, loss = len(labels), log_loss(labels, probabilities) if len(labels) else float("nan")
-    report = {"images": images, "patients": len(np.unique(patient_ids)), "loss": loss, "mean_auroc": mean}
-    return none_for_nan({**report, "findings": findings})
+    low, high = interval(means_of_defined(resampled[:, defined]))
+    return {"value": mean_defined(values), "low": low, "high": high, "findings": len(defined)}, findings
+
+
+def means_of_defined(samples: np.ndarray) -> np.ndarray:
+    """Mean over the findings [n] of samples [n, findings], each over those it defines."""
+    return np.array([mean_defined(row) for row in samples])
 
 
 def mean_defined(values: list[float]) -> float:
@@ -167,16 +154,10 @@ def mean_defined(values: list[float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def _interval(samples: np.ndarray) -> tuple[float, float]:
-    samples = samples[~np.isnan(samples)]
-    if len(samples) == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def none_for_nan(value):
-    """The same nested dict with None where nan was, for JSON."""
+    """The same nested dict or list with None where nan was, for JSON."""
     if isinstance(value, dict):
         return {key: none_for_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [none_for_nan(inner) for inner in value]
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,92 @@
+"""Whom a result is of: the dataset scored, the one trained on, and patients that should not be in both."""
+
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from cxr import experiment
+from cxr.params import load_params
+
+SHOWN = 3  # patients that an error names
+
+
+def described(info: dict) -> dict:
+    """What names a dataset in a result, from its dataset.json."""
+    source = info["source"]
+    return {
+        "csv": source["csv"],
+        "csv_sha256": source["csv_sha256"],
+        "split_name": info["split"]["name"],
+        "fingerprint": info["fingerprint"],
+    }
+
+
+def require_image_size(info: dict, trained_on: dict, data_dir: str) -> None:
+    """Raise ValueError when the images are of another size than those the model was trained on.
+
+    Args:
+        info, trained_on: dataset.json of the dataset in data_dir, and of the one trained on.
+    """
+    size, expected = info["image_size"], trained_on["image_size"]
+    if size != expected:
+        raise ValueError(
+            f"{data_dir} has images of {size} pixels, the model was trained on {expected}. "
+            f"Run: python build_dataset.py --image_size {expected} with another --output_dir"
+        )
+
+
+def results_dir(model_dir: pathlib.Path, info: dict) -> pathlib.Path:
+    """Where results on a dataset lie: in the experiment, or below external/ for another than it was trained on.
+
+    So an external validation never replaces the experiment's own val file, which holds the operating points.
+    """
+    if experiment.dataset_of(model_dir)["fingerprint"] == info["fingerprint"]:
+        return model_dir
+    return model_dir / "external" / info["fingerprint"][:12]
+
+
+def find_leak(model_dir: pathlib.Path, info: dict, split: str, patient_ids: np.ndarray) -> dict:
+    """How much of a split the weights have seen in training or validation, their extractors' weights included.
+
+    train and val of the very dataset that an experiment was trained on are what they say they are, not a leak.
+
+    Args:
+        info: dataset.json of the dataset scored. patient_ids: [n] of the images scored.
+
+    Returns:
+        {"patients", "images": how many were seen, "where": the experiments that saw one,
+        "unknown": experiments trained on another dataset that kept no list of their patients}.
+    """
+    seen, where, unknown = np.zeros(len(patient_ids), bool), [], []
+    for folder in experiments_below(model_dir):
+        same_dataset = experiment.dataset_of(folder)["fingerprint"] == info["fingerprint"]
+        known = experiment.patients_of(folder)
+        if same_dataset and (split != "test" or not known):  # within a dataset no patient is in two splits
+            continue
+        if not known:
+            unknown.append(str(folder))
+            continue
+        met = np.isin(patient_ids, [*known["train"], *known["val"]])
+        seen |= met
+        where += [str(folder)] if met.any() else []
+    patients = len(np.unique(patient_ids[seen]))
+    return {"patients": patients, "images": int(seen.sum()), "where": where, "unknown": unknown}
+
+
+def experiments_below(model_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An experiment, and those whose features it stands on, and theirs."""
+    yield model_dir
+    for spec in load_params(model_dir).extractors:
+        if spec.get("source") == "experiment":
+            yield from experiments_below(pathlib.Path(spec["model_dir"]))
+
+
+def require_no_leak(leak: dict, split: str, patients: int) -> None:
+    """Raise ValueError when the weights have seen patients of the split."""
+    if leak["patients"]:
+        raise ValueError(
+            f"{leak['patients']:,} of the {patients:,} patients of {split} were in training or validation of "
+            f"{' and '.join(leak['where'])}, so scores would be too good. Evaluate on a dataset of other patients, "
+            "or, if only their ids are the same or you want the number even so, add --allow_leak: it is then marked"
+        )

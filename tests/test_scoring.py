@@ -1,0 +1,143 @@
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cxr.evaluation import calibration, metrics, scoring, thresholds
+from cxr.evaluation.predictions import Predictions
+from cxr.findings import FINDINGS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """Intervals from 20 resamples: their width is not at stake here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
+        yield
+
+
+def made(*, images: int = 60, seed: int = 0) -> Predictions:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, (images, 14))
+    return Predictions(
+        image_ids=np.array([f"{row}.png" for row in range(images)]),
+        patient_ids=generator.integers(0, 20, images),
+        labels=labels,
+        probabilities=np.round(0.3 * labels + 0.7 * generator.random(labels.shape), 2),
+        ages=generator.integers(1, 90, images).astype(float),
+        sexes=np.array(["F", "M"])[generator.integers(0, 2, images)],
+        views=np.array(["PA", "AP"])[generator.integers(0, 2, images)],
+    )
+
+
+@pytest.fixture(scope="module")
+def val() -> dict:
+    return scoring.score(made(), scoring.choose(made()), made(seed=2))
+
+
+@pytest.fixture(scope="module")
+def test() -> dict:
+    return scoring.score(made(seed=1), scoring.choose(made()), made(seed=2))
+
+
+def test_the_layout(val):
+    assert list(val) == ["images", "patients", "loss", "mean_auroc", "findings", "subgroups", "floors"]
+    assert list(val["findings"]["Mass"]) == [
+        *("auroc", "low", "high", "average_precision", "positives"),
+        *("threshold", "sensitivity", "specificity", "f1", "operating_points"),
+        *("brier", "expected_calibration_error", "reliability", "calibration", "calibrated"),
+    ]
+    assert list(val["findings"]["Mass"]["operating_points"]) == list(thresholds.POINTS)
+    assert list(val["subgroups"]) == ["view", "sex", "age"]
+    assert list(val["floors"]) == ["metadata", "shuffled_labels"]
+    json.dumps(val, allow_nan=False)
+
+
+def test_the_numbers_are_those_of_scikit_learn(test):
+    given = made(seed=1)
+    for column, name in enumerate(FINDINGS):
+        labels, scores = given.labels[:, column], given.probabilities[:, column]
+        found = test["findings"][name]
+        assert found["auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
+        assert found["average_precision"] == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
+        assert found["positives"] == labels.sum()
+
+
+def test_operating_points_are_chosen_on_one_set_and_judged_on_the_other(val, test):
+    labels, scores = made(seed=1).labels[:, 4], made(seed=1).probabilities[:, 4]
+    chosen = thresholds.choose_thresholds(made().labels[:, 4], made().probabilities[:, 4])
+    for name, point in test["findings"]["Mass"]["operating_points"].items():
+        assert point["threshold"] == val["findings"]["Mass"]["operating_points"][name]["threshold"] == chosen[name]
+        assert point["sensitivity"] == (scores >= chosen[name])[labels == 1].mean()
+    youden = test["findings"]["Mass"]["operating_points"]["youden"]
+    flat = {key: test["findings"]["Mass"][key] for key in ("threshold", "sensitivity", "specificity", "f1")}
+    assert flat == {key: youden[key] for key in flat}
+
+
+def test_calibration_is_fitted_on_one_set_and_judged_on_the_other(val, test):
+    fitted = val["findings"]["Mass"]["calibration"]
+    assert fitted == calibration.fit_platt(made().labels[:, 4], made().probabilities[:, 4])
+    found, given = test["findings"]["Mass"], made(seed=1)
+    assert found["calibration"] == fitted
+    after = calibration.calibrate(given.probabilities[:, 4], fitted)
+    assert found["brier"] == calibration.brier(given.labels[:, 4], given.probabilities[:, 4])
+    assert found["calibrated"] == calibration.calibration_report(given.labels[:, 4], after)
+
+
+def test_without_anything_chosen_there_are_no_operating_points():
+    found = scoring.score(made(), {}, made())["findings"]["Mass"]
+    assert found["auroc"] is not None
+    assert (found["threshold"], found["f1"], found["calibration"], found["calibrated"]) == (None,) * 4
+    assert found["operating_points"]["best_f1"] == dict.fromkeys(
+        ("threshold", "sensitivity", "specificity", "precision", "f1")
+    )
+
+
+def test_undefined_is_none_and_left_out_of_the_mean():
+    given = made()
+    given.labels[:, 13] = 0  # no Hernia
+    given.labels[:, 0] = 1  # all Atelectasis
+    report = scoring.score(given, scoring.choose(given), given)
+    hernia, atelectasis = report["findings"]["Hernia"], report["findings"]["Atelectasis"]
+    assert (hernia["positives"], hernia["auroc"], hernia["low"], hernia["average_precision"]) == (0, None, None, None)
+    assert (hernia["threshold"], hernia["calibration"]) == (None, None)
+    assert (atelectasis["auroc"], atelectasis["average_precision"]) == (None, 1.0)
+    assert report["mean_auroc"]["findings"] == report["floors"]["metadata"]["mean_auroc"]["findings"] == 12
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("chosen", [scoring.choose(made()), {}])
+def test_no_images(chosen):
+    none = made().rows(np.zeros(60, bool))
+    report = scoring.score(none, chosen, made())
+    assert (report["images"], report["patients"], report["loss"]) == (0, 0, None)
+    assert report["mean_auroc"] == {"value": None, "low": None, "high": None, "findings": 0}
+    assert report["findings"]["Mass"]["positives"] == 0
+    assert report["findings"]["Mass"]["brier"] is None
+
+
+def test_what_was_chosen_is_read_back_from_the_file_of_val(val, tmp_path):
+    (tmp_path / "metrics_val_best.json").write_text(json.dumps(val))
+    assert scoring.chosen_on_val(tmp_path, "best") == scoring.choose(made())
+    assert scoring.chosen_on_val(tmp_path, "last") == {}
+
+
+def test_an_undefined_operating_point_comes_back_as_undefined(val, tmp_path):
+    val = json.loads(json.dumps(val))
+    val["findings"]["Mass"]["operating_points"]["youden"]["threshold"] = None
+    (tmp_path / "metrics_val_best.json").write_text(json.dumps(val))
+    report = scoring.score(made(), scoring.chosen_on_val(tmp_path, "best"), made())
+    assert (report["findings"]["Mass"]["threshold"], report["findings"]["Mass"]["f1"]) == (None, None)
+
+
+def test_a_val_file_of_an_earlier_version(tmp_path):
+    (tmp_path / "metrics_val_best.json").write_text('{"findings": {"Mass": {"threshold": 0.5}}}')
+    text = (
+        f"{tmp_path}/metrics_val_best.json has no operating points: an earlier version wrote it. "
+        f"Run: python evaluate.py --model_dir {tmp_path} --split val --checkpoint best"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        scoring.chosen_on_val(tmp_path, "best")

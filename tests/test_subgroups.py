@@ -1,0 +1,78 @@
+import functools
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxr.evaluation import metrics, subgroups
+from cxr.evaluation.predictions import Predictions
+from cxr.findings import FINDINGS
+
+AGES = [0, 17.9, 18, 39.99, 40, 59, 60, 79, 80, 95, np.nan, np.nan]
+NAMES = ["0-17", "0-17", "18-39", "18-39", "40-59", "40-59", "60-79", "60-79", "80+", "80+", "unknown", "unknown"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """Intervals from 20 resamples: their width is not at stake here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
+        yield
+
+
+def made(repeats: int = 5) -> Predictions:
+    """Twelve images of twelve ages, `repeats` times, all of different patients but pairs."""
+    images, generator = 12 * repeats, np.random.default_rng(0)
+    labels = generator.integers(0, 2, (images, 14))
+    return Predictions(
+        image_ids=np.array([f"{row}.png" for row in range(images)]),
+        patient_ids=np.arange(images) // 2,
+        labels=labels,
+        probabilities=0.3 * labels + 0.7 * generator.random(labels.shape),
+        ages=np.array(AGES * repeats),
+        sexes=np.array(["F", "M", "M", ""] * (images // 4)),
+        views=np.array(["PA", "PA", "AP"] * (images // 3)),
+    )
+
+
+def test_the_bounds_of_the_groups():
+    assert subgroups.groups_of(made(1))["age"].tolist() == NAMES
+
+
+def test_the_unknown_are_a_group_of_their_own():
+    assert subgroups.groups_of(made(1))["sex"].tolist() == ["F", "M", "M", "unknown"] * 3
+    assert subgroups.groups_of(made(1))["view"].tolist() == ["PA", "PA", "AP"] * 4
+
+
+def test_each_group_is_scored_by_itself_and_groups_without_images_are_absent():
+    predictions = made()
+    report = subgroups.subgroup_report(predictions)
+    assert {kind: list(groups) for kind, groups in report.items()} == {
+        "view": ["PA", "AP"],
+        "sex": ["F", "M", "unknown"],
+        "age": ["0-17", "18-39", "40-59", "60-79", "80+", "unknown"],
+    }
+    male = predictions.sexes == "M"
+    found = report["sex"]["M"]
+    assert (found["images"], found["patients"]) == (30, len(np.unique(predictions.patient_ids[male])))
+    expected = [
+        roc_auc_score(predictions.labels[male, column], predictions.probabilities[male, column])
+        for column in range(len(FINDINGS))
+    ]
+    assert [values["auroc"] for values in found["findings"].values()] == pytest.approx(expected, abs=1e-9)
+    assert found["mean_auroc"]["value"] == pytest.approx(np.mean(expected), abs=1e-9)
+    assert found["mean_auroc"]["low"] < found["mean_auroc"]["value"] < found["mean_auroc"]["high"]
+    assert sum(group["images"] for group in report["age"].values()) == 60
+
+
+def test_a_group_without_positives_has_no_auroc():
+    predictions = made()
+    predictions.labels[predictions.views == "AP"] = 0
+    found = subgroups.subgroup_report(predictions)["view"]["AP"]
+    assert found["mean_auroc"]["findings"] == 0
+    assert metrics.none_for_nan(found)["mean_auroc"]["value"] is None
+    assert found["findings"]["Mass"]["positives"] == 0
+
+
+def test_no_images_are_in_no_group():
+    assert subgroups.subgroup_report(made().rows(np.zeros(60, bool))) == {"view": {}, "sex": {}, "age": {}}
