@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test faults lint bench clean
 
 # From nothing to a table of per-disease AUROC, on a sample release drawn here.
 demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
@@ -19,6 +19,10 @@ data/sample/Data_Entry_2017.csv: | $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(PY) -m pytest
+
+# What can go wrong while building, in full: 50 kills, 15,000 mutations; `make test` has a shorter round.
+faults: $(VENV)/installed-dev
+	FAULTS=full $(PY) -m pytest tests/test_faults.py tests/test_fuzz.py
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -6,6 +6,7 @@ Reads Data_Entry_2017*.csv, the official lists and the images below --data_dir: 
 .tar.gz, .zip or WebDataset files, in any mix. Nothing is unpacked: a .tar.gz is read once, from start to end, its
 resized images are kept in --output_dir until the shards are written (about the size of the records). Writes train-*,
 val-* and test-*.tfrecord, rejected.csv and, last, dataset.json. Interrupted, the same command goes on where it stopped.
+With --verify it reads every byte of a finished dataset again: checksums, counts, every row against the CSV.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import storage
-from cxr.data import building, engines, images, shards, sources, splits, streams
+from cxr.data import building, engines, images, shards, sources, splits, streams, verify
 from cxr.data.release import Release, read_release
 from cxr.errors import one_line_errors
 
@@ -36,6 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--engine", choices=engines.NAMES, default="local", help="local: processes here; default: %(default)s")
     add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
     add("--allow_missing", action="store_true", help="build without the images that the CSV lists and are not here")
+    add("--verify", action="store_true", help="build nothing: read the finished dataset again, compare with --data_dir")
     add("--max_rejected", type=float, default=0.01, help="share of unreadable images to tolerate; default: %(default)s")
     args = parser.parse_args(argv)
     for name in ("shard_size", "workers", "patients"):
@@ -150,25 +152,40 @@ def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path)
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> None:
+def build(args: argparse.Namespace, engine: engines.Engine) -> None:
     """Build, or go on building, one dataset."""
+    release = read_release(args.data_dir, args.split)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with storage.exclusive(args.output_dir, "building"):
+        found, spools = find_images(args, release, engine)
+        inputs, jobs = plan(args, release, found)
+        state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
+        done, waiting = state.finished(jobs, found.digest)
+        waiting = streams.renew(waiting, spools, engine)
+        reports = write_shards(done, waiting, state, engine)
+        info = state.finish(reports, max_rejected=args.max_rejected)
+        streams.remove_spools(args.output_dir / building.MANIFEST, spools)
+    rejected = sorted(image for report in reports for image in report.rejected)
+    print(summary(info, rejected, args.output_dir))
+    print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")
+
+
+def verify_again(args: argparse.Namespace, engine: engines.Engine) -> None:
+    """Read a finished dataset again and say what is wrong with it; ValueError if anything is."""
+    with tqdm(unit="B", unit_scale=True, desc="reading shards") as bar:
+        found = verify.verify(args.output_dir, args.data_dir, engine=engine, on_shard=bar.update)
+    for fault in found.faults[:20]:
+        print(fault)
+    found.require_sound(args.output_dir)
+    print(f"{args.output_dir}: {found.images:,} images in {found.bytes:,} bytes, every one as it was written")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build a dataset, or verify one."""
     args = parse_args(argv)
     with one_line_errors():
         engine = engines.Engine(args.engine, args.workers, args.ray_address)
-        release = read_release(args.data_dir, args.split)
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        with storage.exclusive(args.output_dir, "building"):
-            found, spools = find_images(args, release, engine)
-            inputs, jobs = plan(args, release, found)
-            state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
-            done, waiting = state.finished(jobs, found.digest)
-            waiting = streams.renew(waiting, spools, engine)
-            reports = write_shards(done, waiting, state, engine)
-            info = state.finish(reports, max_rejected=args.max_rejected)
-            streams.remove_spools(args.output_dir / building.MANIFEST, spools)
-        rejected = sorted(image for report in reports for image in report.rejected)
-        print(summary(info, rejected, args.output_dir))
-        print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")
+        (verify_again if args.verify else build)(args, engine)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,19 @@ def one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is lost but the work since the last file was written") from None
+    except MemoryError as error:
+        text = "out of memory. What is finished is kept: run the same command again, with fewer --workers"
+        raise SystemExit(f"error: {text}") from error
     except (OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
     except (ValueError, RuntimeError) as error:
         if not _raised_here(error):
             raise
         raise SystemExit(f"error: {error}") from error
+    except Exception as error:
+        if not _refused_by_a_store(error):
+            raise
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from error
 
 
 def _raised_here(error: BaseException) -> bool:
@@ -35,3 +42,8 @@ def _raised_here(error: BaseException) -> bool:
         r'^  File "(.*?)", line', getattr(error.__cause__, "tb", ""), re.MULTILINE
     )  # a worker's, as text
     return pathlib.Path(frames[-1]).resolve().is_relative_to(ROOT) and "site-packages" not in frames[-1]
+
+
+def _refused_by_a_store(error: BaseException) -> bool:
+    """Whether TensorFlow's file layer raised it: what `gs://` refuses, as the system does local files by OSError."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename.endswith("tensorflow/python/lib/io/file_io.py")

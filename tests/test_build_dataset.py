@@ -273,3 +273,20 @@ def test_as_a_process_it_ends_with_0_or_with_1_and_one_line(cli, tiny_release, t
     failed = cli("build_dataset.py", "--data_dir", release, *flags)
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
     assert re.match(r"error: .*Data_Entry_2017\.csv row 3: unknown finding 'Atelectase'", failed.stderr)
+
+
+def test_verify_reads_a_dataset_again_and_names_what_is_wrong(tiny_release, tmp_path, capsys, build):
+    release = tiny_release(patients=4)
+    build(release, tmp_path / "records")
+    capsys.readouterr()
+    flags = ["--data_dir", str(release), "--output_dir", str(tmp_path / "records"), "--workers", "1", "--verify"]
+    build_dataset.main(flags)
+    size = sum(path.stat().st_size for path in (tmp_path / "records").glob("*.tfrecord"))
+    assert (
+        capsys.readouterr().out == f"{tmp_path / 'records'}: 12 images in {size:,} bytes, every one as it was written\n"
+    )
+    csv = release / "Data_Entry_2017.csv"
+    csv.write_text(csv.read_text().replace(",PA,", ",AP,", 1))
+    with pytest.raises(SystemExit, match=r"^error: .*: 2 faults, first: dataset\.json was built from Data_Entry_2017"):
+        build_dataset.main(flags)
+    assert "has view 0 for 00000001_000.png, Data_Entry_2017.csv says 1" in capsys.readouterr().out

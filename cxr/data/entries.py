@@ -4,6 +4,7 @@ import csv
 import functools
 import hashlib
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -18,6 +19,7 @@ OLDEST = 120  # years; the 2017 CSV has ages up to 414
 SEXES = {"F": 0, "M": 1}
 VIEWS = {"PA": 0, "AP": 1}
 UNKNOWN = -1
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 class ImageRow(NamedTuple):
@@ -123,9 +125,14 @@ def _cells(path: epath.Path, data: bytes, columns: tuple[str, ...]) -> Iterator[
         absent = [name for name in columns if name not in header]
         if absent:
             raise ValueError(f"{path} has no column {absent[0]!r}; expected {', '.join(columns)}")
-        places = {name: header.index(name) for name in columns}
-        for row in reader:
-            if not row:
+        places, before = {name: header.index(name) for name in columns}, 0
+        for row in itertools.chain([header], reader):
+            if reader.line_num > before + 1:
+                raise ValueError(f"{path} row {before + 1}: a quote that is not closed swallows the lines below")
+            before = reader.line_num
+            if sum(cell.endswith(IMAGE_ENDINGS) for cell in row) > (row is not header):  # else one is lost in silence
+                raise ValueError(f"{path} row {reader.line_num}: two rows on one line")
+            if not row or row is header:
                 continue
             if len(row) <= max(places.values()):
                 raise ValueError(f"{path} row {reader.line_num}: {len(row)} cells, expected {len(header)}")

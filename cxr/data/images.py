@@ -47,10 +47,10 @@ def decode_grey(data: bytes) -> np.ndarray:
         if data.startswith(PNG_START):
             return _decode_png(data)
         return _decode_with_pillow(data)
-    except ImageError:
+    except (ImageError, MemoryError):  # a machine short of memory is no fault of the image
         raise
     except Exception as error:  # a decoder fed with anything may raise anything; one bad image never stops a build
-        raise ImageError(f"broken image: {error or type(error).__name__}") from error
+        raise ImageError(f"broken image: {str(error) or type(error).__name__}") from error
 
 
 def _decode_png(data: bytes) -> np.ndarray:

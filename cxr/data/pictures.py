@@ -1,0 +1,90 @@
+"""One image as somebody hands it in: its pixels, who is on it, and whether it looks like what models were trained on."""
+
+import io
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from cxr.data import dicom, images
+from cxr.data.dicom_header import Header, read_header
+from cxr.data.entries import SEXES, UNKNOWN, VIEWS
+
+BLANK = 3.0  # grey levels: standard deviation of an image without content; chest radiographs have 40 to 80
+COLOUR = 4.0  # grey levels by which the channels of a pixel differ on average; JPEG makes up to 2 of grey
+OBLONG = 1.5  # longer side over shorter; plates for chests have 1 to 1.25
+COLOUR_SIDE = 256  # pixels; colour is looked for in no more than that
+
+
+class Patient(NamedTuple):
+    """What is known of the patient; None where nothing is."""
+
+    age: float | None = None  # years
+    sex: str | None = None  # F or M
+    view: str | None = None  # PA or AP
+
+    def or_else(self, other: "Patient") -> "Patient":
+        """This, and what is unknown here from `other`."""
+        return Patient(*(ours if ours is not None else theirs for ours, theirs in zip(self, other, strict=True)))
+
+    def codes(self) -> dict[str, float]:
+        """As records and models have it: age in years or nan, sex 0 F, 1 M, view 0 PA, 1 AP, -1 unknown."""
+        age = math.nan if self.age is None else self.age
+        return {"age": age, "sex": SEXES.get(self.sex, UNKNOWN), "view": VIEWS.get(self.view, UNKNOWN)}
+
+
+class Picture(NamedTuple):
+    """One image, read."""
+
+    pixels: np.ndarray  # uint8 [height, width], of the file
+    square: np.ndarray  # uint8 [size, size], as the model sees it
+    patient: Patient
+    warnings: tuple[str, ...]  # how it is unlike a frontal chest radiograph
+
+
+def read_picture(data: bytes, image_size: int, patient: Patient) -> Picture:
+    """Read PNG, JPEG, WebP or DICOM exactly as a dataset is built.
+
+    Args:
+        image_size: pixels a side that the model sees.
+        patient: what is known besides; it goes before what a DICOM header says.
+
+    Raises:
+        ImageError: see `images.decode_grey`.
+        ImportError: it is DICOM, and requirements-dicom.txt is not installed.
+    """
+    pixels = images.decode_grey(data)
+    header = read_header(data) if dicom.is_dicom(data) else Header()
+    odd = [*header.oddities(), *oddities(pixels, image_size)]
+    if not dicom.is_dicom(data) and has_colour(data):
+        odd.append("in colour, expected a grey radiograph")
+    square = images.resize_square(pixels, image_size)
+    return Picture(pixels, square, patient.or_else(Patient(header.age, header.sex, header.view)), tuple(odd))
+
+
+def oddities(pixels: np.ndarray, image_size: int) -> list[str]:
+    """How uint8 [height, width] is unlike a chest radiograph that a model of this image size was trained on."""
+    height, width = pixels.shape
+    found = []
+    if max(height, width) < image_size:
+        found.append(f"{width} x {height} pixels, fewer than the {image_size} a side that the model sees")
+    if max(height, width) > OBLONG * min(height, width):
+        found.append(f"{width} x {height} pixels, far from square")
+    deviation = float(pixels.std())
+    if deviation < BLANK:
+        found.append(f"blank: its grey values have a standard deviation of {deviation:.1f}")
+    return found
+
+
+def has_colour(data: bytes) -> bool:
+    """Whether a PNG, JPEG or WebP that `images.decode_grey` has decoded is more than grey."""
+    from PIL import Image
+
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
+        if image.mode in ("1", "L", "LA") or image.mode.startswith("I"):
+            return False
+        image.draft("RGB", (COLOUR_SIDE, COLOUR_SIDE))  # a JPEG is decoded no larger than needed
+        rgb = image.convert("RGB").reduce(max(1, min(image.size) // COLOUR_SIDE))
+    channels = np.asarray(rgb).astype(np.int16)
+    return float((channels.max(axis=2) - channels.min(axis=2)).mean()) > COLOUR

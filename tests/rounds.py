@@ -1,0 +1,10 @@
+"""How much the fault suite does: a short round in `make test`, the full one in `make faults` (FAULTS=full)."""
+
+import os
+
+FULL = os.environ.get("FAULTS") == "full"
+
+
+def rounds(short: int, full: int) -> int:
+    """The number of repetitions of this run."""
+    return full if FULL else short
