@@ -33,6 +33,7 @@ PRODUCTS = (
     "predictions_*.csv",
     "head",
     "external",
+    "localization",
 )
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -31,6 +31,10 @@ MISTAKES = {  # command: (flags, what it says); {here} is a folder that holds an
         "--output_dir {here}/nih --links {here}/nowhere.csv",
         "error: no list of links {here}/nowhere.csv; expected a CSV with the columns name,bytes,checksum,url",
     ),
+    "-m tools.localize": (
+        "--model_dir {here}/experiment --data_dir {here}/release",
+        "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
+    ),
     "-m tools.make_sample": (
         "--output_dir {here}/release",
         "error: {here}/release already holds a release (Data_Entry_2017.csv); "

@@ -27,6 +27,7 @@ from cxr.evaluation.localization import Judged
 from cxr.evaluation.localization_table import results_table
 from cxr.findings import FINDINGS
 from cxr.networks import cam
+from cxr.params import load_params
 
 BATCH = 16  # images a step
 FILE = "localization.json"
@@ -78,18 +79,20 @@ def views(
     mapper: cam.HeatMapper, batch: dict[str, np.ndarray], boxed: dict[str, Boxed], image_size: int
 ) -> Iterator[View]:
     """Heat maps of every annotated finding of some images, uint8 [height, width] by image id."""
+    import keras
+
     squares = np.stack([images.resize_square(pixels, image_size) for pixels in batch.values()])[..., None]
     findings = [finding for finding in FINDINGS if any(finding in boxed[image_id].boxes_nih for image_id in batch)]
     columns = [FINDINGS.index(finding) for finding in findings]
     maps = mapper(squares, columns)  # [B, F, h, w]
-    logits = mapper.model.predict_on_batch({"image": squares})[:, columns].astype(np.float64)
+    logits = mapper.model({"image": squares}, training=False)
+    probabilities = keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))[:, columns]
     for row, (image_id, pixels) in enumerate(batch.items()):
         placement = Placement(pixels.shape[1], pixels.shape[0], image_size)
         for finding, annotated_nih in boxed[image_id].boxes_nih.items():
             column = findings.index(finding)
-            heat = placement.heat_on_image(maps[row, column], localization.SIDE)
-            probability = 1 / (1 + np.exp(-logits[row, column]))
-            yield View(image_id, finding, pixels, placement, annotated_nih, heat, probability)
+            heat = placement.heat_on_image(maps[row, column], localization.SIDE, covers=mapper.covers)
+            yield View(image_id, finding, pixels, placement, annotated_nih, heat, float(probabilities[row, column]))
 
 
 def draw(view: View, method: str, output_dir: pathlib.Path) -> str:
@@ -169,7 +172,8 @@ def localize(args: argparse.Namespace) -> dict:
     found = sources.find_images(args.data_dir, boxed)
     present = boxed if found.streams else found.locations  # what a stream holds is known when it has been read
     leak = find_leak(args, [boxed[image_id].patient_id for image_id in present])
-    mapper = cam.HeatMapper(trained_model(args.model_dir, args.checkpoint), args.method)
+    model, crop_size = trained_model(args.model_dir, args.checkpoint), load_params(args.model_dir).crop_size
+    mapper = cam.HeatMapper(model, args.method, crop_size=crop_size)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     remove_pictures(args.output_dir)
     pictures = bbox_list.read_images(args.data_dir, found, boxed, broken)

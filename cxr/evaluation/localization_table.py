@@ -1,0 +1,56 @@
+"""A localization.json as aligned lines for the terminal."""
+
+from cxr.evaluation.localization import ALL, CONTROL_NAMES, PUBLISHED_BOXES
+from cxr.evaluation.tables import aligned
+
+SHOWN = {"iobb": ("0.1", "0.25", "0.5", "0.75"), "iou": ("0.1", "0.5")}  # T; the file has more
+HEADS = [f"IoBB > {limit}" for limit in SHOWN["iobb"]] + [f"IoU > {limit}" for limit in SHOWN["iou"]]
+NAMED = 3  # unreadable images that a note names
+
+
+def results_table(result: dict) -> str:
+    """The results as aligned lines, controls and published values under each finding, and what they are of."""
+    of = {"heat_map": result["method"], **CONTROL_NAMES, "published": "Wang et al."}
+    rows = [("finding", "boxes", "of", *HEADS, "pointing")]
+    for finding, values in result["findings"].items():
+        for source, name in of.items():
+            if values[source] is not None:
+                first = (finding, f"{values['boxes']:,}") if source == "heat_map" else ("", "")
+                rows.append((*first, name, *cells(values[source], with_interval=source == "heat_map")))
+    return "\n".join([*aligned(rows), "", *notes(result)])
+
+
+def cells(values: dict, *, with_interval: bool) -> list[str]:
+    """Accuracy / false positives at each T shown, at T(IoBB) 0.5 with its interval, and the pointing game."""
+    found = []
+    for overlap, limits in SHOWN.items():
+        for limit in limits:
+            at = values.get(overlap, {}).get(limit)
+            found.append(f"{at['accuracy']:.2f} / {at['false_positives']:.2f}" if at else "")
+            if with_interval and (overlap, limit) == ("iobb", "0.5"):
+                found[-1] = f"{at['accuracy']:.2f} [{at['low']:.2f}, {at['high']:.2f}] / {at['false_positives']:.2f}"
+    pointing = values.get("pointing")
+    return [*found, f"{pointing['value']:.2f}" if pointing else ""]
+
+
+def notes(result: dict) -> list[str]:
+    """What a reader must know before believing the table."""
+    whole, leak = result["findings"][ALL], result["leak"]
+    lines = [
+        "accuracy [95 % interval over patients] / false positives per image that has the finding annotated",
+        f"{whole['boxes']:,} boxes in {whole['images']:,} images of {whole['patients']:,} patients; "
+        f"{result['absent']:,} of the {result['boxed_images']:,} images with boxes are not in {result['data_dir']}",
+    ]
+    if result["broken"]:
+        first = [f"{image_id} ({reason})" for image_id, reason in list(result["broken"].items())[:NAMED]]
+        lines.append(f"{len(result['broken']):,} images are unreadable, such as {', '.join(first)}")
+    if leak["patients"]:
+        lines.append(
+            f"LEAK: {leak['patients']:,} of these patients ({leak['images']:,} images) were in training or validation "
+            f"of {' and '.join(leak['where'])}; the results are too good"
+        )
+    if leak["unknown"]:
+        lines.append(f"LEAK UNKNOWN: {' and '.join(leak['unknown'])} kept no patients.json to compare with")
+    if whole["boxes"] != PUBLISHED_BOXES:
+        lines.append(f"NOT COMPARABLE: {result['published_source']}")
+    return lines

@@ -1,0 +1,205 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+
+from cxr.evaluation import localization as loc
+from cxr.evaluation import localization_table, overlays
+from cxr.evaluation.boxes import Placement
+from cxr.evaluation.localization import Found, Judged, Score
+
+HALF = loc.THRESHOLDS.index(0.5)
+ANNOTATED = np.array([[100, 100, 300, 300], [600, 600, 700, 700.0]])
+
+
+def found(*boxes_nih: list[float], peak=None) -> Found:
+    return Found(np.array(boxes_nih, float).reshape(-1, 4), peak)
+
+
+def judged(image_id: str, patient_id: int, finding: str, score: Score) -> Judged:
+    return Judged(image_id, patient_id, finding, dict.fromkeys(loc.SOURCES, score))
+
+
+def one_box(hit: bool, *, false_positives: float = 0, pointing: float = 0) -> Score:
+    return Score(
+        1, np.full((2, len(loc.THRESHOLDS)), hit), np.full((2, len(loc.THRESHOLDS)), false_positives), pointing
+    )
+
+
+def test_a_box_is_hit_by_any_detected_box_and_what_hits_none_is_a_false_positive():
+    inside, beside, away = [100, 100, 200, 200], [250, 100, 350, 300], [800, 0, 900, 100]
+    score = loc.score(ANNOTATED, [found(inside, beside, away, peak=(150, 299.9))])
+    iobb, iou = (
+        dict(zip(loc.THRESHOLDS, zip(hits, false_positives, strict=True), strict=True))
+        for hits, false_positives in zip(score.hits.tolist(), score.false_positives.tolist(), strict=True)
+    )
+    assert iobb[0.4] == (1, 1)  # inside overlaps by 1, beside by half of its own area
+    assert iobb[0.5] == (1, 2)  # half is not more than 0.5
+    assert (iou[0.2], iou[0.25]) == ((1, 2), (0, 3))  # inside is a quarter of the box, beside 10,000 / 50,000
+    assert (score.boxes, score.pointing) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("peak", "expected"),
+    [((100, 100), 1), ((650, 650), 1), ((300, 200), 0), ((200, 650), 0), (None, 0)],
+    ids=["its corner", "the second box", "its far edge", "x of one, y of the other", "a flat map"],
+)
+def test_pointing_game(peak, expected):
+    assert loc.score(ANNOTATED, [found(peak=peak)]).pointing == expected
+
+
+def test_a_score_is_the_mean_over_the_maps_of_a_control():
+    hit, miss = found([100, 100, 300, 300], peak=(200, 200)), found([0, 0, 50, 50], peak=(1, 1))
+    score = loc.score(ANNOTATED, [hit, miss, miss, miss])
+    assert (score.hits[0, HALF], score.false_positives[0, HALF], score.pointing) == (0.25, 0.75, 0.25)
+
+
+def test_a_map_is_found_in_the_frame_of_the_release():
+    heat = np.zeros((128, 256))
+    heat[10:20, 40:80] = 1
+    heat[10, 40] = 2  # 255, the rest of the box 127
+    place = loc.find(heat, Placement(512, 256, 96))
+    assert place.boxes_nih.tolist() == [[160, 40, 320, 80], [160, 40, 164, 44]]  # a pixel of the map is 4 of 1,024
+    assert place.peak_nih == (162, 42)
+    assert loc.find(np.zeros((128, 256)), Placement(512, 256, 96)).peak_nih is None
+
+
+def test_accuracy_is_over_boxes_false_positives_over_images():
+    two = Score(2, np.ones((2, 11)), np.zeros((2, 11)), 1.0)  # one of two boxes hit
+    table = [judged("a", 1, "Mass", two), judged("b", 2, "Mass", one_box(False, false_positives=3))]
+    result = loc.summarize([*table, judged("b", 2, "Nodule", one_box(True))])
+    assert list(result) == ["Mass", "Nodule", "all"]
+    mass, whole = result["Mass"], result["all"]
+    assert [mass[key] for key in ("boxes", "images", "patients")] == [3, 2, 2]
+    assert [whole[key] for key in ("boxes", "images", "patients")] == [4, 2, 2]
+    at = mass["heat_map"]["iobb"]["0.5"]
+    assert (at["accuracy"], at["false_positives"]) == (pytest.approx(1 / 3), 1.5)
+    assert mass["random"]["pointing"]["value"] == 0.5
+    assert whole["heat_map"]["iou"]["0.9"]["accuracy"] == 0.5
+    assert whole["published"] is None
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(5, 10), (2, 2), (0, 20), (1, 1), (700, 984)])
+def test_wilson_interval_is_that_of_scipy(hits, trials):
+    theirs = binomtest(hits, trials).proportion_ci(method="wilson")
+    assert loc.wilson(hits / trials, trials) == pytest.approx({"low": theirs.low, "high": theirs.high})
+
+
+def test_an_interval_is_as_wide_as_the_patients_make_it():
+    same = [judged(str(image), 7, "Mass", one_box(True)) for image in range(50)]
+    assert loc.summarize(same)["Mass"]["heat_map"]["iobb"]["0.5"]["low"] == pytest.approx(0.2065, abs=5e-5)  # 1 trial
+
+
+def test_controls_depend_on_the_name_and_nothing_else():
+    heat = np.random.default_rng(0).random((64, 64))
+    first, again, other = (
+        loc.score_with_controls(heat, Placement(64, 64, 32), ANNOTATED, name=name) for name in ("a", "a", "b")
+    )
+    for control in loc.CONTROL_NAMES:
+        assert np.array_equal(first[control].false_positives, again[control].false_positives)
+    assert any(not np.array_equal(first[c].false_positives, other[c].false_positives) for c in loc.CONTROL_NAMES)
+
+
+def test_a_map_that_is_right_beats_both_controls():
+    rows, columns = np.mgrid[:256, :256]
+    scores = {source: [] for source in loc.SOURCES}
+    for place in range(20):
+        y, x = 60 + 6 * place, 200 - 7 * place
+        heat = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 20**2)
+        annotated = np.array([[x - 25, y - 25, x + 25, y + 25]]) * 4.0
+        for source, score in loc.score_with_controls(
+            heat, Placement(1024, 1024, 224), annotated, name=str(place)
+        ).items():
+            scores[source].append(score.hits[0, HALF])
+    assert np.mean(scores["heat_map"]) == 1
+    assert np.mean(scores["random"]) < 0.2
+    assert np.mean(scores["shifted"]) < 0.2
+
+
+def test_random_maps_are_smooth_and_give_several_boxes():
+    rng = np.random.default_rng(0)
+    maps = [loc.random_map((256, 192), rng) for _ in range(20)]
+    assert maps[0].shape == (256, 192)
+    assert np.abs(np.diff(maps[0], axis=0)).max() < 0.1 * np.ptp(maps[0])
+    assert 2 <= np.mean([len(loc.find(heat, Placement(192, 256, 96)).boxes_nih) for heat in maps]) <= 8
+
+
+def test_published_rows_are_those_of_the_paper():
+    assert loc.published("Atelectasis")["iobb"]["0.1"] == {"accuracy": 0.7277, "false_positives": 0.8323}
+    assert loc.published("Pneumothorax")["iobb"]["0.9"] == {"accuracy": 0.0816, "false_positives": 0.5437}
+    assert loc.published("Infiltration")["iobb"]["0.5"] == {"accuracy": 0.4227, "false_positives": 0.6585}
+    assert loc.published("Hernia") is None
+    accuracies = np.array([row[0].split() for row in loc.PUBLISHED.values()], float)
+    assert (np.diff(accuracies, axis=0) <= 0).all()  # a stricter T hits no more boxes
+    false_positives = np.array([row[1].split() for row in loc.PUBLISHED.values()], float)
+    assert (np.diff(false_positives, axis=0) >= 0).all()
+
+
+@pytest.fixture
+def result() -> dict:
+    return {
+        "method": "cam",
+        "data_dir": "data/nih",
+        "boxed_images": 3,
+        "absent": 1,
+        "broken": {},
+        "leak": {"patients": 0, "images": 0, "where": [], "unknown": []},
+        "findings": loc.summarize([judged("a", 1, "Mass", one_box(True, false_positives=2, pointing=1))]),
+        "published_source": loc.PUBLISHED_SOURCE,
+    }
+
+
+def test_the_table_has_controls_and_the_published_row_under_each_finding(result):
+    lines = [line.split() for line in localization_table.results_table(result).splitlines()]
+    assert lines[1][:3] == ["Mass", "1", "cam"]
+    assert " ".join(lines[1][3:]) == (
+        "1.00 / 2.00 1.00 / 2.00 1.00 [0.21, 1.00] / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00"
+    )
+    assert [line[:2] for line in lines[2:5]] == [["random", "maps"], ["shifted", "maps"], ["Wang", "et"]]
+    assert lines[4][3:6] == ["0.44", "/", "0.64"]
+    assert lines[5][:2] == ["all", "1"]
+
+
+def test_the_table_says_what_it_is_of(result):
+    assert localization_table.notes(result)[1:] == [
+        "1 boxes in 1 images of 1 patients; 1 of the 3 images with boxes are not in data/nih",
+        "NOT COMPARABLE: Wang et al. 2017 (CVPR, Table 4; all 984 boxes of the official test set)",
+    ]
+    result["broken"] = {f"{image}.png": "cut off" for image in "abcd"}
+    result["leak"] = {"patients": 2, "images": 3, "where": ["x", "y"], "unknown": ["z"]}
+    result["findings"]["all"]["boxes"] = 984
+    assert localization_table.notes(result)[2:] == [
+        "4 images are unreadable, such as a.png (cut off), b.png (cut off), c.png (cut off)",
+        "LEAK: 2 of these patients (3 images) were in training or validation of x and y; the results are too good",
+        "LEAK UNKNOWN: z kept no patients.json to compare with",
+    ]
+
+
+def test_an_overlay_shows_image_heat_and_both_kinds_of_box():
+    heat = np.zeros((128, 256))
+    heat[60:70, 120:136] = 1
+    picture = overlays.overlay(
+        np.full((300, 600), 100, np.uint8),
+        heat,
+        annotated_nih=np.array([[200, 100, 400, 300.0]]),
+        detected_nih=np.array([[600, 100, 900, 400.0]]),
+        caption=["one", "two"],
+    )
+    pixels = np.asarray(Image.open(io.BytesIO(picture)))
+    assert pixels.shape == (256 + 3 * 22 + 8, 2 * 512 + 8, 3)
+    left, right = pixels[:256, :512], pixels[:256, 520:]
+    assert left[20, 20].tolist() == right[20, 20].tolist() == [100, 100, 100]
+    for panel in (left, right):
+        assert panel[50, 150].tolist() == panel[149, 150].tolist() == [255, 255, 255]  # edges at 100 / 2 and 300 / 2
+        assert (panel[50:200, 300] == overlays.ORANGE).all(axis=1).any()
+        assert not (panel[50:200, 300] == overlays.ORANGE).all()  # dashed
+    red, green, blue = right[130, 256].tolist()
+    assert min(red, green) > blue + 50  # yellow where it is hot
+    assert left[130, 256].tolist() == [100, 100, 100]
+
+
+def test_a_flat_heat_map_leaves_the_image_as_it_is():
+    grey = np.full((8, 8, 3), 50, np.uint8)
+    assert np.array_equal(overlays.warmed(grey, np.full((4, 4), 3.0)), grey)
