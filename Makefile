@@ -39,6 +39,9 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.head
 	$(PY) -m bench.release
 	$(PY) -m bench.png
+	$(PY) -m bench.decode
+	$(PY) -m bench.build
+	$(PY) -m bench.verify
 
 $(VENV)/installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

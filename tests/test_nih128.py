@@ -89,13 +89,13 @@ def test_a_row_of_the_2017_csv_arrives_in_the_records(nih1024):
 
 
 ODD = {  # file of ../shared/odd: why it is rejected, or None
-    "html_page.dcm": "not a PNG, JPEG or WebP image (9,047 bytes, starting '<!DOCTYPE HTML>')",
-    "jpeg_compressed.dcm": "not a PNG, JPEG or WebP image (127,290 bytes",
+    "html_page.dcm": "not a PNG, JPEG, WebP or DICOM image (9,047 bytes, starting '<!DOCTYPE HTML>')",
+    "jpeg_compressed.dcm": None,
     "jpeg_named_png.png": None,
-    "lfs_pointer.png": "not a PNG, JPEG or WebP image (131 bytes, starting 'version https://git-lfs",
-    "nih_dicom.dcm": "not a PNG, JPEG or WebP image (1,049,356 bytes",
-    "nih_dicom_modality_ct.dcm": "not a PNG, JPEG or WebP image (1,049,354 bytes",
-    "one_byte.png": "not a PNG, JPEG or WebP image (1 bytes)",
+    "lfs_pointer.png": "not a PNG, JPEG, WebP or DICOM image (131 bytes, starting 'version https://git-lfs",
+    "nih_dicom.dcm": None,
+    "nih_dicom_modality_ct.dcm": None,
+    "one_byte.png": "not a PNG, JPEG, WebP or DICOM image (1 bytes)",
     "rgb_1036x885.jpg": None,
     "rgba_280x276.png": None,
     "rgba_png_named_jpg.jpg": None,

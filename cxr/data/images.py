@@ -47,9 +47,9 @@ def decode_grey(data: bytes) -> np.ndarray:
         if data.startswith(PNG_START):
             return _decode_png(data)
         return _decode_with_pillow(data)
-    except (ImageError, MemoryError):  # a machine short of memory is no fault of the image
+    except (ImageError, MemoryError, KeyboardInterrupt):  # a machine short of memory is no fault of the image
         raise
-    except Exception as error:  # a decoder fed with anything may raise anything; one bad image never stops a build
+    except BaseException as error:  # a decoder may raise anything, and a panic in Rust is no Exception
         raise ImageError(f"broken image: {str(error) or type(error).__name__}") from error
 
 

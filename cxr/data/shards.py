@@ -101,6 +101,8 @@ def write_shard(job: ShardJob) -> ShardReport:
     Raises:
         OSError: the disk is full, the folder read-only, or an image vanished since the plan was made.
     """
+    import cv2
+
     rejected, written = [], []
     with storage.whole_file(job.path) as file:
         for row, location in zip(job.rows, job.locations, strict=True):
@@ -112,7 +114,7 @@ def write_shard(job: ShardJob) -> ShardReport:
             pixels = images.resize_square(pixels, job.image_size)
             encoded = images.encode(pixels, job.encoding)
             stored = images.stored_pixels(pixels, encoded, job.encoding)
-            mean, stddev = float(stored.mean()), float(stored.std())
+            mean, stddev = (float(value[0, 0]) for value in cv2.meanStdDev(stored))
             records.write_record(
                 file, records.pack_image(row, encoded, encoding=job.encoding, mean=mean, stddev=stddev)
             )
