@@ -41,7 +41,7 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.png
 	$(PY) -m bench.decode
 	$(PY) -m bench.build
-	$(PY) -m bench.verify
+	$(PY) -m bench.verify --data_dir data/sample_records --release_dir data/sample
 
 $(VENV)/installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

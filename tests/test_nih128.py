@@ -119,4 +119,4 @@ def test_every_odd_file_is_accepted_or_rejected_with_its_reason(shared_dir, tiny
     for image_id, reason in reasons.items():
         assert reason.startswith(expected[image_id])
         assert "\\x" not in reason  # bytes that are no text are not shown as text
-    assert (info["rejected"], sum(split["images"] for split in info["splits"].values())) == (7, 5)
+    assert (info["rejected"], sum(split["images"] for split in info["splits"].values())) == (4, 8)
