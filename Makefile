@@ -13,6 +13,8 @@ demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
 	$(PY) evaluate.py --model_dir experiments/demo_cnn --data_dir data/sample_records --split test --at_least 0.90
 	$(PY) evaluate.py --model_dir experiments/demo_ensemble --data_dir data/sample_records --split test --at_least 0.90
 	$(PY) -m tools.localize --model_dir experiments/demo_cnn --data_dir data/sample
+	$(PY) -m tools.report --model_dir experiments/demo_cnn --data_dir data/sample_records
+	$(PY) -m tools.report --data_dir data/sample_records
 	@echo "watch the training: $(VENV)/bin/tensorboard --logdir experiments"
 
 data/sample/Data_Entry_2017.csv: | $(VENV)/installed

@@ -34,8 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--encoding", choices=images.ENCODINGS, default="png", help="of the pixels in a record; default: %(default)s")
     add("--shard_size", type=int, default=1024, help="images in a shard, at most; default: %(default)s")
     add("--workers", type=int, default=engines.default_workers(), help="processes; default: every core")
-    add("--engine", choices=engines.NAMES, default="local", help="local: processes here; default: %(default)s")
-    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
+    engines.add_flags(parser, "shards are written")
     add("--allow_missing", action="store_true", help="build without the images that the CSV lists and are not here")
     add("--verify", action="store_true", help="build nothing: read the finished dataset again, compare with --data_dir")
     add("--max_rejected", type=float, default=0.01, help="share of unreadable images to tolerate; default: %(default)s")
@@ -48,8 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--image_size {args.image_size}: expected {images.MIN_SIDE} to 4096 pixels")
     if min(args.ratios) < 0 or args.ratios[0] == 0 or not abs(sum(args.ratios) - 1) <= 1e-6:
         parser.error(f"--ratios {' '.join(map(str, args.ratios))}: expected shares that sum to 1, the first above 0")
-    if args.ray_address and args.engine != "ray":
-        parser.error("--ray_address goes with --engine ray")
+    engines.check_flags(parser, args)
     if not 0 <= args.max_rejected <= 1:
         parser.error(f"--max_rejected {args.max_rejected}: expected a share from 0 to 1")
     return args

@@ -36,26 +36,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="a built dataset; default: %(default)s")
     add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
+    add(
+        "--views",
+        type=int,
+        default=1,
+        help="average over N views of each image, shifted and turned a little; default: 1",
+    )
     add("--compare", type=pathlib.Path, metavar="MODEL_DIR", help="test the difference from this evaluated experiment")
     rows = {"choices": ("same_split", "all"), "default": "same_split"}
     add("--literature", **rows, help="published rows to stand beside, others marked; default: %(default)s")
     add("--allow_leak", action="store_true", help="score patients that the weights have seen, and mark the result")
     add("--at_least", type=float, metavar="AUROC", help="exit with 1 when the mean AUROC is not above this")
-    add("--engine", choices=engines.NAMES, default="local", help="where features are extracted; default: %(default)s")
-    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
+    engines.add_flags(parser, "features are extracted")
     args = parser.parse_args(argv)
-    if args.ray_address and args.engine != "ray":
-        parser.error("--ray_address goes with --engine ray")
+    engines.check_flags(parser, args)
+    if args.views < 1:
+        parser.error(f"--views {args.views}: expected at least 1")
     return args
 
 
-def predict_logits(model: "keras.Model", split: str, datasets: dict[str, Dataset], params: Params) -> np.ndarray:
-    """Logits float32 [n, 14] of every image of a split, in dataset order."""
+def predict_logits(
+    model: "keras.Model", split: str, datasets: dict[str, Dataset], params: Params, *, views: int = 1
+) -> np.ndarray:
+    """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over some views of each image."""
     from input_fn import input_fn
 
     if next(iter(datasets.values())).images(split) == 0:
         return np.zeros((0, len(FINDINGS)), np.float32)
-    return model.predict(input_fn(split, datasets, params, inputs=list(model.input)), verbose=0)
+    of_views = (input_fn(split, datasets, params, inputs=list(model.input), view=view) for view in range(views))
+    return np.mean([model.predict(batches, verbose=0) for batches in of_views], axis=0)
 
 
 def read_index(images: Dataset, split: str) -> records.Index:
@@ -94,15 +103,17 @@ def evaluate_split(
     params: Params,
     model_dir: pathlib.Path,
     checkpoint: str,
+    views: int = 1,
 ) -> dict:
     """Predict a split, write its predictions CSV, score that, write the metrics JSON and return it.
 
     Args:
         images: whose split it is.
         datasets: what the model is fed with: {"image": images} or the features of these images by extractor.
+        views: of each image, over which the logits are averaged: see `augment.view_images`.
     """
     index, folder = read_index(images, split), provenance.results_dir(model_dir, images.info)
-    found = predictions_of(index, predict_logits(model, split, datasets, params.last_phase()))
+    found = predictions_of(index, predict_logits(model, split, datasets, params.last_phase(), views=views))
     folder.mkdir(parents=True, exist_ok=True)
     path = experiment.predictions_path(folder, split, checkpoint)
     storage.write_text(path, predictions.to_csv(found))
@@ -114,6 +125,7 @@ def evaluate_split(
     result = {
         "split": split,
         "checkpoint": checkpoint,
+        "views": views,
         **scoring.score(written, chosen, train),
         "trained_on": provenance.described(experiment.dataset_of(model_dir)),
         "evaluated_on": provenance.described(images.info),
@@ -163,8 +175,8 @@ def main(argv: list[str] | None = None) -> None:
             provenance.require_no_leak(leak, args.split, len(np.unique(patient_ids)))
         other = read_other(args, images) if args.compare else None
         engine = engines.Engine(args.engine, ray_address=args.ray_address)
-        model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint, engine)
-        where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint}
+        model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint, engine, args.views)
+        where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint, "views": args.views}
         result = evaluate_split(model, args.split, images, datasets, params=params, **where)
         folder = provenance.results_dir(args.model_dir, images.info)
         print(tables.results_table(result, all_splits=args.literature == "all"))
@@ -178,12 +190,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def model_and_datasets(
-    params: Params, images: Dataset, model_dir: pathlib.Path, checkpoint: str, engine: engines.Engine
+    params: Params, images: Dataset, model_dir: pathlib.Path, checkpoint: str, engine: engines.Engine, views: int
 ) -> tuple["keras.Model", dict[str, Dataset]]:
-    """The trained model and what to feed it: images, or, the same but faster, the head and cached features."""
+    """The trained model and what to feed it: images, or, the same but faster, the head and cached features.
+
+    Of features there is one view only: several need the images.
+    """
     from model_fn import model_fn, trained_model, training_datasets
 
-    if not params.extractors or params.fine_tune:
+    if not params.extractors or params.fine_tune or views > 1:
         return trained_model(model_dir, checkpoint), {"image": images}
     datasets = training_datasets(params, images, engine=engine)
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items()}

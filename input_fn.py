@@ -1,10 +1,15 @@
 """Shards -> batches: the tf.data pipeline of every model."""
 
+import functools
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cxr.data import records
 from cxr.data.dataset import Dataset
+from cxr.findings import FINDINGS
+from cxr.networks import augment
 from cxr.params import Params
 
 if TYPE_CHECKING:
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
 SHUFFLE_BUFFER = 4096  # serialized records, not pixels: about 100 MB as PNG of 224 px, where float RGB would be 2.5 GB
 OPEN_SHARDS = 8  # read side by side in training
 READ_AHEAD = 1 << 20  # bytes a shard
+REPEATED_TOGETHER = 256  # records whose labels are looked at in one call for balanced sampling
 
 
 def input_fn(
@@ -22,15 +28,18 @@ def input_fn(
     *,
     epoch: int | None = None,
     inputs: Collection[str] | None = None,
+    view: int = 0,
 ) -> "tf.data.Dataset":
     """Batches of one split.
 
     Args:
         datasets: by the name of the model's input: {"image": a dataset of images}, or for each extractor the dataset
             of its features. They hold the same images in the same order.
-        epoch: which training epoch; each is another order, and the same one for the same (seed, epoch). None reads in
-            dataset order, every image once, the last batch as short as it comes: that is evaluation.
+        epoch: which training epoch; each is another order and other augmentation, and the same ones for the same
+            (seed, epoch). None reads in dataset order, every image once, the last batch as short as it comes: that is
+            evaluation.
         inputs: the names that the model takes; default all.
+        view: in evaluation, which view of the images: see `augment.view_images`; 0 is as they are.
 
     Returns:
         Dataset of ({"image": uint8 [B, H, W, 1] or <extractor>: float32 [B, D], "age": float32 [B], "sex": int64 [B],
@@ -39,24 +48,6 @@ def input_fn(
     """
     import tensorflow as tf
 
-    shards = list(zip(*(dataset.paths(split) for dataset in datasets.values()), strict=True))  # [shard][dataset]
-    paths = (
-        tf.data.Dataset.from_tensor_slices(shards)
-        if shards
-        else tf.data.Dataset.from_tensors([""] * len(datasets)).take(0)
-    )
-    seed = None if epoch is None else (params.seed << 16) + epoch
-    if seed is not None:
-        paths = paths.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)
-
-    def read(row: "tf.Tensor") -> "tf.data.Dataset":
-        files = [tf.data.TFRecordDataset(row[place], buffer_size=READ_AHEAD) for place in range(len(datasets))]
-        return tf.data.Dataset.zip(tuple(files))
-
-    records_of = paths.flat_map(read) if seed is None else paths.interleave(read, OPEN_SHARDS, block_length=16)
-    if seed is not None:
-        records_of = records_of.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
-
     def parse(*serialized: "tf.Tensor") -> tuple[dict, "tf.Tensor"]:
         found = {}
         for (name, dataset), batch in zip(datasets.items(), serialized, strict=True):
@@ -64,9 +55,124 @@ def input_fn(
             found |= {name if key in ("image", "features") else key: column for key, column in columns.items()}
         return {name: found[name] for name in (found if inputs is None else inputs)}, labels
 
+    batches = serialized_batches(split, datasets, params, epoch).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    changes = augment.changes_batches(params, has_images="image" in datasets)
+    if changes if epoch is not None else view:
+        change = functools.partial(changed, params=params, epoch=epoch, view=view)
+        batches = batches.enumerate().map(change, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def serialized_batches(
+    split: str, datasets: dict[str, Dataset], params: Params, epoch: int | None
+) -> "tf.data.Dataset":
+    """Batches of records: a string tensor [B] of each dataset; the arguments are those of `input_fn`."""
+    import tensorflow as tf
+
+    shards = list(zip(*(dataset.paths(split) for dataset in datasets.values()), strict=True))  # [shard][dataset]
+    paths = (
+        tf.data.Dataset.from_tensor_slices(shards)
+        if shards
+        else tf.data.Dataset.from_tensors([""] * len(datasets)).take(0)
+    )
+
+    def read(row: "tf.Tensor") -> "tf.data.Dataset":
+        files = [tf.data.TFRecordDataset(row[place], buffer_size=READ_AHEAD) for place in range(len(datasets))]
+        return tf.data.Dataset.zip(tuple(files))
+
     images, size = next(iter(datasets.values())).images(split), params.batch_size
-    steps = -(-images // size) if seed is None else images // size
+    if epoch is None:
+        steps, records_of = -(-images // size), paths.flat_map(read)
+    else:
+        steps, seed = images // size, (params.seed << 16) + epoch
+        paths = paths.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)
+        # Balanced, a pass has about as many records as there are, or a few less: then the next pass fills up.
+        records_of = (paths.repeat() if params.balanced_sampling else paths).interleave(
+            read, OPEN_SHARDS, block_length=16
+        )
+        if params.balanced_sampling:
+            records_of = balanced(records_of, tuple(row[0] for row in shards), seed)
+        records_of = records_of.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     # Batched before parsing: one call for 32 records costs little more than for one.
-    batches = records_of.batch(size, drop_remainder=seed is not None)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
-    return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    batches = records_of.batch(size, drop_remainder=epoch is not None)
+    if epoch is not None and params.balanced_sampling:
+        batches = batches.take(steps)
+    return batches.apply(tf.data.experimental.assert_cardinality(steps))
+
+
+def changed(step: "tf.Tensor", batch: tuple, *, params: Params, epoch: int | None, view: int) -> tuple:
+    """A batch as `augment` changes it: in training by (seed, epoch, step), in evaluation to a view."""
+    import tensorflow as tf
+
+    columns, labels = batch
+
+    def change(step: np.ndarray, labels: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
+        given = dict(zip(columns, values, strict=True))
+        if epoch is None:
+            given["image"] = augment.view_images(given["image"], view, params.crop_size)
+        else:
+            given, labels = augment.change_batch(given, labels, params, seed=(params.seed, epoch, int(step)))
+        return [labels, *given.values()]
+
+    tensors = [labels, *columns.values()]
+    outputs = tf.numpy_function(change, [step, *tensors], [tensor.dtype for tensor in tensors], stateful=False)
+    for output, tensor in zip(outputs, tensors, strict=True):
+        output.set_shape(tensor.shape)
+    return dict(zip(columns, outputs[1:], strict=True)), outputs[0]
+
+
+def balanced(records_of: "tf.data.Dataset", paths: tuple[str, ...], seed: int) -> "tf.data.Dataset":
+    """Records repeated or left out so that those of rare findings come more often, at random by seed and place.
+
+    An image comes as often as `sampling_roots` says over the mean of all, so that a pass stays about as long: the whole
+    part of that always, the rest by chance.
+    """
+    import tensorflow as tf
+
+    roots, mean = sampling_of(paths)
+
+    def repeat(place: "tf.Tensor", serialized: tuple) -> tuple:
+        wanted = tf.reduce_max(labels_of(serialized[0]) * (roots - 1), axis=1) / mean + 1 / mean
+        chance = tf.random.stateless_uniform(tf.shape(wanted), [seed, place])
+        times = tf.cast(tf.floor(wanted + chance), tf.int32)
+        return tuple(tf.repeat(batch, times) for batch in serialized)
+
+    batches = records_of.batch(REPEATED_TOGETHER).enumerate()
+    return batches.map(repeat).unbatch()
+
+
+@functools.lru_cache(maxsize=4)  # the shards of one training set; of its features too
+def sampling_of(paths: tuple[str, ...]) -> tuple[np.ndarray, float]:
+    """What `sampling_roots` says of the labels in some shards, and the mean of the images' weights."""
+    import tensorflow as tf
+
+    batches = tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of)
+    labels = np.concatenate(list(batches.as_numpy_iterator()))
+    roots = sampling_roots(labels.mean(axis=0))
+    return roots, float((labels * (roots - 1)).max(axis=1).mean() + 1)
+
+
+def sampling_roots(shares: np.ndarray) -> np.ndarray:
+    """How often an image of each finding comes beside one of no finding: sqrt(1 / share of the images).
+
+    The repeat factor of Gupta et al. 2019 (LVIS, section 4.3) with threshold 1; an image of several findings follows
+    the rarest. A finding that no image has counts as 1: nothing is there to be repeated.
+    """
+    return (1 / np.sqrt(np.where(shares > 0, shares, 1))).astype(np.float32)
+
+
+def labels_of(serialized: "tf.Tensor") -> "tf.Tensor":
+    """The labels float32 [B, 14] of records [B]."""
+    import tensorflow as tf
+
+    schema = {"labels": tf.io.FixedLenFeature([len(FINDINGS)], tf.int64)}
+    return tf.cast(tf.io.parse_example(serialized, schema)["labels"], tf.float32)
+
+
+def batch_ids(datasets: dict[str, Dataset], params: Params, *, epoch: int, step: int) -> list[str]:
+    """The image ids of one training batch, to name it in an error."""
+    import tensorflow as tf
+
+    [batch] = serialized_batches("train", datasets, params, epoch).skip(step).take(1).as_numpy_iterator()
+    parsed = tf.io.parse_example(batch[0], {"image/id": tf.io.FixedLenFeature([], tf.string)})
+    return [image_id.decode() for image_id in parsed["image/id"].numpy()]

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from cxr import experiment
 from cxr.data import engines
 from cxr.data.dataset import Dataset
+from cxr.networks import patient
 from cxr.networks.extractors import Extractor, extractor_names, load_extractor
+from cxr.networks.geometry import centre_crop, crop_start
+from cxr.networks.losses import positive_weights
 from cxr.networks.normalize import standardize
 from cxr.networks.precision import layers_in
 from cxr.params import Params, load_params
@@ -25,23 +28,31 @@ def model_fn(params: Params, info: dict, features: dict[str, int] | None = None)
 
     Returns:
         Model from {"image": uint8 [B, H, W, 1]}, or {<extractor>: float32 [B, D]}, to float32 logits [B, 14] in
-        FINDINGS order. Resizing and standardisation are inside, so whoever feeds pixels gets the same answer.
+        FINDINGS order; with params.metadata also from "age", "sex" and "view", see `patient.embed`. Cropping, resizing
+        and standardisation are inside, so whoever feeds pixels gets the same answer.
+
+    Raises:
+        ValueError: crop_size is larger than the records.
     """
     import keras
 
     keras.utils.set_random_seed(params.seed)  # initial weights and dropout
+    crop_start(info["image_size"], params.crop_size or info["image_size"])
+    told = patient.patient_inputs() if params.metadata else {}
     if params.model == "simple_cnn":
         size = info["image_size"]
         inputs = {"image": keras.Input((size, size, 1), dtype="uint8", name="image")}
         with layers_in(params.precision):
             penultimate = simple_cnn(inputs["image"], params)
+        if told:
+            penultimate = keras.layers.Concatenate()([penultimate, patient.embed(told)])
     else:
         inputs = {name: keras.Input((width,), name=name) for name, width in features.items()}
-        penultimate = fully_connected(inputs, params)
+        penultimate = fully_connected(inputs, params, told)
     penultimate = keras.layers.Dropout(params.dropout)(penultimate)
-    bias = keras.initializers.Constant(prevalence_logits(info))
+    bias = keras.initializers.Constant(output_bias(params, info))
     output = keras.layers.Dense(len(info["findings"]), bias_initializer=bias, dtype="float32", name="logits")
-    return keras.Model(inputs, output(penultimate), name=params.model)
+    return keras.Model(inputs | told, output(penultimate), name=params.model)
 
 
 def simple_cnn(image, params: Params):
@@ -58,8 +69,8 @@ def simple_cnn(image, params: Params):
     """
     from keras import layers, ops
 
-    pixels = ops.cast(image, "float32")
-    if image.shape[1] != params.image_size:
+    pixels = ops.cast(centre_crop(image, params.crop_size), "float32")
+    if pixels.shape[1] != params.image_size:
         pixels = layers.Resizing(params.image_size, params.image_size, antialias=True, dtype="float32")(pixels)
     features = standardize(pixels)
     for block in range(params.num_blocks):
@@ -70,11 +81,12 @@ def simple_cnn(image, params: Params):
     return layers.GlobalAveragePooling2D(name="pooled")(features)
 
 
-def fully_connected(features: dict, params: Params):
+def fully_connected(features: dict, params: Params, told: dict):
     """The layers over frozen features: for an ensemble a transition to one width and a sum, then hidden_units.
 
     Args:
         features: float [B, D] by extractor.
+        told: what `patient.embed` takes, which stands beside the features; {} for nothing.
 
     Returns:
         float [B, hidden_units[-1]].
@@ -88,6 +100,8 @@ def fully_connected(features: dict, params: Params):
         scaled = [layers.Dense(params.transition_units, activation="relu")(feature) for feature in scaled]
         scaled = [layers.Add()(scaled)]
     hidden = scaled[0]
+    if told:
+        hidden = layers.Concatenate()([hidden, patient.embed(told)])
     for units in params.hidden_units:
         hidden = layers.Dense(units, activation="relu")(layers.Dropout(params.dropout)(hidden))
     return hidden
@@ -104,30 +118,53 @@ def prevalence_logits(info: dict) -> list[float]:
     return [math.log((n + 1) / (train["images"] - n + 1)) for n in positives]
 
 
+def output_bias(params: Params, info: dict) -> list[float]:
+    """The logits by which a loss is least where nothing is seen: the prevalences', moved by the weight of positives.
+
+    w n+ (1 - p) = n- p gives logit(p) = log(n+ / n-) + log w. Focal and asymmetric losses start from the prevalences.
+    """
+    weights = positive_weights(params, info)
+    return [logit + math.log(weight) for logit, weight in zip(prevalence_logits(info), weights, strict=True)]
+
+
 def load_extractors(params: Params, info: dict) -> dict[str, Extractor]:
     """The extractors of an experiment by name, for records of the dataset's image size; frozen but to fine-tune."""
+    size = info["image_size"]
     with layers_in(params.precision if params.fine_tune else "float32"):
-        return {
+        extractors = {
             name: load_extractor(
                 spec,
                 name=name,
-                record_size=info["image_size"],
+                record_size=params.crop_size or size,
                 normalization=params.normalization,
                 trained_features=trained_features,
                 fine_tune=params.fine_tune,
             )
             for name, spec in extractor_names(params.extractors).items()
         }
+    if params.crop_size is None:
+        return extractors
+    return {name: of_centre(extractor, size, params.crop_size) for name, extractor in extractors.items()}
+
+
+def of_centre(extractor: Extractor, record_size: int, crop_size: int) -> Extractor:
+    """An extractor of the centre crop of larger records."""
+    import keras
+
+    image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
+    features = extractor.model({"image": centre_crop(image, crop_size)})
+    return extractor._replace(model=keras.Model({"image": image}, features, name=extractor.model.name))
 
 
 def assemble(head: "keras.Model", extractors: dict[str, Extractor]) -> "keras.Model":
-    """Put extractors under a head trained on their features: one model from {"image": uint8} to logits."""
+    """Put extractors under a head trained on their features: one model from images (and the patient) to logits."""
     import keras
 
     image = next(iter(extractors.values())).model.input["image"]
     image = keras.Input(image.shape[1:], dtype="uint8", name="image")
     features = {name: extractor.model({"image": image}) for name, extractor in extractors.items()}
-    return keras.Model({"image": image}, head(features), name="assembled")
+    told = patient.patient_inputs() if set(head.input) - set(extractors) else {}
+    return keras.Model({"image": image} | told, head(features | told), name="assembled")
 
 
 def untrained_model(params: Params, info: dict) -> "keras.Model":
@@ -141,6 +178,8 @@ def untrained_model(params: Params, info: dict) -> "keras.Model":
 
 def trained_model(model_dir: pathlib.Path, checkpoint: str = "best") -> "keras.Model":
     """Rebuild a trained experiment, from images to logits, whatever it was trained on.
+
+    With params.metadata it also takes "age", "sex" and "view", -1 where unknown; `patient.image_only` asks for none.
 
     Raises:
         FileNotFoundError: the experiment has not been trained.
@@ -156,16 +195,24 @@ def trained_model(model_dir: pathlib.Path, checkpoint: str = "best") -> "keras.M
 
 
 def trained_features(model_dir: pathlib.Path) -> "keras.Model":
-    """A trained experiment from images to what it feeds its logits: an extractor for other experiments."""
+    """A trained experiment from images to what it feeds its logits: an extractor for other experiments.
+
+    If it is told of the patient, then here of nobody.
+    """
+    return patient.image_only(penultimate_of(trained_model(model_dir), load_params(model_dir)))
+
+
+def penultimate_of(model: "keras.Model", params: Params) -> "keras.Model":
+    """A model, as `model_fn` or `assemble` makes it, up to what its logits layer is fed with."""
     import keras
 
-    model, params = trained_model(model_dir), load_params(model_dir)
-    head = model.get_layer(params.model) if params.extractors else model
+    head = model if model.name == params.model else model.get_layer(params.model)
     penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
-    if not params.extractors:
+    if head is model:
         return penultimate
-    features = {name: model.get_layer(f"{name}_extractor")(model.input) for name in head.input}
-    return keras.Model(model.input, penultimate(features))
+    image, told = {"image": model.input["image"]}, {k: v for k, v in model.input.items() if k != "image"}
+    features = {name: model.get_layer(f"{name}_extractor")(image) for name in head.input if name not in told}
+    return keras.Model(model.input, penultimate(features | told))
 
 
 def training_datasets(
@@ -184,13 +231,36 @@ def training_datasets(
     from cxr.networks.features import cached_features
 
     return {
-        name: cached_features(
-            images,
-            spec,
-            normalization=params.normalization,
-            precision=params.precision,
-            trained_features=trained_features,
-            engine=engine,
-        )
+        name: cached_features(images, spec, **feature_options(params, engine))
         for name, spec in extractor_names(params.extractors).items()
+    }
+
+
+def training_views(
+    params: Params, images: Dataset, datasets: dict[str, Dataset], *, engine: engines.Engine = engines.LOCAL
+) -> list[dict[str, Dataset]]:
+    """What the epochs take turns with: `datasets` themselves and, cached, the features of augmented training images.
+
+    Args:
+        datasets: those of `training_datasets`.
+    """
+    from cxr.networks.features import View, cached_features
+
+    return [datasets] + [
+        {
+            name: cached_features(images, spec, view=View(number, params), **feature_options(params, engine))
+            for name, spec in extractor_names(params.extractors).items()
+        }
+        for number in range(1, params.augmented_views + 1)
+    ]
+
+
+def feature_options(params: Params, engine: engines.Engine) -> dict:
+    """What `cached_features` is told of an experiment."""
+    return {
+        "normalization": params.normalization,
+        "precision": params.precision,
+        "crop_size": params.crop_size,
+        "trained_features": trained_features,
+        "engine": engine,
     }

@@ -31,6 +31,7 @@ PRODUCTS = (
     "tensorboard",
     "metrics_*.json",
     "predictions_*.csv",
+    "report_*.html",
     "head",
     "external",
     "localization",

@@ -26,6 +26,16 @@ class History:
             return 0
         return len(values) - 1 - values.index(max(value for value in values if value is not None))
 
+    def plateaus(self, patience: int) -> int:
+        """How often val mean AUROC has not got better for `patience` epochs, counted anew each time."""
+        best, waited, found = -math.inf, 0, 0
+        for value in self._values():
+            better = value is None or value > best
+            best, waited = (best if value is None else max(best, value)), 0 if better else waited + 1
+            if waited == patience:
+                found, waited = found + 1, 0
+        return found
+
     def _values(self) -> list[float | None]:
         return [row["val_mean_auroc"] for row in self.rows]
 

@@ -4,72 +4,102 @@ params.json in an experiment folder holds only what differs from these defaults.
 """
 
 import dataclasses
-import difflib
 import pathlib
-import types
 import typing
 from typing import Literal
 
-from cxr import storage
+from cxr import fields, storage
+from cxr.fields import param
 
 FILE = "params.json"
 MODELS = {"simple_cnn": (0, 0), "feature_extractor": (1, 1), "ensemble": (2, 16)}  # extractors each takes, from and to
-
-
-def _param(default: object, meaning: str, low: float = 0, high: float = 0) -> typing.Any:
-    """A field with its meaning and the closed range of its possible numbers."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTune:
     """The second phase of an experiment: its networks train end to end, from the images, after the head has."""
 
-    epochs: int = _param(5, "passes over the training images", 1, 100_000)
-    learning_rate: float = _param(1e-5, "peak step size", 1e-8, 10)
-    unfreeze: Literal["all"] | int = _param("all", "`all`, or how many of a network's last layers", 1, 10_000)
-    batch_norm: Literal["frozen", "trained"] = _param(
+    epochs: int = param(5, "passes over the training images", 1, 100_000)
+    learning_rate: float = param(1e-5, "peak step size", 1e-8, 10)
+    unfreeze: Literal["all"] | int = param("all", "`all`, or how many of a network's last layers", 1, 10_000)
+    batch_norm: Literal["frozen", "trained"] = param(
         "frozen", "statistics of batch norm: those of pre-training, or anew"
     )
-    batch_size: int = _param(32, "images per step", 1, 65_536)
+    batch_size: int = param(32, "images per step", 1, 65_536)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Params:
     """Everything that changes the numbers an experiment reports."""
 
-    model: Literal["simple_cnn", "feature_extractor", "ensemble"] = _param("simple_cnn", "architecture")
-    image_size: int = _param(224, "pixels a side that simple_cnn sees; records of another size are resized", 32, 2048)
-    num_channels: int = _param(16, "simple_cnn: channels of the first block; each block doubles them", 1, 1024)
-    num_blocks: int = _param(5, "simple_cnn: convolution blocks, each halving the image", 1, 8)
-    extractors: tuple[dict, ...] = _param(
-        (), "frozen networks: one for feature_extractor, more for ensemble; see below"
-    )
-    normalization: Literal["extractor", "per_image"] = _param(
+    model: Literal["simple_cnn", "feature_extractor", "ensemble"] = param("simple_cnn", "architecture")
+    image_size: int = param(224, "pixels a side that simple_cnn sees; records of another size are resized", 32, 2048)
+    num_channels: int = param(16, "simple_cnn: channels of the first block; each block doubles them", 1, 1024)
+    num_blocks: int = param(5, "simple_cnn: convolution blocks, each halving the image", 1, 8)
+    extractors: tuple[dict, ...] = param((), "frozen networks: one for feature_extractor, more for ensemble; see below")
+    normalization: Literal["extractor", "per_image"] = param(
         "extractor", "pixels for an extractor: its own range, or standardised per image whatever it was trained on"
     )
-    transition_units: int = _param(
+    transition_units: int = param(
         512, "ensemble: width to which each extractor is brought before they are added", 1, 65_536
     )
-    hidden_units: tuple[int, ...] = _param(
+    hidden_units: tuple[int, ...] = param(
         (512, 256), "widths of the fully connected layers over the features", 1, 65_536
     )
-    dropout: float = _param(0.0, "share of values dropped before each fully connected layer in training", 0, 0.95)
-    batch_size: int = _param(32, "images per step", 1, 65_536)
-    num_epochs: int = _param(10, "passes over the training images, at most", 1, 100_000)
-    early_stopping_patience: int = _param(5, "epochs without a better val AUROC before training stops", 1, 100_000)
-    optimizer: Literal["adamw", "sgd"] = _param("adamw", "AdamW, or SGD with Nesterov momentum 0.9")
-    learning_rate: float = _param(1e-3, "peak step size", 1e-8, 10)
-    lr_schedule: Literal["constant", "cosine"] = _param(
-        "cosine", "after warm-up: keep the peak, or fall to 0 by cosine"
+    dropout: float = param(0.0, "share of values dropped before each fully connected layer in training", 0, 0.95)
+    metadata: bool = param(False, "age, sex and view as embeddings beside what is seen; unknown has its own", 0, 1)
+    crop_size: int | None = param(
+        None, "pixels a side cut from larger records: anywhere in training, from the centre else", 32, 2048
     )
-    warmup_epochs: float = _param(0.5, "epochs of linear rise from 0 to the peak", 0, 1000)
-    weight_decay: float = _param(1e-4, "decoupled, per step times the step size (Loshchilov & Hutter 2019)", 0, 1)
-    precision: Literal["float32", "bfloat16", "mixed_float16"] = _param(
+    augmentation: Literal["none", "light", "medium", "strong"] = param(
+        "none", "how far training images are turned, moved, zoomed, relit, made noisy and erased; see below"
+    )
+    horizontal_flip: bool = param(
+        False, "mirror half of the training images; off, as hearts have a side and a mirrored one is a finding", 0, 1
+    )
+    mixup: float = param(
+        0.0, "alpha of Beta(alpha, alpha), by whose draws pairs of images and labels mix (Zhang et al. 2018)", 0, 10
+    )
+    augmented_views: int = param(
+        0, "augmented copies of the training images whose features are cached; the epochs take turns", 0, 64
+    )
+    loss: Literal["bce", "batch_balanced", "inverse_frequency", "effective_number", "focal", "asymmetric"] = param(
+        "bce", "cross-entropy; weighted by batch or by training counts; focal or asymmetric: see cxr/networks/losses.py"
+    )
+    label_smoothing: float = param(0.0, "share s of a label that is the coin's: y becomes y (1 - s) + s / 2", 0, 0.9)
+    balanced_sampling: bool = param(
+        False, "images of rare findings come more often, by the square root (Gupta et al. 2019, LVIS)", 0, 1
+    )
+    batch_size: int = param(32, "images per step", 1, 65_536)
+    num_epochs: int = param(10, "passes over the training images, at most", 1, 100_000)
+    early_stopping_patience: int = param(5, "epochs without a better val AUROC before training stops", 1, 100_000)
+    optimizer: Literal["adamw", "sgd"] = param("adamw", "AdamW, or SGD with Nesterov momentum 0.9")
+    learning_rate: float = param(1e-3, "peak step size", 1e-8, 10)
+    lr_schedule: Literal["constant", "cosine", "plateau"] = param(
+        "cosine", "after warm-up: keep the peak, fall to 0 by cosine, or to a tenth after 2 epochs without a better val"
+    )
+    warmup_epochs: float = param(0.5, "epochs of linear rise from 0 to the peak", 0, 1000)
+    weight_decay: float = param(1e-4, "decoupled, per step times the step size (Loshchilov & Hutter 2019)", 0, 1)
+    gradient_clip_norm: float | None = param(
+        None, "longest gradient over all weights; longer ones are scaled down (Pascanu et al. 2013)", 1e-6, 1e6
+    )
+    ema_decay: float | None = param(
+        None, "per step, of a moving average of the weights, which is what is evaluated and kept", 0.5, 0.99999
+    )
+    precision: Literal["float32", "bfloat16", "mixed_float16"] = param(
         "float32", "arithmetic of convolutions and matrix products; weights stay float32"
     )
-    fine_tune: FineTune | None = _param(None, "second phase that trains the extractors too; see below")  # noqa: RUF009
-    seed: int = _param(230, "of initial weights, record order and dropout", 0, 2**32 - 1)
+    fine_tune: FineTune | None = param(None, "second phase that trains the extractors too; see below")  # noqa: RUF009
+    seed: int = param(230, "of initial weights, record order, dropout and augmentation", 0, 2**32 - 1)
+
+    def sees_changed_images(self) -> bool:
+        """Whether training images differ from epoch to epoch, or from view to view."""
+        return self.augmentation != "none" or self.horizontal_flip
+
+    def head_phase(self) -> "Params":
+        """These parameters for the head that fine-tuning begins with; features without views are not augmented."""
+        head = dataclasses.replace(self, fine_tune=None)
+        return head if self.augmented_views else dataclasses.replace(head, augmentation="none", horizontal_flip=False)
 
     def last_phase(self) -> "Params":
         """These parameters with batch size, epochs and learning rate of fine-tuning, where there is any."""
@@ -102,7 +132,14 @@ def load_params(model_dir: pathlib.Path) -> Params:
 
 def parse_params(values: dict, *, where: str) -> Params:
     """Check values against the fields of Params, and against one another; `where` names their origin in errors."""
-    params = _parse(Params, values, where)
+    params = fields.parse(Params, values, where)
+    _require_fitting_model(params, where)
+    _require_effect(params, where)
+    return params
+
+
+def _require_fitting_model(params: Params, where: str) -> None:
+    """Raise ValueError where model, extractors and fine_tune contradict one another."""
     if params.image_size >> params.num_blocks == 0:
         raise ValueError(f"{where}: num_blocks {params.num_blocks} halves {params.image_size} pixels to nothing")
     low, high = MODELS[params.model]
@@ -115,53 +152,25 @@ def parse_params(values: dict, *, where: str) -> Params:
         raise ValueError(
             f"{where}: fine_tune is for extractors of source 'keras'; hub modules and experiments stay frozen"
         )
-    return params
 
 
-def _parse(kind: type, values: dict, where: str) -> typing.Any:
-    """Make a dataclass of checked values."""
-    kinds = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    checked = {}
-    for key, value in values.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0)
-            raise ValueError(f"{where}: unknown parameter {key!r}. Did you mean {near[0]!r}?")
-        checked[key] = _check(value, kinds[key], fields[key].metadata, f"{where}: {key}")
-    return kind(**checked)
-
-
-def _check(value: object, kind: object, metadata: dict, where: str) -> typing.Any:
-    """The value as `kind`; ValueError when it is of another type or out of range."""
-    options = typing.get_args(kind)
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        if value is None and type(None) in options:
-            return None
-        if typing.get_origin(options[0]) is Literal and value in typing.get_args(options[0]):
-            return value
-        plain = next(option for option in options if isinstance(option, type) and option is not type(None))
-        if plain is int and type(value) is not int:
-            words = " or ".join(map(repr, typing.get_args(options[0])))
-            raise ValueError(f"{where} is {value!r}; expected {words} or an integer")
-        return _check(value, plain, metadata, where)
-    if typing.get_origin(kind) is Literal:
-        if value not in options:
-            raise ValueError(f"{where} is {value!r}; expected {' or '.join(map(repr, options))}")
-        return value
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} is {value!r}; expected a list")
-        return tuple(_check(item, options[0], metadata, f"{where}[{place}]") for place, item in enumerate(value))
-    if kind is dict or dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is {value!r}; expected an object {{...}}")
-        return value if kind is dict else _parse(kind, value, where)
-    if type(value) is not kind and not (kind is float and type(value) is int):  # exactly: True is no int here
-        raise ValueError(f"{where} is {value!r}; expected {'an integer' if kind is int else 'a number'}")
-    low, high = metadata["low"], metadata["high"]
-    if not low <= value <= high:  # so written, nan fails too
-        raise ValueError(f"{where} is {value!r}; expected {low:g} to {high:g}")
-    return kind(value)
+def _require_effect(params: Params, where: str) -> None:
+    """Raise ValueError where something asked for would change nothing, or could not be done."""
+    if params.augmented_views and not params.extractors:
+        raise ValueError(
+            f"{where}: augmented_views are cached for extractors; {params.model!r} sees new ones in every epoch anyway"
+        )
+    changed = params.sees_changed_images()
+    if params.augmented_views and not (changed or params.crop_size):
+        raise ValueError(f"{where}: augmented_views {params.augmented_views} would all be alike; set augmentation too")
+    if changed and params.extractors and not params.fine_tune and not params.augmented_views:
+        key = "horizontal_flip" if params.augmentation == "none" else "augmentation"
+        raise ValueError(
+            f"{where}: {key} does nothing to frozen extractors, whose features are cached once; "
+            "set augmented_views, or fine_tune"
+        )
+    if params.mixup and params.metadata:
+        raise ValueError(f"{where}: mixup has no mean of two sexes or views; leave out mixup or metadata")
 
 
 def parameter_table(kind: type = Params) -> str:
@@ -170,21 +179,7 @@ def parameter_table(kind: type = Params) -> str:
     lines = ["| parameter | values | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(kind):
         default = list(field.default) if isinstance(field.default, tuple) else field.default
-        shown = "null" if default is None else default
-        values = _describe(kinds[field.name], field.metadata)
+        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
+        values = fields.describe(kinds[field.name], field.metadata)
         lines.append(f"| `{field.name}` | {values} | `{shown}` | {field.metadata['meaning']} |")
     return "\n".join(lines)
-
-
-def _describe(kind: object, metadata: dict) -> str:
-    """The possible values of a field, in words."""
-    options = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        return ", ".join(f"`{value}`" for value in options)
-    if typing.get_origin(kind) is tuple:
-        return f"list of {_describe(options[0], metadata)}"
-    if options:
-        return " or ".join("`null`" if option is type(None) else _describe(option, metadata) for option in options)
-    if kind is dict or dataclasses.is_dataclass(kind):
-        return "object"
-    return f"{kind.__name__}, {metadata['low']:,} to {metadata['high']:,}"

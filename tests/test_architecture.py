@@ -16,6 +16,8 @@ LAYERS = [
     {"cxr"},
     {"input_fn", "model_fn"},
     {"evaluate"},
+    {"board"},
+    {"fit"},
     {"build_dataset", "train", "predict"},
     {"search_hyperparams", "synthesize_results", "tools", "bench"},
 ]
@@ -25,7 +27,7 @@ LOADS_TENSORFLOW = {
     "cxr/data/records.py",
     "cxr/history.py",  # TensorBoard
     *(f"cxr/networks/{name}.py" for name in ("features", "extractors", "augment", "losses", "cam", "optimizers")),
-    *(f"cxr/networks/{name}.py" for name in ("hub", "normalize", "precision")),
+    *(f"cxr/networks/{name}.py" for name in ("hub", "normalize", "precision", "averaging", "patient")),
 }
 ONLY_LAZILY = {"cxr/networks/hub.py"}  # a Keras layer: TensorFlow at its top, so nobody imports it at theirs
 SOURCES = sorted(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"tensorflow", "keras", "pandas", "PIL", "cv2", "sklearn", "scipy", "matplotlib", "ray", "torch"}
+HEAVY = {"tensorflow", "keras", "pandas", "PIL", "cv2", "sklearn", "scipy", "matplotlib", "ray", "torch", "optuna"}
 SOURCES = {path.name: path for path in ROOT.glob("*.py")} | {
     f"-m tools.{path.stem}": path for path in (ROOT / "tools").glob("*.py")
 }
@@ -27,12 +27,26 @@ MISTAKES = {  # command: (flags, what it says); {here} is a folder that holds an
         "--model_dir {here}/experiment --data_dir {here}/records",
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
     ),
+    "search_hyperparams.py": (
+        "--parent_dir {here}/experiment --data_dir {here}/records",
+        "error: no {here}/experiment/search.json; it says what to search, for example "
+        '{{"learning_rate": [1e-4, 1e-3]}} or {{"learning_rate": {{"low": 1e-5, "high": 1e-2, "log": true}}}}',
+    ),
+    "synthesize_results.py": (
+        "--parent_dir {here}",
+        "error: no metrics of val or test with the best weights below {here}. "
+        "Run: python train.py --model_dir EXPERIMENT, then python evaluate.py --model_dir EXPERIMENT",
+    ),
     "-m tools.download": (
         "--output_dir {here}/nih --links {here}/nowhere.csv",
         "error: no list of links {here}/nowhere.csv; expected a CSV with the columns name,bytes,checksum,url",
     ),
     "-m tools.localize": (
         "--model_dir {here}/experiment --data_dir {here}/release",
+        "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
+    ),
+    "-m tools.report": (
+        "--model_dir {here}/experiment",
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
     ),
     "-m tools.make_sample": (

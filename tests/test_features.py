@@ -18,6 +18,8 @@ from cxr.data import records
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.data.splits import SPLITS
 from cxr.networks import features
+from cxr.params import Params
+from input_fn import input_fn
 
 ROOT = Path(__file__).resolve().parents[1]
 GAINS = [1.0, 2.0, 1000.0]  # the features of an image are its mean, in [0, 1], times these
@@ -44,12 +46,11 @@ def save_module(folder: Path, *, gains: list[float] = GAINS, limit: float = 2.0,
     return {"source": "hub", "handle": str(folder), "image_size": 32}
 
 
-def extract(images: Dataset, spec: dict, *, normalization: str = "extractor", precision: str = "float32") -> Dataset:
+def extract(images: Dataset, spec: dict, **changes) -> Dataset:
     features.loaded_extractor.cache_clear()  # as in another process
     features.frozen_function.cache_clear()
-    return features.cached_features(
-        images, spec, normalization=normalization, precision=precision, trained_features=None
-    )  # fmt: skip
+    options = {"normalization": "extractor", "precision": "float32", "trained_features": None, **changes}
+    return features.cached_features(images, spec, **options)
 
 
 @pytest.fixture
@@ -124,9 +125,6 @@ def test_a_feature_cache_is_a_dataset(images, tmp_path):
 
 
 def test_input_fn_reads_features(images, tmp_path):
-    from cxr.params import Params
-    from input_fn import input_fn
-
     found = extract(images, save_module(tmp_path / "intensity"))
     batches = list(input_fn("val", {"intensity": found}, Params(batch_size=8), inputs=["intensity"]))
     vectors = np.concatenate([np.asarray(inputs["intensity"]) for inputs, _ in batches])
@@ -159,6 +157,37 @@ def test_everything_that_changes_the_numbers_has_a_folder_of_its_own(images, tmp
     assert len({dataset.info["fingerprint"] for dataset in (found[0], found[1], found[3])}) == 3
     standardised = np.array([np.frombuffer(v, "<f2") for v in values_of(found[3], "val", "features")], np.float64)
     assert np.abs(standardised[:, :2]).max() < 1e-3  # the mean of standardised pixels
+
+
+def vectors_of(dataset: Dataset, split: str) -> np.ndarray:
+    return np.array([np.frombuffer(vector, "<f2") for vector in values_of(dataset, split, "features")], np.float64)
+
+
+def test_views_are_augmented_copies_of_the_training_images_alone(images, tmp_path):
+    spec, params = save_module(tmp_path / "intensity"), Params(augmentation="strong")
+    plain = extract(images, spec)
+    views = [extract(images, spec, view=features.View(number, params)) for number in (1, 2)]
+    seen = [vectors_of(dataset, "train") for dataset in (plain, *views)]
+    for view in views:
+        assert [view.images(split) for split in SPLITS] == [images.images("train"), 0, 0]
+        assert values_of(view, "train", "image/id") == values_of(images, "train", "image/id")
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert 0.001 < np.abs(seen[one] - seen[other])[:, 0].mean() < 0.2  # of a mean grey of about 0.5
+    other_seed = features.View(1, Params(augmentation="strong", seed=231))
+    assert extract(images, spec, view=other_seed).info["fingerprint"] != views[0].info["fingerprint"]
+    shutil.rmtree(views[0].folder)
+    assert extract(images, spec, view=features.View(1, params)).info == views[0].info
+
+
+def test_a_crop_is_the_centre_of_the_records(images, tmp_path):
+    spec = save_module(tmp_path / "intensity")
+    found = extract(images, spec, crop_size=16)
+    assert found.folder != extract(images, spec).folder
+    pixels = np.concatenate([inputs["image"] for inputs, _ in input_fn("val", {"image": images}, Params())])
+    expected = pixels[:, 8:24, 8:24].mean(axis=(1, 2, 3)) / 255
+    np.testing.assert_allclose(vectors_of(found, "val")[:, 0], expected, atol=0.01)
+    with pytest.raises(ValueError, match=r"^crop_size 64 is larger than the records, which have 32 pixels a side"):
+        extract(images, spec, crop_size=64)
 
 
 SLOW = """
@@ -204,7 +233,7 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(images, tmp_path, monkeyp
 
 def in_the_middle(folder: Path) -> bool:
     """Whether some shard is whole and another is being written."""
-    return any(folder.glob("manifest/*-of-*.json")) and any(folder.glob("*.tfrecord.partial"))
+    return any(folder.glob("manifest/*-of-*.json")) and any(folder.glob("*.tfrecord*.partial"))
 
 
 def test_one_process_at_a_time(images, tmp_path):

@@ -3,8 +3,6 @@ import functools
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -14,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 import evaluate
+import fit
+import input_fn as input_fn_module
 import train
 from cxr import experiment
 from cxr.data.dataset import open_dataset
@@ -99,15 +99,15 @@ def begun() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def finished(data_dir, begun, tmp_path_factory) -> Path:
     """A run that nothing disturbed. Read it, or work on a copy."""
-    fit = train.train
+    run_epochs = train.run_epochs
 
     def watched(run, val):
         if run.model.name == "assembled":
             begun.append(logits_of(run.model, data_dir))
-        fit(run, val)
+        run_epochs(run, val)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "train", watched)
+        patch.setattr(train, "run_epochs", watched)
         return run_train(make_experiment(tmp_path_factory.mktemp("finished")), data_dir)
 
 
@@ -203,13 +203,13 @@ def test_a_hub_extractor_is_refused_before_its_head_is_trained(data_dir, tmp_pat
     assert not (model_dir / "head/best.weights.h5").exists()
 
 
-def one_epoch(data_dir: Path, model_dir: Path, **changes) -> tuple[train.Run, dict, float]:
+def one_epoch(data_dir: Path, model_dir: Path, **changes) -> tuple[fit.Run, dict, float]:
     """Train the whole model for one epoch from an untrained head: (run, {weight: whether it changed}, loss)."""
     params = parse_params(SMALL | changes, where="")
     images = open_dataset(data_dir)
-    run = train.Run(params, untrained_model(params, images.info), {"image": images}, model_dir)
+    run = fit.Run(params, untrained_model(params, images.info), {"image": images}, model_dir)
     before = {weight.path: weight.numpy() for weight in run.model.weights}
-    loss = train.fit_epoch(run, 0)["loss"]
+    loss = fit.fit_epoch(run, 0)["loss"]
     return run, {w.path: not np.array_equal(before[w.path], w.numpy()) for w in run.model.weights}, loss
 
 
@@ -259,39 +259,39 @@ def test_lower_precision_trains_with_float32_weights_and_logits(data_dir, tmp_pa
     assert scaled == (precision == "mixed_float16")  # float16 gradients below 6e-8 would be 0
 
 
-MIRRORED = """
-import json, pathlib, sys
-sys.path.insert(0, "tests")
-import tensorflow as tf
-[cpu] = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import test_fine_tune as tests
-from cxr.networks.precision import mirrored_devices
-tests.register_tiny()
-found = []
-for place, count in enumerate((2, 1, 2)):
-    strategy = mirrored_devices(*["CPU:0", "CPU:1"][:count])
-    constant = {} if place else {"lr_schedule": "constant", "warmup_epochs": 0}
-    with strategy.scope():
-        params = tests.parse_params(tests.SMALL | {"dropout": 0.0} | constant, where="")
-        images = tests.open_dataset(sys.argv[1])
-        model = tests.untrained_model(params, images.info)
-        for layer in model.get_layer("feature_extractor").layers if place else ():
-            layer.trainable = "batch_normalization" not in layer.name  # a device norms its own share of a batch
-        run = tests.train.Run(params, model, {"image": images}, pathlib.Path(sys.argv[2]))
-    row = tests.train.fit_epoch(run, 0)
-    found.append([strategy.num_replicas_in_sync, row["loss"], tests.logits_of(model, sys.argv[1]).tolist()])
-print(json.dumps(found))
-"""
+def watched_training(monkeypatch) -> list[tuple[str, str]]:
+    """(augmentation, folder) of the training data of every epoch from now on."""
+    seen, make = [], input_fn_module.input_fn
+
+    def note(split, datasets, params, **options):
+        if split == "train":
+            seen.append((params.augmentation, next(iter(datasets.values())).folder.name))
+        return make(split, datasets, params, **options)
+
+    monkeypatch.setattr(input_fn_module, "input_fn", note)
+    return seen
 
 
-def test_two_devices_train_as_one_does(data_dir, tmp_path):
-    """Two models on two devices in one process, as a head and then the whole are, and one on a single device."""
-    command = [sys.executable, "-c", MIRRORED, str(data_dir), str(tmp_path)]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 0, process.stderr
-    other, one, two = json.loads(process.stdout.splitlines()[-1])
-    assert (other[0], one[0], two[0]) == (2, 1, 2)
-    assert np.isfinite(other[1])
-    assert two[1] == pytest.approx(one[1], abs=1e-4)
-    np.testing.assert_allclose(two[2], one[2], atol=1e-4)
+def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_path, monkeypatch):
+    seen = watched_training(monkeypatch)
+    extra = {"augmentation": "light", "ema_decay": 0.9, "metadata": True, "crop_size": 32, "loss": "focal"}
+    model_dir = run_train(make_experiment(tmp_path / "run", **extra), data_dir)
+    assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["light"] * 3  # of the head, of the whole
+    model = trained_model(model_dir)
+    assert list(model.input) == ["image", "age", "sex", "view"]
+    batches = input_fn("val", {"image": open_dataset(data_dir)}, parse_params({}, where=""))
+    probabilities = sigmoid(model.predict(batches, verbose=0))
+    np.testing.assert_allclose(probabilities, written(model_dir), atol=1e-5)
+    features = trained_features(model_dir)  # of nobody in particular
+    assert (list(features.input), features.output.shape) == (["image"], (None, 6))
+    assert (model_dir / "head/history.csv").exists()
+
+
+def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypatch):
+    seen = watched_training(monkeypatch)
+    extra = {"fine_tune": None, "num_epochs": 3, "augmentation": "light", "augmented_views": 1}
+    run_train(make_experiment(tmp_path / "run", **extra), data_dir)
+    plain, view, again = (folder for _, folder in seen)
+    assert plain == again != view
+    infos = [open_dataset(data_dir / "features" / folder).info for folder in (plain, view)]
+    assert [info.get("view", {}).get("number") for info in infos] == [None, 1]

@@ -30,6 +30,22 @@ def test_best_and_the_epochs_since(tmp_path, values, best, since):
     assert history.epochs_since_best() == since
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], 0),
+        ([0.6, 0.5], 0),
+        ([0.6, 0.5, 0.6], 1),  # a tie is no better
+        ([0.6, 0.5, 0.5, 0.5, 0.5], 2),  # counted anew after each
+        ([0.6, 0.5, 0.7, 0.6], 0),
+        ([0.6, 0.5, 0.5, 0.7, 0.6, 0.6], 2),
+        ([None, None, None], 0),  # undefined: nothing to wait for
+    ],
+)
+def test_plateaus_of_two_epochs(tmp_path, values, expected):
+    assert history_of(tmp_path, values).plateaus(2) == expected
+
+
 def test_history_csv_leaves_undefined_values_empty(tmp_path):
     history_of(tmp_path, [None, 0.5]).write()
     with (tmp_path / "history.csv").open(newline="") as file:

@@ -10,7 +10,7 @@ from cxr.data import records
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.data.splits import SPLITS
 from cxr.params import Params
-from input_fn import input_fn
+from input_fn import balanced, batch_ids, input_fn, sampling_roots
 
 PARAMS = Params(batch_size=8, image_size=32)
 
@@ -109,6 +109,81 @@ def test_training_labels_stay_with_their_images(read):
 def test_only_the_inputs_asked_for_are_handed_out(read):
     assert set(read("val", inputs=["image"])[0][0]) == {"image"}
     assert set(read("val", inputs=["view", "age"])[0][0]) == {"view", "age"}
+
+
+AUGMENTED = Params(batch_size=8, image_size=32, augmentation="medium")
+
+
+def test_training_images_are_augmented_by_seed_epoch_and_step_and_labels_stay(read):
+    plain, first = read("train", epoch=1), read("train", epoch=1, params=AUGMENTED)
+    assert images_of(first) == images_of(read("train", epoch=1, params=AUGMENTED))
+    assert not set(images_of(first)) & set(images_of(plain))
+    for (_, expected), (_, labels) in zip(plain, first, strict=True):
+        np.testing.assert_array_equal(labels, expected)
+    assert not set(images_of(first)) & set(images_of(read("train", epoch=2, params=AUGMENTED)))
+
+
+def test_evaluation_is_never_augmented(read):
+    assert images_of(read("val", params=AUGMENTED)) == images_of(read("val"))
+
+
+def test_the_shapes_of_augmented_batches_are_known_before_the_first(datasets):
+    plain, augmented = (input_fn("train", datasets, params, epoch=1) for params in (PARAMS, AUGMENTED))
+    assert augmented.element_spec == plain.element_spec
+    assert int(augmented.cardinality()) == 4
+
+
+def test_mixed_labels_lie_between_those_of_two_images(read):
+    mixed = read("train", epoch=1, params=Params(batch_size=8, mixup=0.4))
+    for (_, given), (_, labels) in zip(read("train", epoch=1), mixed, strict=True):
+        low, high = np.minimum(given, given[::-1]), np.maximum(given, given[::-1])
+        assert ((low <= labels) & (labels <= high)).all()
+    assert any(((labels > 0) & (labels < 1)).any() for _, labels in mixed)
+
+
+def test_a_view_is_another_look_at_the_same_images(read):
+    plain, view = read("val"), read("val", view=1)
+    for (given, labels), (seen, again) in zip(plain, view, strict=True):
+        np.testing.assert_array_equal(labels, again)
+        np.testing.assert_array_equal(given["age"], seen["age"])
+    assert not set(images_of(plain)) & set(images_of(view))
+    assert images_of(view) == images_of(read("val", view=1))
+
+
+def test_how_often_images_of_a_finding_come():
+    shares = np.array([0.25, 0.01, 1.0, 0.0])
+    assert sampling_roots(shares).tolist() == pytest.approx([2, 10, 1, 1])  # a finding of nobody repeats nothing
+
+
+def test_balanced_sampling_shows_images_of_rare_findings_more_often(datasets, tensorflow):
+    paths = datasets["image"].paths("train")
+    records_of = tensorflow.data.TFRecordDataset(paths).map(lambda record: (record,)).repeat(60)
+    shown = [
+        records.unpack_row(record).image_id for (record,) in balanced(records_of, tuple(paths), 7).as_numpy_iterator()
+    ]
+    index = records.read_index(paths)
+    weights = np.maximum((index.labels * sampling_roots(index.labels.mean(axis=0))).max(axis=1), 1)
+    found = np.array([shown.count(name) for name in index.image_ids]) / 60
+    assert found == pytest.approx(weights / weights.mean(), abs=0.2)  # of 60 draws; uniform would be 1 each
+    assert found[weights == 1].mean() < 0.6 < 1.5 < found[weights > 3].mean()
+    assert found.mean() == pytest.approx(1, abs=0.05)  # a pass stays about as long
+
+
+def test_balanced_epochs_have_as_many_batches_and_are_the_same_for_a_seed(read):
+    params = Params(batch_size=8, image_size=32, balanced_sampling=True)
+    first = images_of(read("train", epoch=3, params=params))
+    assert len(first) == 32 > len(set(first))
+    assert first == images_of(read("train", epoch=3, params=params))
+    assert first != images_of(read("train", epoch=4, params=params))
+
+
+def test_the_images_of_a_training_batch_have_names(read, datasets):
+    index = records.read_index(datasets["image"].paths("train"))
+    named = batch_ids(datasets, PARAMS, epoch=1, step=2)
+    rows = [np.flatnonzero(index.image_ids == name).item() for name in named]
+    inputs, labels = read("train", epoch=1)[2]
+    np.testing.assert_array_equal(labels, index.labels[rows])
+    np.testing.assert_array_equal(inputs["age"], index.ages[rows])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from cxr.findings import FINDINGS
 from cxr.params import Params
-from model_fn import model_fn, prevalence_logits
+from model_fn import model_fn, output_bias, prevalence_logits
 
 SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2}
 
@@ -171,3 +171,25 @@ def test_an_ensemble_adds():
     first, second, total = keras.Model(head.input, [*added.input, added.output])(features_of(WIDTHS))
     np.testing.assert_allclose(total, np.asarray(first) + np.asarray(second), rtol=1e-6)
     assert total.shape == (4, 6)
+
+
+def test_under_weighted_positives_the_first_answer_is_the_weighted_prevalence():
+    info = dataset_info()
+    assert output_bias(Params(loss="inverse_frequency"), info) == pytest.approx([0.0] * 14)  # both sides weigh the same
+    assert output_bias(Params(loss="batch_balanced"), info) == pytest.approx([0.0] * 14)  # all findings alike here
+    for loss in ("bce", "focal", "asymmetric"):
+        assert output_bias(Params(loss=loss), info) == prevalence_logits(info)
+
+
+def test_the_model_sees_the_centre_of_larger_records():
+    whole = model_fn(Params(**SMALL), dataset_info())
+    cropped = model_fn(Params(crop_size=32, **SMALL), dataset_info(image_size=40))
+    assert cropped.input["image"].shape == (None, 40, 40, 1)
+    assert not [layer for layer in cropped.layers if "resizing" in layer.name]
+    images = random_images(2, 40)
+    np.testing.assert_allclose(cropped({"image": images}), whole({"image": images[:, 4:36, 4:36]}), atol=1e-5)
+
+
+def test_a_crop_larger_than_the_records_is_refused():
+    with pytest.raises(ValueError, match=r"^crop_size 64 is larger than the records, which have 32 pixels a side"):
+        model_fn(Params(crop_size=64, **SMALL), dataset_info())

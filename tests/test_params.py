@@ -77,7 +77,7 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"learning_rate": NaN}', "learning_rate is nan; expected 1e-08 to 10"),
         ('{"warmup_epochs": NaN}', "warmup_epochs is nan; expected 0 to 1000"),
         ('{"optimizer": "adam"}', "optimizer is 'adam'; expected 'adamw' or 'sgd'"),
-        ('{"lr_schedule": true}', "lr_schedule is True; expected 'constant' or 'cosine'"),
+        ('{"lr_schedule": true}', "lr_schedule is True; expected 'constant' or 'cosine' or 'plateau'"),
         ('{"model": "resnet"}', "model is 'resnet'; expected 'simple_cnn' or 'feature_extractor' or 'ensemble'"),
         ('{"precision": "float16"}', "precision is 'float16'; expected 'float32' or 'bfloat16' or 'mixed_float16'"),
         ('{"hidden_units": 512}', "hidden_units is 512; expected a list"),
@@ -86,6 +86,11 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"extractors": {"source": "keras"}}', "extractors is {'source': 'keras'}; expected a list"),
         ('{"extractors": ["ResNet50V2"]}', "extractors[0] is 'ResNet50V2'; expected an object {...}"),
         ('{"fine_tune": true}', "fine_tune is True; expected an object {...}"),
+        ('{"metadata": 1}', "metadata is 1; expected true or false"),
+        ('{"crop_size": 1.5}', "crop_size is 1.5; expected an integer"),
+        ('{"crop_size": 16}', "crop_size is 16; expected 32 to 2048"),
+        ('{"ema_decay": 1}', "ema_decay is 1; expected 0.5 to 0.99999"),
+        ('{"gradient_clip_norm": "1"}', "gradient_clip_norm is '1'; expected a number"),
         ('{"fine_tune": {"epochs": 0}}', "fine_tune: epochs is 0; expected 1 to 100000"),
         ('{"fine_tune": {"unfreeze": "some"}}', "fine_tune: unfreeze is 'some'; expected 'all' or an integer"),
         ('{"fine_tune": {"unfreeze": 0}}', "fine_tune: unfreeze is 0; expected 1 to 10000"),
@@ -149,6 +154,53 @@ def test_fine_tuning_has_defaults_of_its_own():
     assert (tuned.unfreeze, tuned.learning_rate, tuned.batch_norm) == (20, 1.0, "frozen")
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"augmented_views": 2},
+            "augmented_views are cached for extractors; 'simple_cnn' sees new ones in eve",
+        ),
+        ({"extractors": 1, "augmented_views": 2}, "augmented_views 2 would all be alike; set augmentation too"),
+        (
+            {"extractors": 1, "augmentation": "light"},
+            "augmentation does nothing to frozen extractors, whose fea",
+        ),
+        (
+            {"extractors": 1, "horizontal_flip": True},
+            "horizontal_flip does nothing to frozen extractors, whose fea",
+        ),
+        ({"metadata": True, "mixup": 0.2}, "mixup has no mean of two sexes or views; leave out mixup or metadata"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(values, text):
+    if "extractors" in values:
+        values = values | {"model": "feature_extractor", "extractors": [NETWORK]}
+    with pytest.raises(ValueError, match=f"^here: {re.escape(text)}"):
+        parse_params(values, where="here")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"augmentation": "light", "augmented_views": 2},
+        {"crop_size": 64, "augmented_views": 2},
+        {"augmentation": "light", "horizontal_flip": True, "fine_tune": {}},
+    ],
+)
+def test_augmentation_of_extractors_that_has_an_effect_is_accepted(values):
+    params = parse_params({"model": "feature_extractor", "extractors": [NETWORK], **values}, where="")
+    assert params.augmented_views == values.get("augmented_views", 0)
+
+
+def test_the_head_before_fine_tuning_is_augmented_only_by_views():
+    one = {"model": "feature_extractor", "extractors": [NETWORK], "fine_tune": {}, "augmentation": "light"}
+    head = parse_params(one, where="").head_phase()
+    assert (head.fine_tune, head.augmentation) == (None, "none")
+    head = parse_params(one | {"augmented_views": 2}, where="").head_phase()
+    assert (head.fine_tune, head.augmentation, head.augmented_views) == (None, "light", 2)
+
+
 def test_broken_json_is_named(tmp_path):
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}/params\.json is not valid JSON: .*line 2"):
         load_params(write_params(tmp_path, '{"seed": 1,\n}'))
@@ -196,6 +248,8 @@ def test_the_parameter_table_has_a_row_for_every_field(kind):
         (Params, "| `batch_size` | int, 1 to 65,536 | `32` | images per step |"),
         (Params, "| `hidden_units` | list of int, 1 to 65,536 | `[512, 256]` | "),
         (Params, "| `extractors` | list of object | `[]` | "),
+        (Params, "| `metadata` | `true` or `false` | `false` | "),
+        (Params, "| `crop_size` | int, 32 to 2,048 or `null` | `null` | "),
         (Params, "| `fine_tune` | object or `null` | `null` | "),
         (FineTune, "| `unfreeze` | `all` or int, 1 to 10,000 | `all` | "),
         (FineTune, "| `learning_rate` | float, 1e-08 to 10 | `1e-05` | "),

@@ -1,6 +1,6 @@
 import pytest
 
-import train
+import fit
 from cxr.data.dataset import open_dataset
 from cxr.networks.precision import layers_in, mirrored_devices
 from cxr.params import Params
@@ -38,9 +38,9 @@ def test_half_precision_trains_under_a_scaled_loss_that_a_resume_restores(built_
 
     images = open_dataset(built_dataset)
     params = Params(precision="mixed_float16", image_size=32, num_channels=4, num_blocks=2, batch_size=8)
-    run = train.Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
+    run = fit.Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
     # float16 gradients under 6e-8 are zero: https://arxiv.org/abs/1710.03740, section 3.2
     assert isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer)
     before = len(run.variables())
-    train.fit_epoch(run, 0)
+    fit.fit_epoch(run, 0)
     assert len(run.variables()) == before

@@ -1,4 +1,3 @@
-import csv
 import functools
 import json
 import re
@@ -8,11 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from runs import EPOCHS, assert_same_run, change_records, make_experiment, read_history, run_train
 
-import train
 from cxr import experiment
 from cxr.data import records
 from cxr.data.dataset import open_dataset
@@ -20,9 +18,6 @@ from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS = 6
-SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "batch_size": 8}
-SMALL |= {"num_epochs": EPOCHS, "early_stopping_patience": EPOCHS, "dropout": 0.2}  # dropout has a random state
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,17 +26,6 @@ def few_resamples():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
         yield
-
-
-def make_experiment(model_dir: Path, **changes) -> Path:
-    model_dir.mkdir(parents=True, exist_ok=True)
-    (model_dir / "params.json").write_text(json.dumps(SMALL | changes))
-    return model_dir
-
-
-def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:
-    train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
-    return model_dir
 
 
 @pytest.fixture(scope="module")
@@ -53,54 +37,6 @@ def finished(built_dataset, tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")
-
-
-def read_history(model_dir: Path) -> list[dict]:
-    """Rows of history.csv as text, but for the columns that depend on the machine."""
-    with (model_dir / "history.csv").open(newline="") as file:
-        return [
-            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)
-        ]
-
-
-def read_weights(model_dir: Path, checkpoint: str) -> dict[str, np.ndarray]:
-    found = {}
-    with h5py.File(experiment.weights_path(model_dir, checkpoint)) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-    return found
-
-
-def read_state(model_dir: Path) -> dict[str, np.ndarray]:
-    with np.load(model_dir / "resume/state.npz") as state:
-        return {name: state[name] for name in state.files if name != "story"}
-
-
-def assert_same_run(model_dir: Path, expected: Path) -> None:
-    """History, weights, optimizer and random state bit by bit, and the metrics that follow from them."""
-    assert read_history(model_dir) == read_history(expected)
-    np.testing.assert_equal(read_state(model_dir), read_state(expected))
-    for name in experiment.CHECKPOINTS:
-        np.testing.assert_equal(read_weights(model_dir, name), read_weights(expected, name))
-    for name in ("metrics_val_best.json", "metrics_val_last.json"):
-        found, wanted = (json.loads((folder / name).read_text()) for folder in (model_dir, expected))
-        assert found == wanted | {"git_sha": found["git_sha"]}  # the checkout may have been edited between the two
-
-
-def change_records(source: Path, target: Path, split: str, change) -> Path:
-    """A copy of a dataset in which `split` holds what change({split: its records}) returns, as one shard."""
-    shutil.copytree(source, target)
-    info = json.loads((target / "dataset.json").read_text())
-    paths = {name: [source / shard["file"] for shard in part["shards"]] for name, part in info["splits"].items()}
-    changed = change({name: [r for path in paths[name] for r in records.read_records(path)] for name in paths})
-    path = target / f"{split}-changed.tfrecord"
-    with path.open("wb") as file:
-        for record in changed:
-            records.write_record(file, record)
-    shard = {"file": path.name, "images": len(changed), "bytes": path.stat().st_size, "sha256": "changed"}
-    info["splits"][split] |= {"images": len(changed), "shards": [shard] if changed else []}
-    info["fingerprint"] = "changed"
-    (target / "dataset.json").write_text(json.dumps(info))
-    return target
 
 
 def test_a_run_leaves_what_design_says(finished):
@@ -245,47 +181,6 @@ def test_restart_moves_the_old_run_aside(copy, finished, built_dataset):
     assert len(read_history(copy)) == 1
     assert read_history(copy / "old/001") == read_history(finished)
     assert len(list((copy / "tensorboard").iterdir())) == 1
-
-
-def test_training_stops_when_val_gets_no_better(built_dataset, tmp_path, monkeypatch):
-    planned, seen = [0.6, 0.7, 0.7, 0.65, 0.9], []  # a tie is no better; the 0.9 comes too late
-
-    def validate(run, index):
-        seen.append([np.asarray(weight) for weight in run.model.trainable_variables])
-        return {"val_loss": 0.5, "val_mean_auroc": planned[len(seen) - 1]}
-
-    monkeypatch.setattr(train, "validate", validate)
-    model_dir = run_train(make_experiment(tmp_path, early_stopping_patience=2), built_dataset)
-    assert [float(row["val_mean_auroc"]) for row in read_history(model_dir)] == [0.6, 0.7, 0.7, 0.65]
-    assert "no better val AUROC for 2 epochs: stopping" in (model_dir / "train.log").read_text()
-    best = [value for name, value in read_weights(model_dir, "best").items() if "conv2d" in name]
-    assert np.array_equal(seen[1][0], best[0])
-    assert not np.array_equal(seen[3][0], best[0])
-
-
-def test_without_val_images_every_epoch_runs_and_the_best_weights_are_the_last(built_dataset, tmp_path):
-    data_dir = change_records(built_dataset, tmp_path / "data", "val", lambda held: [])
-    data_dir = change_records(data_dir, tmp_path / "again", "test", lambda held: [])
-    model_dir = run_train(make_experiment(tmp_path / "run", num_epochs=3, early_stopping_patience=1), data_dir)
-    assert [row["val_mean_auroc"] for row in read_history(model_dir)] == ["", "", ""]
-    scores = json.loads((model_dir / "metrics_val_best.json").read_text())
-    assert (scores["images"], scores["loss"], scores["mean_auroc"]["value"]) == (0, None, None)
-    np.testing.assert_equal(read_weights(model_dir, "best"), read_weights(model_dir, "last"))
-
-
-def test_a_loss_that_is_no_number_ends_the_run(built_dataset, tmp_path):
-    wild = {"optimizer": "sgd", "learning_rate": 10, "weight_decay": 1, "lr_schedule": "constant", "warmup_epochs": 0}
-    model_dir = make_experiment(tmp_path, batch_size=2, **wild)  # every step multiplies the weights by -9
-    text = r"^error: the loss of epoch \d is (nan|inf); lower learning_rate in params\.json and --restart$"
-    with pytest.raises(SystemExit, match=text):
-        run_train(model_dir, built_dataset)
-
-
-def test_fewer_images_than_a_batch(built_dataset, tmp_path):
-    with pytest.raises(
-        SystemExit, match=r"^error: 33 training images are less than one batch of 34; build a larger dataset"
-    ):
-        run_train(make_experiment(tmp_path, batch_size=34), built_dataset)
 
 
 def test_a_patient_in_two_splits_is_refused(built_dataset, tmp_path):

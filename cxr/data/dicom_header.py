@@ -44,7 +44,7 @@ class Header(NamedTuple):
         """Why this may be no frontal chest radiograph; where the file is silent, nothing is odd."""
         found = []
         if self.modality and self.modality not in RADIOGRAPHS:
-            found.append(f"DICOM of modality {self.modality}, expected {', '.join(RADIOGRAPHS)}")
+            found.append(f"DICOM of modality {self.modality}, expected {' or '.join(RADIOGRAPHS)}")
         if self.body_part and not any(chest in self.body_part for chest in CHESTS):
             found.append(f"DICOM of body part {self.body_part}, expected {CHESTS[0]}")
         if self.view_position and self.view is None:

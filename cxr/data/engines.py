@@ -39,6 +39,20 @@ class Engine:
 LOCAL = Engine()
 
 
+def add_flags(parser, doing: str) -> None:
+    """Give an argparse parser the flags that choose an engine; `doing` is what runs there, for their help."""
+    parser.add_argument("--engine", choices=NAMES, default="local", help=f"where {doing}; default: %(default)s")
+    parser.add_argument(
+        "--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here"
+    )
+
+
+def check_flags(parser, args) -> None:
+    """End with a bad flag where an address is given and nobody would go there."""
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
+
+
 def run(
     function: Callable[[Job], Result], jobs: list[Job], engine: Engine, *, accelerated: bool = False
 ) -> Iterator[Result]:

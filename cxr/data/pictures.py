@@ -1,4 +1,4 @@
-"""One image as somebody hands it in: its pixels, who is on it, and whether it looks like what models were trained on."""
+"""One image as somebody hands it in: its pixels, who is on it, and whether it looks like a chest radiograph."""
 
 import io
 import math
@@ -32,6 +32,9 @@ class Patient(NamedTuple):
         """As records and models have it: age in years or nan, sex 0 F, 1 M, view 0 PA, 1 AP, -1 unknown."""
         age = math.nan if self.age is None else self.age
         return {"age": age, "sex": SEXES.get(self.sex, UNKNOWN), "view": VIEWS.get(self.view, UNKNOWN)}
+
+
+NOBODY = Patient()  # of whom nothing is known
 
 
 class Picture(NamedTuple):

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -22,13 +22,28 @@ from cxr.data import engines, records, shards
 from cxr.data.building import Building
 from cxr.data.dataset import Dataset
 from cxr.data.splits import SPLITS
+from cxr.networks import augment
 from cxr.networks.extractors import Extractor, load_extractor
+from cxr.networks.geometry import centre_crop, crop_start
 from cxr.networks.precision import layers_in
+from cxr.params import Params
 
 if TYPE_CHECKING:
     import keras
 
 BATCH = 64  # images a step: larger ones are no faster, smaller ones a little slower
+
+
+class View(NamedTuple):
+    """One augmented copy of the training images."""
+
+    number: int  # from 1
+    params: Params
+
+    def identity(self) -> dict:
+        """All that decides what the copy looks like."""
+        names = ("augmentation", "horizontal_flip", "crop_size", "seed")
+        return {"number": self.number, "batch": BATCH, **{name: getattr(self.params, name) for name in names}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +55,8 @@ class FeatureJob:
     split: str
     info: dict  # dataset.json of the images
     settings: "Settings"
+    view: View | None = None  # None: the images as they are
+    place: int = 0  # of the shard among those of its split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Settings:
     normalization: str
     precision: str  # "float32", "bfloat16" or "mixed_float16"
     trained_features: Callable[[pathlib.Path], "keras.Model"]  # for extractors of source "experiment"
+    crop_size: int | None = None  # pixels a side at the centre of a record; None is all of it
 
 
 def cached_features(
@@ -61,11 +79,15 @@ def cached_features(
     precision: str,
     trained_features: Callable[[pathlib.Path], "keras.Model"],
     engine: engines.Engine = engines.LOCAL,
+    crop_size: int | None = None,
+    view: View | None = None,
 ) -> Dataset:
     """The features of a dataset of images: found when they are there, finished or made when not.
 
     Args:
         engine: where they are made; local is this process, as the network uses every core.
+        crop_size: pixels a side at the centre of a record that the extractor sees; None is all of it.
+        view: an augmented copy of the training images; of the other splits there is none.
 
     Raises:
         ValueError: features that are not finite, by image; a cache that does not match its name.
@@ -74,10 +96,13 @@ def cached_features(
     if engine.name != "local":
         # The other process of this machine that uses its GPU needs memory too; TensorFlow would take all of it here.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    settings = Settings(
-        json.dumps(spec, sort_keys=True), images.info["image_size"], normalization, precision, trained_features
-    )
+    size = images.info["image_size"]
+    crop_start(size, crop_size or size)
+    spec_text = json.dumps(spec, sort_keys=True)
+    settings = Settings(spec_text, size, normalization, precision, trained_features, crop_size)
     extractor = loaded_extractor(settings)
+    chosen = {"crop_size": crop_size} if crop_size else {}
+    chosen |= {"view": view.identity()} if view else {}
     inputs = {
         "kind": "features",
         "extractor": {**spec, "name": extractor.name, "sha256": extractor.sha256},
@@ -85,17 +110,20 @@ def cached_features(
         "normalization": normalization,
         "precision": precision,
         "images_fingerprint": images.info["fingerprint"],
+        **chosen,
         **{key: images.info[key] for key in ("image_size", "split", "source", "missing", "unlisted")},
     }
-    identity = {key: inputs[key] for key in ("extractor", "normalization", "precision", "images_fingerprint")}
+    keys = ("extractor", "normalization", "precision", "images_fingerprint", *chosen)
+    identity = {key: inputs[key] for key in keys}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     output = images.folder / "features" / f"{extractor.name}-{key[:12]}"
+    wanted = ("train",) if view else SPLITS
     jobs = [
-        FeatureJob(str(path), str(output / path.name), split, images.info, settings)
-        for split in SPLITS
-        for path in map(epath.Path, images.paths(split))
+        FeatureJob(str(path), str(output / path.name), split, images.info, settings, view, place)
+        for split in wanted
+        for place, path in enumerate(map(epath.Path, images.paths(split)))
     ]
-    total = sum(images.info["splits"][split]["images"] for split in SPLITS)
+    total = sum(images.images(split) for split in wanted)
     return extract(jobs, output, inputs, key, total=total, engine=engine)
 
 
@@ -127,7 +155,8 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
     batches = serialized.map(lambda batch: records.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
     with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
-        vectors = np.concatenate([np.asarray(run(images)) for images in batches]).astype(np.float16)  # [n, D]
+        vectors = [np.asarray(run(seen(images, job, step))) for step, images in enumerate(batches)]
+        vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
     rows = [records.unpack_row(record) for record in records.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
@@ -137,6 +166,17 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
                 )
             records.write_record(file, records.pack_features(row, vector))
     return shards.report(job.path, job.split, rows, [])
+
+
+def seen(images, job: FeatureJob, step: int):
+    """A batch of a shard as a job is to see it: as it is, or changed by (seed, view, shard, step)."""
+    if job.view is None:
+        return images
+    import tensorflow as tf
+
+    params = job.view.params
+    random = np.random.default_rng((params.seed, job.view.number, job.place, step))
+    return tf.constant(augment.augment(images.numpy(), params, random))
 
 
 @functools.lru_cache(maxsize=1)
@@ -151,7 +191,7 @@ def loaded_extractor(settings: Settings) -> Extractor:
     with layers_in("float32" if by_onednn else settings.precision):
         return load_extractor(
             json.loads(settings.spec),
-            record_size=settings.record_size,
+            record_size=settings.crop_size or settings.record_size,
             normalization=settings.normalization,
             trained_features=settings.trained_features,
         )
@@ -169,7 +209,8 @@ def frozen_function(settings: Settings) -> Callable:
 
     model, size = loaded_extractor(settings).model, settings.record_size
     image = tf.TensorSpec([None, size, size, 1], tf.uint8)
-    traced = tf.function(lambda image: model({"image": image}, training=False)).get_concrete_function(image)
+    traced = tf.function(lambda image: model({"image": centre_crop(image, settings.crop_size)}, training=False))
+    traced = traced.get_concrete_function(image)
     frozen = convert_variables_to_constants_v2(traced)
     bfloat16 = settings.precision == "bfloat16"
 

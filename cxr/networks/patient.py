@@ -1,0 +1,57 @@
+"""Age, sex and view beside what a network sees, as embeddings. Pure Keras, any backend."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+INPUTS = {"age": "float32", "sex": "int32", "view": "int32"}  # years; 0 F, 1 M; 0 PA, 1 AP
+UNKNOWN = -1  # of all three; of an age nan too, and whatever no human has
+OLDEST = 120  # years
+DECADES = 10  # the last one is 90 and older
+WIDTH = 8  # of an embedding
+
+
+def patient_inputs() -> dict:
+    """The inputs of a model that is told of the patient: [B] each, by name."""
+    import keras
+
+    return {name: keras.Input((), dtype=dtype, name=name) for name, dtype in INPUTS.items()}
+
+
+def embed(patient: dict):
+    """What is known of the patients as float32 [B, 24].
+
+    Ages by decade, sexes and views have a learnt vector each, and so has what is unknown. An age below 0 or above 120
+    is unknown.
+
+    Args:
+        patient: "age" float [B] years, "sex" [B] 0 F, 1 M, "view" [B] 0 PA, 1 AP; others are unknown.
+    """
+    from keras import layers, ops
+
+    age = patient["age"]
+    is_known = ops.logical_and(age >= 0, age <= OLDEST)  # so written, nan fails too
+    decade = ops.cast(ops.minimum(ops.where(is_known, age, 0.0) // 10, DECADES - 1), "int32")
+    places = {"age": ops.where(is_known, decade, DECADES)}
+    for name in ("sex", "view"):
+        value = ops.cast(patient[name], "int32")
+        places[name] = ops.where(ops.logical_or(ops.equal(value, 0), ops.equal(value, 1)), value, 2)
+    counts = {"age": DECADES + 1, "sex": 3, "view": 3}
+    vectors = [layers.Embedding(counts[name], WIDTH, name=f"{name}_embedding")(places[name]) for name in INPUTS]
+    return layers.Concatenate(dtype="float32")(vectors)
+
+
+def image_only(model: "keras.Model") -> "keras.Model":
+    """A model of the image alone, {"image": uint8 [B, H, W, 1]} to what `model` returns where the patient is unknown.
+
+    One that asks for nothing else is returned as it is.
+    """
+    import keras
+
+    if list(model.input) == ["image"]:
+        return model
+    image = keras.Input(model.input["image"].shape[1:], dtype="uint8", name="image")
+    nobody = keras.ops.zeros_like(image[:, 0, 0, 0], dtype="float32") + UNKNOWN  # [B]
+    patient = {name: keras.ops.cast(nobody, dtype) for name, dtype in INPUTS.items()}
+    return keras.Model({"image": image}, model({"image": image, **patient}), name=model.name)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from cxr.findings import FINDINGS
+from cxr.networks import patient
+from cxr.params import Params
+from model_fn import model_fn
+
+INFO = {"findings": list(FINDINGS), "image_size": 32}
+INFO |= {"splits": {"train": {"images": 98, "positives": dict.fromkeys(FINDINGS, 9)}}}
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def embedding():
+    """From age, sex and view to their vectors, side by side."""
+    import keras
+
+    inputs = patient.patient_inputs()
+    return keras.Model(inputs, patient.embed(inputs))
+
+
+def vectors(embedding, *patients: tuple[float, int, int]) -> np.ndarray:
+    ages, sexes, views = zip(*patients, strict=True)
+    given = {"age": np.array(ages, np.float32), "sex": np.array(sexes), "view": np.array(views)}
+    return np.asarray(embedding(given))
+
+
+@pytest.mark.parametrize(
+    ("age", "like"),
+    [
+        (0, 9.9),  # a decade is one vector
+        (50, 59.5),
+        (90, 120),  # the last one is 90 and older
+        (NAN, -1),  # unknown
+        (NAN, 414),  # no human is so old
+        (-0.5, 121),
+    ],
+)
+def test_ages_with_one_vector(embedding, age, like):
+    first, second = vectors(embedding, (age, 0, 0), (like, 0, 0))
+    np.testing.assert_array_equal(first, second)
+    assert np.isfinite(first).all()
+
+
+def test_eleven_ages_three_sexes_and_three_views_have_vectors_of_their_own(embedding):
+    found = vectors(embedding, *((decade * 10 + 5, 0, 0) for decade in range(10)), (NAN, 0, 0))
+    assert len(np.unique(found[:, :8], axis=0)) == 11
+    assert len(np.unique(found[:, 8:], axis=0)) == 1
+    found = vectors(embedding, *((50, sex, view) for sex, view in zip((-1, 0, 1), (1, -1, 0), strict=True)))
+    assert len(np.unique(found[:, 8:16], axis=0)) == len(np.unique(found[:, 16:], axis=0)) == 3
+    assert found.shape == (3, 24)
+
+
+def told_model(**changes):
+    params = {"metadata": True, "image_size": 32, "num_channels": 4, "num_blocks": 2, **changes}
+    return model_fn(Params(**params), INFO)
+
+
+def images_of(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 1), np.uint8)
+
+
+def test_a_told_model_answers_by_the_patient_and_without_one():
+    model = told_model()
+    assert list(model.input) == ["image", "age", "sex", "view"]
+    images = np.repeat(images_of(1), 3, axis=0)
+    told = {"age": np.array([20, 70, NAN], np.float32), "sex": np.array([0, 1, -1]), "view": np.array([1, 0, -1])}
+    logits = np.asarray(model({"image": images, **told}))
+    assert len(np.unique(logits, axis=0)) == 3
+    alone = patient.image_only(model)
+    assert list(alone.input) == ["image"]
+    np.testing.assert_allclose(alone({"image": images})[:1], logits[2:], atol=1e-6)
+    assert alone({"image": images_of(5)}).shape == (5, 14)
+
+
+def test_a_model_that_is_not_told_stays_the_same_model():
+    model = told_model(metadata=False)
+    assert list(model.input) == ["image"]
+    assert patient.image_only(model) is model
+
+
+def test_a_head_over_features_is_told_before_its_fully_connected_layers():
+    params = Params(model="feature_extractor", metadata=True, hidden_units=(6,))
+    head = model_fn(params, INFO, {"net": 5})
+    assert list(head.input) == ["net", "age", "sex", "view"]
+    kernels = sorted(tuple(weight.shape) for weight in head.trainable_weights if weight.path.endswith("kernel"))
+    assert kernels == [(6, 14), (29, 6)]  # 5 features and 24 numbers of the patient

@@ -1,0 +1,85 @@
+"""Figures of a dataset, its splits side by side."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr.data.records import Index
+from cxr.findings import FINDINGS
+from tools.reporting import figures
+from tools.reporting.figures import Drawing, draw, readable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOOKS = {  # split: colour, mark, line
+    "train": (figures.BLUE, "o", "-"),
+    "val": (figures.VERMILLION, "s", "--"),
+    "test": (figures.BLACK, "^", ":"),
+}
+GROUPS = ((1, "1"), (2, "2"), (3, "3"), (4, "4"), (9, "5-9"), (19, "10-19"), (np.inf, "20+"))  # most images, its name
+
+
+def dataset_figures(indexes: dict[str, Index]) -> list[Drawing]:
+    """Findings, ages and images per patient of the splits that have an image."""
+    return [findings(indexes), ages(indexes), images_per_patient(indexes)] if indexes else []
+
+
+def findings(indexes: dict[str, Index]) -> Drawing:
+    """Share of images with each finding; the scale is logarithmic, as Hernia is a hundredth of Infiltration."""
+    places = np.arange(len(FINDINGS))[::-1]
+
+    def paint(axes: "Axes") -> None:
+        for split, index in indexes.items():
+            shares = 100 * index.labels.mean(axis=0)
+            color, mark, _ = LOOKS[split]
+            shown = shares > 0
+            axes.plot(shares[shown], places[shown], mark, color=color, mfc="none", ms=5, label=split)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_yticks(places, [readable(name) for name in FINDINGS])
+        axes.set_xlabel("images with the finding, %")
+        axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.35, 1), ncols=3)
+
+    return draw(
+        paint,
+        title="Findings in the splits",
+        alt="Dot plot of the share of images with each finding, by split. The numbers are in the table.",
+        height=4.2,
+        left=figures.LEFT_OF_FINDINGS,
+    )
+
+
+def ages(indexes: dict[str, Index]) -> Drawing:
+    """Ages by image, in bins of five years."""
+    edges = np.arange(0, 101, 5)
+
+    def paint(axes: "Axes") -> None:
+        for split, index in indexes.items():
+            known = index.ages[~np.isnan(index.ages)]
+            shares = 100 * np.histogram(np.clip(known, 0, 99), edges)[0] / max(1, len(known))
+            color, _, line = LOOKS[split]
+            axes.stairs(shares, edges, color=color, linestyle=line, linewidth=1.5, label=split)
+        axes.set(xlabel="age in years (the last bin: 95 and more)", ylabel="images, % of the split", xlim=(0, 100))
+        figures.legend_above(axes)
+
+    return draw(paint, title="Ages in the splits", alt="Histogram of the patients' ages, one line for each split.")
+
+
+def images_per_patient(indexes: dict[str, Index]) -> Drawing:
+    """How many patients have one image, two, and more."""
+
+    def paint(axes: "Axes") -> None:
+        for split, index in indexes.items():
+            _, times = np.unique(index.patient_ids, return_counts=True)
+            group = np.searchsorted([most for most, _ in GROUPS], times)
+            shares = 100 * np.bincount(group, minlength=len(GROUPS)) / len(times)
+            color, mark, line = LOOKS[split]
+            axes.plot(shares, mark, linestyle=line, color=color, mfc="none", ms=5, label=split)
+        axes.set_xticks(range(len(GROUPS)), [name for _, name in GROUPS])
+        axes.set(xlabel="images of a patient", ylabel="patients, % of the split", ylim=(0, None))
+        figures.legend_above(axes)
+
+    alt = "Line plot of the share of patients with one image, two and more, one line for each split."
+    return draw(paint, title="Images per patient in the splits", alt=alt)

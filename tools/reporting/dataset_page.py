@@ -1,0 +1,132 @@
+"""The page of a dataset: what its template names."""
+
+import csv
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from cxr.data import records
+from cxr.data.dataset import Dataset
+from cxr.data.splits import SPLITS
+from cxr.findings import FINDINGS, NO_FINDING
+from tools.reporting import dataset_figures, page, pictures
+
+EXAMPLES = 4  # images of each finding, of different patients
+SHOWN_REJECTED = 100  # rows of rejected.csv
+
+
+class Example(NamedTuple):
+    """One image of a finding."""
+
+    image_id: str
+    labels: str  # all its findings, in words
+    uri: str
+
+
+def dataset_page(dataset: Dataset, command: str) -> str:
+    """The page of a dataset, as HTML; reads all of its records.
+
+    Args:
+        command: the line that makes this page.
+    """
+    indexes = {split: records.read_index(dataset.paths(split)) for split in SPLITS}
+    present = {split: index for split, index in indexes.items() if len(index.image_ids)}
+    labels = np.concatenate([index.labels for index in indexes.values()])
+    return page.render(
+        "dataset.html",
+        info=dataset.info,
+        folder=str(dataset.folder),
+        splits=list(present),
+        facts=facts(present),
+        findings=finding_rows(present),
+        together=together(labels),
+        drawn=dataset_figures.dataset_figures(present),
+        examples=examples(dataset) if dataset.info["kind"] == "images" else None,
+        rejected=rejected(dataset),
+        shown_rejected=SHOWN_REJECTED,
+        command=command,
+    )
+
+
+def facts(indexes: dict[str, records.Index]) -> list[tuple[str, list[str]]]:
+    """What the splits are, side by side: (what, a cell for each split)."""
+    columns = [split_facts(index) for index in indexes.values()]
+    return [(what, [column[what] for column in columns]) for what in (columns[0] if columns else ())]
+
+
+def split_facts(index: records.Index) -> dict[str, str]:
+    """Size, people and views of one split that has an image."""
+    patients, times = np.unique(index.patient_ids, return_counts=True)
+    ages = index.ages[~np.isnan(index.ages)]
+    low, middle, high = np.percentile(ages, [25, 50, 75]) if len(ages) else (None, None, None)
+    return {
+        "images": page.count(len(index.image_ids)),
+        "patients": page.count(len(patients)),
+        "images per patient, mean (most)": f"{times.mean():.2f} ({times.max():,})",
+        "no finding": page.share(float((index.labels.sum(axis=1) == 0).mean())),
+        "two findings and more": page.share(float((index.labels.sum(axis=1) > 1).mean())),
+        "age, median (quartiles)": "—" if low is None else f"{middle:.0f} ({low:.0f} to {high:.0f})",
+        "age unknown": page.count(len(index.ages) - len(ages)),
+        "female": page.share(share_of(index.sexes, 0)),
+        "sex unknown": page.count(int((index.sexes < 0).sum())),
+        "view AP": page.share(share_of(index.views, 1)),
+        "view unknown": page.count(int((index.views < 0).sum())),
+    }
+
+
+def share_of(codes: np.ndarray, code: int) -> float | None:
+    """Share of a code among those that are known, which are 0 and more; None where none is."""
+    known = codes[codes >= 0]
+    return float((known == code).mean()) if len(known) else None
+
+
+def finding_rows(indexes: dict[str, records.Index]) -> list[dict]:
+    """Images with each finding, and their share, in each split."""
+    rows = []
+    for column, name in enumerate(FINDINGS):
+        counts = [int(index.labels[:, column].sum()) for index in indexes.values()]
+        shares = [count / len(index.labels) for count, index in zip(counts, indexes.values(), strict=True)]
+        rows.append({"name": name, "cells": list(zip(counts, shares, strict=True))})
+    return rows
+
+
+def together(labels: np.ndarray) -> list[dict]:
+    """For every finding, how many of its images also have each other one.
+
+    Args:
+        labels: [n, 14].
+    """
+    counts = labels.T @ labels  # [14, 14], the images with a finding on the diagonal
+    shares = counts / np.maximum(counts.diagonal(), 1)[:, None]
+    return [
+        {"name": name, "cells": list(zip(counts[row].tolist(), shares[row].tolist(), strict=True))}
+        for row, name in enumerate(FINDINGS)
+    ]
+
+
+def examples(dataset: Dataset) -> dict[str, list[Example]]:
+    """The first few images of every finding and of none, in dataset order, which is random."""
+    found = {name: {} for name in (NO_FINDING, *FINDINGS)}
+    paths = itertools.chain.from_iterable(dataset.paths(split) for split in SPLITS)
+    for record in itertools.chain.from_iterable(records.read_records(path) for path in paths):
+        feature = records.features_of(record)
+        row = records.row_of(feature)
+        names = [name for name, label in zip(FINDINGS, row.labels, strict=True) if label] or [NO_FINDING]
+        wanting = [name for name in names if len(found[name]) < EXAMPLES and row.patient_id not in found[name]]
+        if wanting:
+            example = Example(row.image_id, ", ".join(names), pictures.record_uri(feature, dataset.info))
+            for name in wanting:
+                found[name][row.patient_id] = example
+        if all(len(kept) == EXAMPLES for kept in found.values()):
+            break
+    return {name: list(kept.values()) for name, kept in found.items()}
+
+
+def rejected(dataset: Dataset) -> list[tuple[str, str]] | None:
+    """Image and reason from rejected.csv; None where it is gone."""
+    path = dataset.folder / "rejected.csv"
+    if not path.exists():
+        return None
+    rows = list(csv.reader(path.read_text().splitlines()))[1:]
+    return [(row[0], row[1]) for row in rows if len(row) == 2]

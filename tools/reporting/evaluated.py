@@ -1,0 +1,98 @@
+"""What lies in an experiment's folder for its report; what need not be there is None."""
+
+import csv
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from cxr import experiment, storage
+from cxr.data.dataset import Dataset, open_dataset
+from cxr.evaluation import provenance
+from cxr.evaluation.predictions import Predictions, read_predictions
+from cxr.findings import FINDINGS
+
+CHECKPOINT = "best"
+HARDEST = 4  # images of each kind and finding
+
+
+class Evaluated(NamedTuple):
+    """One split, scored by one experiment."""
+
+    model_dir: pathlib.Path
+    folder: pathlib.Path  # of the results: model_dir, or below its external/
+    result: dict  # the metrics file
+    predictions: Predictions
+    dataset: Dataset | None  # the images
+    history: list[dict] | None  # a row per epoch, None where undefined
+    log: str | None  # train.log
+    localization: dict | None  # localization.json
+
+
+def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | None) -> Evaluated:
+    """Read what an experiment left.
+
+    Args:
+        data_dir: the images evaluated on; another dataset than the one trained on gives the results in external/.
+
+    Raises:
+        FileNotFoundError: not trained, or this split not evaluated.
+        ValueError: a file that cannot be read, or metrics and predictions of different runs.
+    """
+    experiment.dataset_of(model_dir)
+    dataset = data_dir and open_dataset(data_dir)
+    folder = provenance.results_dir(model_dir, dataset.info) if dataset else model_dir
+    path = experiment.metrics_path(folder, split, CHECKPOINT)
+    again = f"Run: python evaluate.py --model_dir {model_dir} --data_dir {data_dir or 'RECORDS'} --split {split}"
+    if not path.is_file():
+        other = {"test": "val", "val": "test"}[split]
+        there = experiment.metrics_path(folder, other, CHECKPOINT).is_file()
+        raise FileNotFoundError(f"no {path}. {again}" + (f"; or add --split {other}, which is there" if there else ""))
+    result = storage.read_json(path)
+    if "floors" not in result:
+        raise ValueError(f"{path} says too little: an earlier version wrote it. {again}")
+    predictions = read_predictions(experiment.predictions_path(folder, split, CHECKPOINT))
+    if len(predictions.image_ids) != result["images"]:
+        raise ValueError(
+            f"{path} is of {result['images']:,} images, the predictions beside it of {len(predictions.image_ids):,}: "
+            f"they are of different runs. {again}"
+        )
+    log, localization = model_dir / "train.log", model_dir / "localization" / "localization.json"
+    return Evaluated(
+        model_dir=model_dir,
+        folder=folder,
+        result=result,
+        predictions=predictions,
+        dataset=dataset,
+        history=read_history(model_dir / "history.csv"),
+        log=log.read_text(errors="replace") if log.is_file() else None,
+        localization=storage.read_json(localization) if localization.is_file() else None,
+    )
+
+
+def read_history(path: pathlib.Path) -> list[dict] | None:
+    """Rows of a history.csv as numbers; None without the file or without an epoch."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open(newline="") as file:
+            rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:  # a cell that is no number; a row longer than the head
+        raise ValueError(f"{path} is no table of numbers ({error}); delete it to leave the curves out") from error
+    return [row | {"epoch": int(row["epoch"])} for row in rows] or None
+
+
+def hardest(predictions: Predictions, finding: str, threshold: float | None) -> dict[str, np.ndarray]:
+    """Rows of the images that are furthest on the wrong side of a finding's threshold, the worst first.
+
+    Returns:
+        {"false positives", "false negatives": int [at most HARDEST]}; none of either without a threshold.
+    """
+    column = FINDINGS.index(finding)
+    scores, positive = predictions.probabilities[:, column], predictions.labels[:, column] == 1
+    called = scores >= (np.nan if threshold is None else threshold)
+    wrong = {"false positives": called & ~positive, "false negatives": ~called & positive & (threshold is not None)}
+    descending = np.argsort(-scores, kind="stable")
+    orders = {"false positives": descending, "false negatives": descending[::-1]}
+    return {kind: orders[kind][mask[orders[kind]]][:HARDEST] for kind, mask in wrong.items()}

@@ -1,0 +1,129 @@
+"""The page of an experiment: what its template names."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+
+import numpy as np
+
+from cxr import experiment
+from cxr.evaluation import literature, tables
+from cxr.findings import FINDINGS
+from cxr.params import Params
+from tools.reporting import finding_figures, page, pictures, result_figures
+from tools.reporting.evaluated import Evaluated, hardest
+from tools.reporting.localization_part import localization_part
+
+LOG_LINES = 400  # of train.log at most; a run of some hundred epochs
+SHORT_NAMES = {"youden": "Youden", "sensitivity_90": "sensitivity 0.9 on val", "best_f1": "best F1"}
+
+
+def experiment_page(evaluated: Evaluated, command: str) -> str:
+    """The report of one split of one experiment, as HTML.
+
+    Args:
+        command: the line that makes this page.
+    """
+    result = evaluated.result
+    rows = literature.rows_of_split(result["split_name"])
+    return page.render(
+        "experiment.html",
+        name=evaluated.model_dir.resolve().name,
+        result=result,
+        external=evaluated.folder != evaluated.model_dir,
+        notes=page.noted(notes(result)),
+        published=rows[0] if rows else None,
+        published_mean=tables.mean_over_defined(rows[0], result) if rows else None,
+        also_published=[(row, tables.mean_over_defined(row, result)) for row in rows[1:]],
+        aurocs=result_figures.aurocs(result, rows[0] if rows else None) if result["images"] else None,
+        training=result_figures.training(evaluated.history) if evaluated.history else None,
+        localization=localization_part(evaluated),
+        findings=[finding_part(evaluated, name) for name in FINDINGS],
+        with_images=has_images(evaluated),
+        pictures=hardest_pictures(evaluated),
+        commands=commands(evaluated, command),
+        params=params_rows(result["params"]),
+        log="\n".join((evaluated.log or "").splitlines()[:LOG_LINES]),
+    )
+
+
+def notes(result: dict) -> list[str]:
+    """What the result is of and what to know before believing it, as evaluate.py prints it under its table."""
+    return tables.results_table(result).split("\n\n")[-1].splitlines()
+
+
+def finding_part(evaluated: Evaluated, name: str) -> dict:
+    """Everything about one finding."""
+    predictions, column = evaluated.predictions, FINDINGS.index(name)
+    values, labels = evaluated.result["findings"][name], predictions.labels[:, column]
+    scores, defined = predictions.probabilities[:, column], values["auroc"] is not None
+    drawn = finding_figures.finding_figures(name, values, labels, scores, predictions.patient_ids) if defined else []
+    wrong = {}
+    for kind, rows in hardest(predictions, name, values["threshold"]).items():
+        ids = predictions.image_ids[rows].tolist()
+        truths = [", ".join(np.array(FINDINGS)[predictions.labels[row] == 1]) or "No Finding" for row in rows]
+        wrong[kind] = [
+            {"image_id": image_id, "probability": float(score), "labels": truth}
+            for image_id, score, truth in zip(ids, scores[rows], truths, strict=True)
+        ]
+    return {"name": name, "scores": values, "drawn": drawn, "points": confusion(values, labels, scores), "wrong": wrong}
+
+
+def confusion(values: dict, labels: np.ndarray, scores: np.ndarray) -> list[dict]:
+    """Counts of right and wrong calls at each operating point that is known."""
+    rows = []
+    for key, point in values["operating_points"].items():
+        if point["threshold"] is not None:
+            called = scores >= point["threshold"]
+            counts = {
+                "true_positives": int((called & (labels == 1)).sum()),
+                "false_positives": int((called & (labels == 0)).sum()),
+                "false_negatives": int((~called & (labels == 1)).sum()),
+                "true_negatives": int((~called & (labels == 0)).sum()),
+            }
+            rows.append({"name": SHORT_NAMES[key], **point, **counts})
+    return rows
+
+
+def has_images(evaluated: Evaluated) -> bool:
+    """Whether there are images to show."""
+    return evaluated.dataset is not None and evaluated.dataset.info["kind"] == "images"
+
+
+def hardest_pictures(evaluated: Evaluated) -> dict[str, str]:
+    """The images that the findings' parts name, by id; none without images."""
+    if not has_images(evaluated):
+        return {}
+    thresholds = {name: values["threshold"] for name, values in evaluated.result["findings"].items()}
+    rows = [hardest(evaluated.predictions, name, threshold).values() for name, threshold in thresholds.items()]
+    ids = {image_id for both in rows for some in both for image_id in evaluated.predictions.image_ids[some].tolist()}
+    return pictures.pictures_of(evaluated.dataset, evaluated.result["split"], ids)
+
+
+def commands(evaluated: Evaluated, command: str) -> list[str]:
+    """The lines that made weights, metrics and this page; the data's place as train.log has it."""
+    trained = re.search(r"^data (.+?)   split ", evaluated.log or "", re.MULTILINE)
+    trained_on = trained[1] if trained else "RECORDS"
+    evaluated_on = str(evaluated.dataset.folder) if evaluated.dataset else trained_on
+    model_dir = shlex.quote(str(evaluated.model_dir))
+    return [
+        f"python train.py --model_dir {model_dir} --data_dir {shlex.quote(trained_on)}",
+        f"python evaluate.py --model_dir {model_dir} --data_dir {shlex.quote(evaluated_on)} "
+        f"--split {evaluated.result['split']}",
+        command,
+    ]
+
+
+def params_rows(params: dict) -> list[tuple[str, str, str]]:
+    """Name, value and default of every parameter; those that differ from their default first."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(Params())))  # tuples become lists, as in the file
+    rows = [(name, json.dumps(value), json.dumps(defaults.get(name))) for name, value in params.items()]
+    return sorted(rows, key=lambda row: row[1] == row[2])
+
+
+def report_path(evaluated: Evaluated) -> pathlib.Path:
+    """Where the page goes: beside the metrics that it shows."""
+    metrics = experiment.metrics_path(evaluated.folder, evaluated.result["split"], "best")
+    return metrics.parent / f"report_{evaluated.result['split']}.html"

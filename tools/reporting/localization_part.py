@@ -1,0 +1,54 @@
+"""What a report shows of a localization.json and the pictures beside it."""
+
+import pathlib
+
+from cxr.evaluation import localization_table
+from cxr.evaluation.localization import CONTROL_NAMES
+from tools.reporting import page, pictures
+from tools.reporting.evaluated import Evaluated
+from tools.reporting.figures import Drawing, readable
+
+LIMIT = "0.5"  # T(IoBB) of the table; localization.json has more
+
+
+def localization_part(evaluated: Evaluated) -> dict | None:
+    """Accuracy by finding beside its controls, one picture of each finding, and notes; None without localization."""
+    found = evaluated.localization
+    if found is None:
+        return None
+    sources = {"heat_map": found["method"], **CONTROL_NAMES, "published": "Wang et al."}
+    rows = []
+    for finding, values in found["findings"].items():
+        cells = {source: values[source]["iobb"][LIMIT] if values[source] else None for source in sources}
+        row = {"finding": finding, "boxes": values["boxes"], "cells": cells}
+        rows.append(row | {"pointing": values["heat_map"]["pointing"]["value"]})
+    return {
+        "limit": LIMIT,
+        "sources": sources,
+        "rows": rows,
+        "better": better_than_controls(rows),
+        "drawings": drawings(evaluated),
+        "notes": page.noted(localization_table.notes(found)),
+    }
+
+
+def better_than_controls(rows: list[dict]) -> list[str]:
+    """Findings of which the heat maps hit most boxes and no control does; the last row, over all, is not asked."""
+    controls = tuple(CONTROL_NAMES)
+    return [
+        row["finding"]
+        for row in rows[:-1]
+        if row["cells"]["heat_map"]["accuracy"] > 0.5 >= max(row["cells"][name]["accuracy"] for name in controls)
+    ]
+
+
+def drawings(evaluated: Evaluated) -> list[Drawing]:
+    """The first picture of each finding that is still there."""
+    folder, found = evaluated.model_dir / "localization", []
+    names = [pathlib.PurePath(name).name for name in evaluated.localization["overlays"]]  # of this folder only
+    for finding in evaluated.localization["findings"]:
+        paths = [folder / name for name in names if name.startswith(f"{finding}_") and (folder / name).is_file()]
+        if paths:
+            alt = f"Radiograph with {readable(finding)}, and its heat map with annotated and detected boxes."
+            found.append(Drawing(readable(finding), alt, pictures.overlay_uri(paths[0].read_bytes())))
+    return found
