@@ -93,7 +93,7 @@ class Watched:
             for image, column in zip(self.images, self.columns, strict=True):
                 heat = mapper(image[None], [column])[0, 0]
                 heat = Placement(size, size, size).heat_on_image(heat, covers=mapper.covers)
-                grey = overlays.fitted(image[:, :, 0])
+                grey = np.repeat(image, 3, axis=2)
                 picture = np.concatenate([grey, overlays.warmed(grey, heat)], axis=1)
                 tf.summary.image(f"heat map/{FINDINGS[column]}", picture[None])
 

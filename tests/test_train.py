@@ -180,7 +180,9 @@ def test_restart_moves_the_old_run_aside(copy, finished, built_dataset):
     run_train(copy, built_dataset, "--restart")
     assert len(read_history(copy)) == 1
     assert read_history(copy / "old/001") == read_history(finished)
-    assert len(list((copy / "tensorboard").iterdir())) == 1
+    of_both = [{path.name for path in (folder / "tensorboard").glob("events*")} for folder in (copy, copy / "old/001")]
+    assert all(of_both)
+    assert not of_both[0] & of_both[1]
 
 
 def test_a_patient_in_two_splits_is_refused(built_dataset, tmp_path):
