@@ -15,6 +15,8 @@ demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
 	$(PY) -m tools.localize --model_dir experiments/demo_cnn --data_dir data/sample
 	$(PY) -m tools.report --model_dir experiments/demo_cnn --data_dir data/sample_records
 	$(PY) -m tools.report --data_dir data/sample_records
+	@echo "report: experiments/demo_cnn/report_test.html"
+	@echo "try it: $(PY) -m pip install -r requirements-serve.txt && $(PY) -m tools.serve --model_dir experiments/demo_cnn"
 	@echo "watch the training: $(VENV)/bin/tensorboard --logdir experiments"
 
 data/sample/Data_Entry_2017.csv: | $(VENV)/installed
@@ -38,6 +40,8 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.memory
 	$(PY) -m bench.extract --torch_python .venv-torch/bin/python
 	$(PY) -m bench.epochs
+	$(PY) -m bench.search
+	$(PY) -m bench.predict
 	$(PY) -m bench.head
 	$(PY) -m bench.release
 	$(PY) -m bench.png

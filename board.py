@@ -8,7 +8,6 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from cxr.evaluation import overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS, NO_FINDING
 from cxr.params import Params
-
-if TYPE_CHECKING:
-    import fit
 
 SHOWN = 8  # images of a batch
 WATCHED = 4  # val images whose heat maps are drawn in every epoch
@@ -129,8 +125,8 @@ def show_features(model_dir: pathlib.Path, features: np.ndarray, index: records.
     storage.write_text(folder / "projector_config.pbtxt", config + "\n")
 
 
-def show_start(run: "fit.Run") -> None:
-    """Give TensorBoard the parameters and, where images are trained on, some of them before and after augmentation."""
+def show_start(run) -> None:
+    """The parameters of a `fit.Run` and, where images are trained on, some of them before and after augmentation."""
     from input_fn import input_fn
 
     show_parameters(run.model_dir, dataclasses.asdict(run.params))
@@ -142,8 +138,8 @@ def show_start(run: "fit.Run") -> None:
         show_batch(run.model_dir, name, next(iter(batches))[0]["image"].numpy())
 
 
-def epoch_board(run: "fit.Run", val: records.Index) -> Callable[[int, np.ndarray], None]:
-    """What TensorBoard is given after each epoch: precision-recall curves and, where images are seen, heat maps."""
+def epoch_board(run, val: records.Index) -> Callable[[int, np.ndarray], None]:
+    """What a `fit.Run` shows after each epoch: precision-recall curves and, where images are trained on, heat maps."""
     from cxr.networks.cam import HeatMapper
 
     watched = mapper = None
@@ -160,8 +156,8 @@ def epoch_board(run: "fit.Run", val: records.Index) -> Callable[[int, np.ndarray
     return show
 
 
-def show_end(run: "fit.Run", val: records.Index) -> None:
-    """What the model as it is makes of the val images, for the projector."""
+def show_end(run, val: records.Index) -> None:
+    """What the model of a `fit.Run` makes of the val images, for the projector."""
     from input_fn import input_fn
     from model_fn import penultimate_of
 

@@ -1,8 +1,10 @@
 """What several test files stand on: a tiny hand-made release, a dataset built from it, the real images if present."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from cxr.data import engines
 from cxr.findings import FINDINGS, NO_FINDING
 
 ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
     "2017": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],",
@@ -121,3 +124,20 @@ def built_dataset(tmp_path_factory) -> Path:
     release = make_release(folder / "release")
     build_in_process(release, folder / "records", "--shard_size", 16, "--ratios", 0.6, 0.2, 0.2)
     return folder / "records"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium; skips where there is none."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("no playwright. Run: pip install -r requirements-dev.txt")
+    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium. Run: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # In a container one is root, for whom Chromium's sandbox does not start; the pages are our own.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

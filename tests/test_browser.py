@@ -1,32 +1,13 @@
 """The pages as a browser shows them: nothing is asked of the network, everything loads, nothing sticks out."""
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 from scored import add_localization, few_resamples, make_experiment
 
 from tools import report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (1280, 390)  # pixels: a desk, a phone
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """A headless Chromium; skips where there is none."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("no playwright. Run: pip install -r requirements-dev.txt")
-    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium. Run: apt-get install chromium")
-    with sync_playwright() as playwright:
-        # In a container one is root, for whom Chromium's sandbox does not start; the pages are our own.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

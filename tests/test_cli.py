@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"tensorflow", "keras", "pandas", "PIL", "cv2", "sklearn", "scipy", "matplotlib", "ray", "torch", "optuna"}
+HEAVY = {"tensorflow", "keras", "pandas", "PIL", "cv2", "sklearn", "scipy", "matplotlib", "ray", "torch"}
+HEAVY |= {"optuna", "gradio", "fastapi", "uvicorn"}
 SOURCES = {path.name: path for path in ROOT.glob("*.py")} | {
     f"-m tools.{path.stem}": path for path in (ROOT / "tools").glob("*.py")
 }
@@ -46,6 +47,18 @@ MISTAKES = {  # command: (flags, what it says); {here} is a folder that holds an
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
     ),
     "-m tools.report": (
+        "--model_dir {here}/experiment",
+        "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
+    ),
+    "predict.py": (
+        "--model_dir {here}/experiment {here}/release/Data_Entry_2017.csv",
+        "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
+    ),
+    "-m tools.export": (
+        "--model_dir {here}/experiment --output_dir {here}/exported",
+        "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
+    ),
+    "-m tools.serve": (
         "--model_dir {here}/experiment",
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
     ),
