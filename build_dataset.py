@@ -154,7 +154,7 @@ def build(args: argparse.Namespace, engine: engines.Engine) -> None:
     """Build, or go on building, one dataset."""
     release = read_release(args.data_dir, args.split)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with storage.exclusive(args.output_dir, "building"):
+    with storage.exclusive(args.output_dir, "building"), engines.session(engine):
         found, spools = find_images(args, release, engine)
         inputs, jobs = plan(args, release, found)
         state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))

@@ -145,6 +145,11 @@ def run_ray(
             yield _result(ray, done[0])
 
 
+def session(engine: Engine) -> contextlib.AbstractContextManager:
+    """What is run inside shares one start of the engine."""
+    return ray_session(engine) if engine.name == "ray" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def ray_session(engine: Engine) -> Iterator:
     """The ray module, connected for the length of the block; within another session, to the same cluster.
@@ -165,13 +170,18 @@ def ray_session(engine: Engine) -> Iterator:
         _require_reachable(engine.ray_address)
         options = {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital unasked
-    ray.init(
-        engine.ray_address or "local",
-        log_to_driver=False,
-        logging_level="warning",
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
-        **options,
-    )
+    try:
+        ray.init(
+            engine.ray_address or "local",
+            log_to_driver=False,
+            logging_level="warning",
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
+            **options,
+        )
+    except Exception as error:  # Ray raises nothing more special when a machine is too busy to start it in time
+        raise RuntimeError(
+            f"Ray did not start ({error}). Run the same command again, or without --engine ray"
+        ) from error
     try:
         yield ray
     finally:
