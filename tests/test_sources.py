@@ -163,3 +163,12 @@ def test_the_locations_do_not_depend_on_the_order_in_which_files_were_written(tm
             (tmp_path / name / f"{stem}.png").write_bytes(stem.encode())
     first, second = (list(find_images(epath.Path(tmp_path / name), IDS).locations) for name in ("one", "two"))
     assert first == second == ["a.png", "b.png", "c.png"]
+
+
+def test_a_download_under_way_is_passed_over(tmp_path):
+    (tmp_path / "00000001_000.png").write_bytes(b"an image")
+    (tmp_path / "images_002.tar.gz.partial").write_bytes(b"half")
+    (tmp_path / "kaggle.partial").mkdir()
+    (tmp_path / "kaggle.partial" / "data.zip").write_bytes(b"half a zip")
+    found = find_images(epath.Path(tmp_path), ["00000001_000.png"])
+    assert (set(found.locations), found.unlisted) == ({"00000001_000.png"}, 0)

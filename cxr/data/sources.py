@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 
 from etils import epath
 
+from cxr import storage
 from cxr.data import archives
 from cxr.data.locations import Location, digest_of
 
@@ -117,6 +118,8 @@ def _walk(folder: epath.Path, below: str = ".") -> Iterator[tuple[str, str, Loca
     remote = "://" in str(folder)
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         name = path.name if below == "." else f"{below}/{path.name}"
+        if path.name.endswith(storage.PARTIAL):
+            continue  # a download under way
         # An object store answers is_dir with a request: not one for each of 112,120 images.
         if not (remote and _split(path.name)[1]) and path.is_dir():
             yield from _walk(path, name)
