@@ -140,12 +140,16 @@ def show_start(run) -> None:
 
 def epoch_board(run, val: records.Index) -> Callable[[int, np.ndarray], None]:
     """What a `fit.Run` shows after each epoch: precision-recall curves and, where images are trained on, heat maps."""
+    import keras
+
     from cxr.networks.cam import HeatMapper
 
     watched = mapper = None
     if "image" in run.datasets and val.labels.any():
         watched = Watched(run.datasets["image"], val)
-        mapper = HeatMapper(run.model, crop_size=run.params.crop_size)
+        # The same layers in a model that is not compiled: taking it apart copies what it was compiled with.
+        bare = keras.Model(run.model.input, run.model.output, name=run.model.name)
+        mapper = HeatMapper(bare, crop_size=run.params.crop_size)
 
     def show(epoch: int, probabilities: np.ndarray) -> None:
         show_curves(run.model_dir, epoch, val.labels, probabilities)

@@ -48,7 +48,7 @@ def score(folder: Path, data_dir: Path, split: str) -> dict:
     labels = evaluate.read_index(images, split).labels
     logits = (2 * labels - 2 + np.random.default_rng(230).normal(size=labels.shape)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "predict_logits", lambda *_: logits)
+        patch.setattr(evaluate, "predict_logits", lambda *_, **__: logits)
         where = {"params": load_params(folder), "model_dir": folder, "checkpoint": "best"}
         return evaluate.evaluate_split(None, split, images, {}, **where)
 

@@ -1,5 +1,6 @@
 """The command around the transfers: what is fetched, what is skipped, what is refused before it starts."""
 
+import functools
 import gzip
 import hashlib
 import os
@@ -224,7 +225,10 @@ def test_a_stopped_download_goes_on_where_it_stopped(site, links, folder, how, s
 
     site.answers["/images_002.tar.gz"] = [slow]
     command = [sys.executable, "-m", "tools.download", "--output_dir", str(folder), "--links", str(links)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    # A shell that runs the tests in its background has its children ignore Ctrl-C.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=listen, **pipes)
     partial = folder / "images_002.tar.gz.partial"
     deadline = time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:

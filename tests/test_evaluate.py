@@ -103,7 +103,18 @@ def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
 def test_metrics_hold_what_design_says(trained, built_dataset):
     scores = json.loads((trained / "metrics_test_best.json").read_text())
     assert list(scores) == [
-        *("split", "checkpoint", "images", "patients", "loss", "mean_auroc", "findings", "subgroups", "floors"),
+        *(
+            "split",
+            "checkpoint",
+            "views",
+            "images",
+            "patients",
+            "loss",
+            "mean_auroc",
+            "findings",
+            "subgroups",
+            "floors",
+        ),
         *("trained_on", "evaluated_on", "leak"),
         *("dataset_fingerprint", "split_name", "params", "git_sha", "library_versions"),
     ]

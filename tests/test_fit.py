@@ -69,7 +69,7 @@ def test_what_is_evaluated_and_kept_is_the_average_of_the_weights(finished, buil
 
 def test_a_plateau_lowers_the_learning_rate_by_the_history(built_dataset, tmp_path, monkeypatch):
     planned = iter([0.6, 0.5, 0.5, 0.7, 0.6, 0.6])
-    monkeypatch.setattr(fit, "validate", lambda run, index: {"val_loss": 0.5, "val_mean_auroc": next(planned)})
+    monkeypatch.setattr(fit, "val_columns", lambda *_: {"val_loss": 0.5, "val_mean_auroc": next(planned)})
     model_dir = make_experiment(tmp_path, lr_schedule="plateau", warmup_epochs=0, learning_rate=0.01)
     rates = [float(row["learning_rate"]) for row in read_history(run_train(model_dir, built_dataset))]
     assert rates == pytest.approx([0.01] * 3 + [0.001] * 3)
@@ -78,11 +78,13 @@ def test_a_plateau_lowers_the_learning_rate_by_the_history(built_dataset, tmp_pa
 def test_training_stops_when_val_gets_no_better(built_dataset, tmp_path, monkeypatch):
     planned, seen = [0.6, 0.7, 0.7, 0.65, 0.9], []  # a tie is no better; the 0.9 comes too late
 
-    def validate(run, index):
+    def validate(run):
         seen.append([np.asarray(weight) for weight in run.model.trainable_variables])
-        return {"val_loss": 0.5, "val_mean_auroc": planned[len(seen) - 1]}
+        return np.full((15, 14), 0.5)
 
     monkeypatch.setattr(fit, "validate", validate)
+    columns = lambda *_: {"val_loss": 0.5, "val_mean_auroc": planned[len(seen) - 1]}  # noqa: E731
+    monkeypatch.setattr(fit, "val_columns", columns)
     model_dir = run_train(make_experiment(tmp_path, early_stopping_patience=2), built_dataset)
     assert [float(row["val_mean_auroc"]) for row in read_history(model_dir)] == [0.6, 0.7, 0.7, 0.65]
     assert "no better val AUROC for 2 epochs: stopping" in (model_dir / "train.log").read_text()
