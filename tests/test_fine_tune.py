@@ -276,7 +276,8 @@ def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_
     seen = watched_training(monkeypatch)
     extra = {"augmentation": "light", "ema_decay": 0.9, "metadata": True, "crop_size": 32, "loss": "focal"}
     model_dir = run_train(make_experiment(tmp_path / "run", **extra), data_dir)
-    assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["light"] * 3  # of the head, of the whole
+    # Of the head, of the pictures for TensorBoard, of the whole.
+    assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["none", "light"] + ["light"] * 3
     model = trained_model(model_dir)
     assert list(model.input) == ["image", "age", "sex", "view"]
     batches = input_fn("val", {"image": open_dataset(data_dir)}, parse_params({}, where=""))

@@ -1,9 +1,18 @@
+const PAUSE = 150; // milliseconds
 // What is looked at: the contents of a file, or the number of a sample. It stays in the browser, which sends it anew
 // with every question, so that the server keeps nothing.
 let image = null;
 const chosen = element.querySelector(".chosen");
 
+let pending = null;
+
+// Fields changed one right after another make one question: of several under way at once Gradio can lose the last.
 function ask(finding) {
+  clearTimeout(pending);
+  pending = setTimeout(() => send(finding), PAUSE);
+}
+
+function send(finding) {
   if (!image) return;
   const question = { ...image, finding };
   for (const field of element.querySelectorAll("[data-patient]")) question[field.dataset.patient] = field.value;
