@@ -43,6 +43,7 @@ def show_parameters(model_dir: pathlib.Path, described: dict) -> None:
     plain = {name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
              for name, value in described.items()}  # fmt: skip
     with events(model_dir, 0):
+        api.hparams_config(hparams=[api.HParam(name) for name in plain], metrics=[api.Metric("val_mean_auroc")])
         api.hparams(plain, trial_id=str(model_dir))
 
 

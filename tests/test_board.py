@@ -83,7 +83,9 @@ def test_watched_images_are_the_first_of_the_commonest_findings(built_dataset):
 
 
 def test_parameters_are_hparams(run):
-    plugin = summaries(run)["_hparams_/session_start_info"][0][1].metadata.plugin_data.content
+    found = summaries(run)
+    assert b"val_mean_auroc" in found["_hparams_/experiment"][0][1].metadata.plugin_data.content  # its score beside it
+    plugin = found["_hparams_/session_start_info"][0][1].metadata.plugin_data.content
     assert b"learning_rate" in plugin
     assert b"augmentation" in plugin
     assert b"[4, 2]" in plugin  # what is no plain value is shown as JSON
