@@ -44,7 +44,13 @@ def write_features(folder: pathlib.Path, count: int) -> Dataset:
         shards.append({"file": path.name})
     positives = dict.fromkeys(FINDINGS, count // 10)
     train = {"images": count, "shards": shards, "positives": positives}
-    info = {"kind": "features", "dimension": WIDTH, "findings": list(FINDINGS), "splits": {"train": train}}
+    info = {
+        "kind": "features",
+        "dimension": WIDTH,
+        "image_size": 224,
+        "findings": list(FINDINGS),
+        "splits": {"train": train},
+    }
     return Dataset(epath.Path(folder), info)
 
 
