@@ -39,6 +39,7 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.train
 	$(PY) -m bench.memory
 	$(PY) -m bench.extract --torch_python .venv-torch/bin/python
+	$(PY) -m bench.variants
 	$(PY) -m bench.epochs
 	$(PY) -m bench.search
 	$(PY) -m bench.predict
