@@ -13,6 +13,7 @@ from PIL import Image
 
 import build_dataset
 from cxr.data import engines
+from cxr.evaluation import metrics
 from cxr.findings import FINDINGS, NO_FINDING
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,6 +125,17 @@ def built_dataset(tmp_path_factory) -> Path:
     release = make_release(folder / "release")
     build_in_process(release, folder / "records", "--shard_size", 16, "--ratios", 0.6, 0.2, 0.2)
     return folder / "records"
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Intervals and bands from 20 resamples, for tests in which their width is not at stake."""
+    from tools.reporting import curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        for function in (metrics.bootstrap_aurocs, curves.bands):
+            patch.setitem(function.__kwdefaults__, "resamples", 20)
+        yield
 
 
 @pytest.fixture(scope="module")

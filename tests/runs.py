@@ -17,9 +17,9 @@ SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "batch_size": 8}
 SMALL |= {"num_epochs": EPOCHS, "early_stopping_patience": EPOCHS, "dropout": 0.2}  # dropout has a random state
 
 
-def make_experiment(model_dir: Path, **changes) -> Path:
+def make_experiment(model_dir: Path, params: dict = SMALL, **changes) -> Path:
     model_dir.mkdir(parents=True, exist_ok=True)
-    (model_dir / "params.json").write_text(json.dumps(SMALL | changes))
+    (model_dir / "params.json").write_text(json.dumps(params | changes))
     return model_dir
 
 

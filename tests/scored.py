@@ -10,19 +10,12 @@ import pytest
 import evaluate
 from cxr import experiment
 from cxr.data.dataset import open_dataset
-from cxr.evaluation import localization, metrics, overlays
+from cxr.evaluation import localization, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.history import History
 from cxr.params import load_params
-from tools.reporting import curves
 
 BOX = np.array([[256.0, 256.0, 512.0, 512.0]])
-
-
-def few_resamples(patch: pytest.MonkeyPatch) -> None:
-    """Intervals and bands from 20 resamples: their width is not at stake."""
-    for module, name in ((metrics, "bootstrap_aurocs"), (curves, "bands")):
-        patch.setitem(getattr(module, name).__kwdefaults__, "resamples", 20)
 
 
 def make_experiment(folder: Path, data_dir: Path, *, splits: tuple[str, ...] = ("val", "test")) -> Path:

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from scored import add_localization, few_resamples, make_experiment
+from scored import add_localization, make_experiment
 
 from tools import report
 
@@ -11,20 +11,18 @@ WIDTHS = (1280, 390)  # pixels: a desk, a phone
 
 
 @pytest.fixture(scope="module")
-def pages(built_dataset, tmp_path_factory) -> dict[str, str]:
+def pages(built_dataset, few_resamples, tmp_path_factory) -> dict[str, str]:
     """The report of an experiment with all its parts, one with as few as may be, and that of a dataset, as URLs."""
     folder = tmp_path_factory.mktemp("pages")
     data_dir = shutil.copytree(built_dataset, folder / "records")
-    with pytest.MonkeyPatch.context() as patch:
-        few_resamples(patch)
-        full = make_experiment(folder / "full", data_dir)
-        add_localization(full)
-        least = make_experiment(folder / "least", data_dir, splits=("val",))
-        (least / "history.csv").unlink()
-        (least / "train.log").unlink()
-        report.main(["--model_dir", str(full), "--data_dir", str(data_dir)])
-        report.main(["--model_dir", str(least), "--split", "val"])
-        report.main(["--data_dir", str(data_dir)])
+    full = make_experiment(folder / "full", data_dir)
+    add_localization(full)
+    least = make_experiment(folder / "least", data_dir, splits=("val",))
+    (least / "history.csv").unlink()
+    (least / "train.log").unlink()
+    report.main(["--model_dir", str(full), "--data_dir", str(data_dir)])
+    report.main(["--model_dir", str(least), "--split", "val"])
+    report.main(["--data_dir", str(data_dir)])
     paths = {"full": full / "report_test.html", "least": least / "report_val.html", "dataset": data_dir / "report.html"}
     return {name: path.as_uri() for name, path in paths.items()}
 

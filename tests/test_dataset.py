@@ -16,7 +16,8 @@ SHARD = "train-00000-of-00002.tfrecord"
 @pytest.fixture
 def finished(tmp_path) -> Path:
     """A complete dataset of one shard, of the five bytes "shard"."""
-    building = Building(epath.Path(tmp_path), {"image_size": 32}, "digest")
+    header = {"kind": "images", "split": {}, "source": {}, "missing": 0, "image_size": 32}
+    building = Building(epath.Path(tmp_path), header, "digest")
     (tmp_path / SHARD).write_bytes(b"shard")
     report = ShardReport(SHARD, "train", 1, 5, hashlib.sha256(b"shard").hexdigest(), [1], [0] * 14, [])
     building.finish([report], max_rejected=0)
@@ -43,6 +44,14 @@ def change_info(**changes):
     return change
 
 
+def remove_keys(*keys):
+    def change(folder):
+        info = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps({k: v for k, v in info.items() if k not in keys}))
+
+    return change
+
+
 def overwrite(name, data):
     return lambda folder: (folder / name).write_bytes(data)
 
@@ -63,6 +72,9 @@ def remove(name):
         ),
         pytest.param(
             change_info(findings=["Hernia"]), r"dataset\.json has the findings Hernia; this code", id="findings"
+        ),
+        pytest.param(
+            remove_keys("kind", "missing"), r"dataset\.json has no kind, missing\. Delete .* again", id="incomplete"
         ),
         pytest.param(remove(SHARD), r"shard .*train-00000-of-00002\.tfrecord is absent, expected 5", id="shard gone"),
         pytest.param(overwrite(SHARD, b"sh"), r"shard .*tfrecord has 2 bytes, expected 5\. Run the same", id="cut off"),

@@ -1,5 +1,4 @@
 import csv
-import functools
 import json
 import re
 import shutil
@@ -14,11 +13,12 @@ import evaluate
 import train
 from cxr import experiment
 from cxr.data.dataset import Dataset, open_dataset
-from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 from cxr.params import load_params
 from input_fn import input_fn
 from model_fn import assemble, load_extractors, model_fn, trained_features, trained_model, training_datasets
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "num_epochs": 2}
 SMALL |= {"hidden_units": [6, 5], "transition_units": 7, "learning_rate": 0.03, "early_stopping_patience": 99}
@@ -47,14 +47,6 @@ def run_train(model_dir: Path, data_dir: Path, *flags: str, **params) -> Path:
     (model_dir / "params.json").write_text(json.dumps(SMALL | params))
     train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
     return model_dir
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
 
 
 @pytest.fixture(scope="module")

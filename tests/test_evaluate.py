@@ -1,5 +1,4 @@
 import csv
-import functools
 import json
 import re
 import shutil
@@ -14,16 +13,10 @@ from cxr.data import dataset, records
 from cxr.evaluation import calibration, metrics, predictions, thresholds
 from cxr.findings import FINDINGS
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 NO_LEAK = {"patients": 0, "images": 0, "where": [], "unknown": []}
 PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
 
 
 def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:

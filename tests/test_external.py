@@ -1,6 +1,5 @@
 """evaluate.py on datasets that the experiment was not trained on, and beside other experiments."""
 
-import functools
 import json
 import re
 import shutil
@@ -13,15 +12,9 @@ import train
 from cxr.evaluation import metrics, predictions
 from cxr.evaluation.comparison import compare
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
 
 
 def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:

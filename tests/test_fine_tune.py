@@ -1,15 +1,13 @@
 import csv
-import functools
-import json
 import re
 import shutil
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from runs import make_experiment, read_weights, run_train
 
 import evaluate
 import fit
@@ -17,12 +15,12 @@ import input_fn as input_fn_module
 import train
 from cxr import experiment
 from cxr.data.dataset import open_dataset
-from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 from cxr.params import load_params, parse_params
 from input_fn import input_fn
 from model_fn import trained_features, trained_model, untrained_model
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"source": "keras", "name": "Tiny", "weights": None, "image_size": 32}
 MOBILE = {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": None, "image_size": 32}
@@ -48,24 +46,10 @@ def register_tiny() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def surroundings():
-    """The tiny network, and intervals from 20 resamples: their width is not at stake here."""
+def tiny():
     register_tiny()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
+    yield
     del keras.applications.Tiny
-
-
-def make_experiment(model_dir: Path, **changes) -> Path:
-    model_dir.mkdir(parents=True, exist_ok=True)
-    (model_dir / "params.json").write_text(json.dumps(SMALL | changes))
-    return model_dir
-
-
-def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:
-    train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
-    return model_dir
 
 
 def logits_of(model: keras.Model, data_dir: Path, split: str = "val") -> np.ndarray:
@@ -108,14 +92,7 @@ def finished(data_dir, begun, tmp_path_factory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "run_epochs", watched)
-        return run_train(make_experiment(tmp_path_factory.mktemp("finished")), data_dir)
-
-
-def read_weights(model_dir: Path, checkpoint: str) -> dict[str, np.ndarray]:
-    found = {}
-    with h5py.File(experiment.weights_path(model_dir, checkpoint)) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-    return found
+        return run_train(make_experiment(tmp_path_factory.mktemp("finished"), SMALL), data_dir)
 
 
 def test_a_run_leaves_what_design_says_and_a_head_that_is_an_experiment(finished, data_dir):
@@ -155,7 +132,7 @@ def test_as_an_extractor_it_gives_its_fine_tuned_features(finished):
 
 
 def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, data_dir, tmp_path, monkeypatch):
-    model_dir, save_state, saves = make_experiment(tmp_path / "run"), experiment.save_state, []
+    model_dir, save_state, saves = make_experiment(tmp_path / "run", SMALL), experiment.save_state, []
 
     def interrupted(*arguments):
         saves.append(1)
@@ -175,7 +152,7 @@ def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, 
 
 
 def test_a_run_that_ended_within_its_head_is_not_trained_over(finished, data_dir, tmp_path):
-    model_dir = make_experiment(tmp_path / "run")
+    model_dir = make_experiment(tmp_path / "run", SMALL)
     shutil.copytree(finished / "head", model_dir / "head")
     with pytest.raises(SystemExit, match=r"^error: .*/run already holds a run\. Add --resume to continue it"):
         run_train(model_dir, data_dir)
@@ -195,7 +172,7 @@ def test_a_hub_extractor_is_refused_before_its_head_is_trained(data_dir, tmp_pat
     )
     tf.saved_model.save(module, str(tmp_path / "hub"))
     spec = {"source": "hub", "handle": str(tmp_path / "hub"), "image_size": 32}
-    model_dir = make_experiment(tmp_path / "run", extractors=[spec])
+    model_dir = make_experiment(tmp_path / "run", SMALL, extractors=[spec])
     with pytest.raises(
         SystemExit, match=r"^error: .*fine_tune is for extractors of source 'keras'; hub modules and experiments"
     ):
@@ -275,7 +252,7 @@ def watched_training(monkeypatch) -> list[tuple[str, str]]:
 def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_path, monkeypatch):
     seen = watched_training(monkeypatch)
     extra = {"augmentation": "light", "ema_decay": 0.9, "metadata": True, "crop_size": 32, "loss": "focal"}
-    model_dir = run_train(make_experiment(tmp_path / "run", **extra), data_dir)
+    model_dir = run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
     # Of the head, of the pictures for TensorBoard, of the whole.
     assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["none", "light"] + ["light"] * 3
     model = trained_model(model_dir)
@@ -291,7 +268,7 @@ def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_
 def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypatch):
     seen = watched_training(monkeypatch)
     extra = {"fine_tune": None, "num_epochs": 3, "augmentation": "light", "augmented_views": 1}
-    run_train(make_experiment(tmp_path / "run", **extra), data_dir)
+    run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
     plain, view, again = (folder for _, folder in seen)
     assert plain == again != view
     infos = [open_dataset(data_dir / "features" / folder).info for folder in (plain, view)]

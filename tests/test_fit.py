@@ -1,4 +1,3 @@
-import functools
 import json
 import subprocess
 import sys
@@ -11,23 +10,16 @@ from runs import EPOCHS, assert_same_run, change_records, make_experiment, read_
 
 import fit
 from cxr.data.dataset import open_dataset
-from cxr.evaluation import metrics
 from cxr.params import load_params
 from input_fn import input_fn
 from model_fn import model_fn, trained_model
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = {"augmentation": "medium", "horizontal_flip": True, "mixup": 0.3, "balanced_sampling": True}
 EVERYTHING |= {"ema_decay": 0.9, "lr_schedule": "plateau", "gradient_clip_norm": 1.0, "label_smoothing": 0.1}
 EVERYTHING |= {"loss": "batch_balanced", "learning_rate": 0.03}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from scored import add_localization, few_resamples, make_experiment, score
+from scored import add_localization, make_experiment, score
 
 from cxr.evaluation import comparison, metrics
 from cxr.evaluation.predictions import Predictions
@@ -18,15 +18,9 @@ from tools.reporting.evaluated import hardest, read_evaluated
 from tools.reporting.experiment_page import commands, confusion, experiment_page, notes, report_path
 from tools.reporting.localization_part import better_than_controls
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 MASS = FINDINGS.index("Mass")
 HOSTILE = '"><script>alert(1)</script>'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with pytest.MonkeyPatch.context() as patch:
-        few_resamples(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,3 @@
-import functools
 import json
 import re
 
@@ -6,17 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxr.evaluation import calibration, metrics, scoring, thresholds
+from cxr.evaluation import calibration, scoring, thresholds
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def made(*, images: int = 60, seed: int = 0) -> Predictions:

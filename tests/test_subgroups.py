@@ -1,5 +1,3 @@
-import functools
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -8,16 +6,10 @@ from cxr.evaluation import metrics, subgroups
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 AGES = [0, 17.9, 18, 39.99, 40, 59, 60, 79, 80, 95, np.nan, np.nan]
 NAMES = ["0-17", "0-17", "18-39", "18-39", "40-59", "40-59", "60-79", "60-79", "80+", "80+", "unknown", "unknown"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
 
 
 def made(repeats: int = 5) -> Predictions:

@@ -1,4 +1,3 @@
-import functools
 import json
 import re
 import shutil
@@ -14,18 +13,11 @@ from runs import EPOCHS, assert_same_run, change_records, make_experiment, read_
 from cxr import experiment
 from cxr.data import records
 from cxr.data.dataset import open_dataset
-from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    """Intervals from 20 resamples: their width is not at stake here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "bootstrap_aurocs", functools.partial(metrics.bootstrap_aurocs, resamples=20))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -278,7 +278,7 @@ def test_faults_are_one_error_with_the_first_and_the_next_step(copy):
 
 
 def test_what_is_no_finished_dataset_is_refused(copy, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is not a finished dataset \(no dataset\.json\)\. Run: python build"):
+    with pytest.raises(FileNotFoundError, match=r"is not a built dataset \(no dataset\.json\)\. Run: python build"):
         verify(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no folder .*; expected an NIH release"):
         verify(copy, tmp_path / "absent")
@@ -289,7 +289,7 @@ def test_what_is_no_finished_dataset_is_refused(copy, tmp_path):
     [
         (lambda info: info.update(format_version=9), r"dataset\.json has format 9, this code reads 1"),
         (lambda info: info.update(findings=["Cold"]), r"dataset\.json has the findings Cold; this code works with"),
-        (lambda info: info.pop("splits"), r"dataset\.json has no splits; delete it and run build_dataset\.py again"),
+        (lambda info: info.pop("splits"), r"dataset\.json has no splits\. Delete .* and run build_dataset\.py again"),
     ],
 )
 def test_another_dataset_json_is_refused(copy, change, message):

@@ -10,6 +10,7 @@ from cxr.data.splits import SPLITS
 from cxr.findings import require_same_findings
 
 FILE = "dataset.json"
+NEEDED = ("kind", "split", "source", "missing", "rejected", "splits", "fingerprint")  # of its keys
 
 
 class Dataset(NamedTuple):
@@ -34,7 +35,20 @@ def open_dataset(data_dir: epath.PathLike) -> Dataset:
         FileNotFoundError: not a built dataset.
         ValueError: another format or other findings, or a shard that is absent or of another size.
     """
-    data_dir = epath.Path(data_dir)
+    dataset = Dataset(epath.Path(data_dir), read_info(epath.Path(data_dir)))
+    for split in SPLITS:
+        for shard in dataset.info["splits"][split]["shards"]:
+            _require_size(dataset.folder / shard["file"], shard["bytes"])
+    return dataset
+
+
+def read_info(data_dir: epath.Path) -> dict:
+    """Read dataset.json and check that this code knows its format and findings; the shards are not looked at.
+
+    Raises:
+        FileNotFoundError: not a built dataset.
+        ValueError: another format or other findings, or a part is absent.
+    """
     path = data_dir / FILE
     if not path.exists():
         raise FileNotFoundError(
@@ -42,16 +56,14 @@ def open_dataset(data_dir: epath.PathLike) -> Dataset:
             f"Run: python build_dataset.py --data_dir RELEASE --output_dir {data_dir}"
         )
     info = storage.read_json(path)
+    remedy = f"Delete {data_dir} and run build_dataset.py again."
     if info.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format {info.get('format_version')}, this code reads {FORMAT_VERSION}. "
-            f"Delete {data_dir} and run build_dataset.py again."
-        )
-    require_same_findings(info["findings"], str(path))
-    for split in SPLITS:
-        for shard in info["splits"][split]["shards"]:
-            _require_size(data_dir / shard["file"], shard["bytes"])
-    return Dataset(data_dir, info)
+        raise ValueError(f"{path} has format {info.get('format_version')}, this code reads {FORMAT_VERSION}. {remedy}")
+    require_same_findings(info.get("findings", []), str(path))
+    absent = [key for key in NEEDED if key not in info]
+    if absent:
+        raise ValueError(f"{path} has no {', '.join(absent)}. {remedy}")
+    return info
 
 
 def _require_size(path: epath.Path, size: int) -> None:

@@ -8,16 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from cxr import storage
 from cxr.data import building, engines
 from cxr.data.checks import Contents, ShardCheck, check_shard
-from cxr.data.dataset import FILE
+from cxr.data.dataset import FILE, read_info
 from cxr.data.release import Release, read_release
-from cxr.data.shards import FORMAT_VERSION
 from cxr.data.splits import SPLITS, split_rows
-from cxr.findings import FINDINGS, require_same_findings
-
-NEEDED = ("kind", "split", "source", "missing", "rejected", "splits", "fingerprint")
+from cxr.findings import FINDINGS
 
 
 class Verified(NamedTuple):
@@ -73,24 +69,6 @@ def verify(
     if release:
         faults += [*compare_source(info, release, images), *compare_rows(found, info, release)]
     return Verified(images, sum(part.bytes for part in found), faults)
-
-
-def read_info(data_dir: epath.Path) -> dict:
-    """Read dataset.json; unlike `open_dataset` it does not stop at the first shard that is absent."""
-    path = data_dir / FILE
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{data_dir} is not a finished dataset (no {FILE}). "
-            f"Run: python build_dataset.py --data_dir RELEASE --output_dir {data_dir}"
-        )
-    info = storage.read_json(path)
-    if info.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path} has format {info.get('format_version')}, this code reads {FORMAT_VERSION}")
-    require_same_findings(info.get("findings", []), str(path))
-    absent = [key for key in NEEDED if key not in info]
-    if absent:
-        raise ValueError(f"{path} has no {', '.join(absent)}; delete it and run build_dataset.py again")
-    return info
 
 
 def plan_checks(data_dir: epath.Path, info: dict) -> list[ShardCheck]:

@@ -118,6 +118,10 @@ def load_extractor(
 
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
     pixels = prepare(image, spec.get("image_size", DEFAULT_SIZE), normalization, to_range)
+    if fine_tune and fine_tune.batch_norm == "trained" and keras.backend.backend() == "tensorflow":
+        from cxr.networks.batch_norm import with_fused_norms
+
+        network = with_fused_norms(network)
     set_trainable(network, fine_tune)
     inference = {} if fine_tune else {"training": False}
     features = network(pixels, **inference)

@@ -1,0 +1,90 @@
+import keras
+import numpy as np
+import pytest
+
+from cxr.networks.batch_norm import FusedBatchNormalization, with_fused_norms
+
+EPSILON = 1e-3  # Keras's default
+
+
+def norms(**options) -> tuple[keras.Layer, keras.Layer]:
+    """The fused layer and Keras's own, built for [B, H, W, 2] and with the same weights."""
+    pair = FusedBatchNormalization(**options), keras.layers.BatchNormalization(**options)
+    for layer in pair:
+        layer.build((None, 3, 3, 2))
+    pair[1].set_weights([np.arange(1.0, 3) + place for place, _ in enumerate(pair[1].get_weights())])
+    pair[0].set_weights(pair[1].get_weights())
+    return pair
+
+
+def test_values_and_statistics_worked_by_hand():
+    layer = FusedBatchNormalization(momentum=0.75)
+    images = np.array([0.0, 2.0, 4.0, 6.0], np.float32).reshape(2, 2, 1, 1)  # mean 3, variance (9 + 1 + 1 + 9) / 4 = 5
+    expected = (images - 3) / np.sqrt(5 + EPSILON)
+    np.testing.assert_allclose(layer(images, training=True), expected, atol=1e-6)
+    np.testing.assert_allclose(layer.moving_mean, [0.75 * 0 + 0.25 * 3])
+    np.testing.assert_allclose(layer.moving_variance, [0.75 * 1 + 0.25 * 5])
+    np.testing.assert_allclose(layer(images), (images - 0.75) / np.sqrt(2 + EPSILON), atol=1e-6)  # by the statistics
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"momentum": 0.9, "epsilon": 0.1}])
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_gradients_and_statistics_are_those_of_keras(options, training):
+    import tensorflow as tf
+
+    draw = np.random.default_rng(0)
+    images = tf.constant(draw.normal(5, 3, (4, 3, 3, 2)), tf.float32)
+    weight = tf.constant(draw.normal(0, 1, images.shape), tf.float32)
+    found = []
+    for layer in norms(**options):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=training)
+            loss = tf.reduce_sum(outputs * weight)
+        gradients = tape.gradient(loss, [images, *layer.trainable_weights])
+        found.append([*map(np.asarray, (outputs, *gradients)), *layer.get_weights()])
+    for ours, keras_own in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=2e-5, rtol=2e-5)
+
+
+def test_a_frozen_norm_keeps_its_statistics_in_training():
+    layer, _ = norms()
+    layer.trainable = False
+    before = layer.get_weights()
+    layer(np.ones((2, 3, 3, 2), np.float32), training=True)
+    np.testing.assert_equal(layer.get_weights(), before)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_in_lower_precision_statistics_stay_float32(policy):
+    layer = FusedBatchNormalization(dtype=policy)
+    outputs = layer(np.full((2, 3, 3, 2), 300.0, np.float32), training=True)
+    assert outputs.dtype == policy.removeprefix("mixed_")
+    assert layer.moving_mean.dtype == "float32"
+    np.testing.assert_allclose(layer.moving_mean, [3, 3], rtol=1e-5)  # 0.01 of 300, whose square float16 cannot hold
+
+
+def test_a_network_keeps_its_weights_layers_and_answers():
+    network = keras.applications.MobileNet(
+        include_top=False, alpha=0.25, weights=None, pooling="avg", input_shape=(32, 32, 3)
+    )
+    fused = with_fused_norms(network)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(fused(images), network(images))
+    assert [layer.name for layer in fused.layers[1:]] == [layer.name for layer in network.layers[1:]]
+    kinds = {type(layer) for layer in fused.layers}
+    assert FusedBatchNormalization in kinds
+    assert keras.layers.BatchNormalization not in kinds
+
+
+@pytest.mark.parametrize("options", [{"axis": 1}, {"renorm": True}, {"synchronized": True}])
+def test_norms_the_kernel_does_not_do_stay_as_they_are(options):
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, keras.layers.BatchNormalization(**options)(image))
+    assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization
+
+
+def test_norms_of_vectors_stay_as_they_are():
+    vector = keras.Input((8,))
+    network = keras.Model(vector, keras.layers.BatchNormalization()(vector))
+    assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization
