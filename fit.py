@@ -1,8 +1,6 @@
 """The epochs of one run: what is trained, validated, kept, and resumed."""
 
 import contextlib
-import dataclasses
-import json
 import logging
 import pathlib
 import time
@@ -19,7 +17,7 @@ from cxr.findings import FINDINGS
 from cxr.history import History
 from cxr.networks import losses, optimizers
 from cxr.networks.averaging import WeightAverage
-from cxr.params import Params
+from cxr.params import Params, as_json
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +83,7 @@ class Run:
         with self.averaged():
             for checkpoint in experiment.CHECKPOINTS if is_best else ("last",):
                 experiment.save_weights(self.model, self.model_dir, checkpoint)
-        story = {"params": described(self.params), "fingerprint": self.fingerprint(), "history": self.history.rows}
+        story = {"params": as_json(self.params), "fingerprint": self.fingerprint(), "history": self.history.rows}
         experiment.save_state(self.model_dir, [np.asarray(v) for v in self.variables()], story)
 
     def fingerprint(self) -> str:
@@ -94,18 +92,13 @@ class Run:
 
     def restore(self) -> None:
         """Take up the state that `save` wrote; without one, begin anew."""
-        state = experiment.load_state(self.model_dir, described(self.params), self.fingerprint())
+        state = experiment.load_state(self.model_dir, self.params, self.fingerprint())
         if state is None:
             log.info("the run had not finished its first epoch: beginning anew")
             return
         values, self.history.rows = state
         for variable, value in zip(self.variables(), values, strict=True):
             variable.assign(value)
-
-
-def described(params: Params) -> dict:
-    """The parameters as they read in JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(params)))
 
 
 def run_epochs(run: Run, val: records.Index) -> None:

@@ -24,8 +24,8 @@ from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.findings import FINDINGS
 from cxr.networks import precision
-from cxr.params import Params, load_params
-from fit import Run, described, run_epochs
+from cxr.params import Params, as_json, load_params
+from fit import Run, run_epochs
 
 log = logging.getLogger("train")
 
@@ -159,7 +159,7 @@ def fine_tune(
     head_dir, head_params = model_dir / "head", params.head_phase()
     if not start.restore_from:
         head_dir.mkdir(exist_ok=True)
-        storage.write_json(head_dir / "params.json", described(head_params))
+        storage.write_json(head_dir / "params.json", as_json(head_params))
         fit_head(head_params, images, head_dir, indexes, start)
     log.info("fine-tuning %s", params.fine_tune)
     with precision.mirrored_devices().scope():

@@ -19,6 +19,7 @@ import numpy as np
 
 from cxr import storage
 from cxr.findings import require_same_findings
+from cxr.params import Params, as_json, parse_params
 
 CHECKPOINTS = ("best", "last")
 PRODUCTS = (
@@ -138,7 +139,8 @@ def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -
 
     Args:
         values: of every variable of model and optimizer.
-        story: {"params", "fingerprint", "history"}: what was trained, on which dataset, and how it went so far.
+        story: {"params", "fingerprint", "history"}: what was trained (see `as_json`), on which dataset, and how it
+            went so far.
     """
     folder = model_dir / "resume"
     folder.mkdir(exist_ok=True)
@@ -147,8 +149,10 @@ def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -
         np.savez(file, story=np.array(json.dumps(story)), **named)
 
 
-def load_state(model_dir: pathlib.Path, params: dict, fingerprint: str) -> tuple[list[np.ndarray], list[dict]] | None:
+def load_state(model_dir: pathlib.Path, params: Params, fingerprint: str) -> tuple[list[np.ndarray], list[dict]] | None:
     """Read what `save_state` wrote: (values, history); None if it never did.
+
+    A parameter that did not exist yet when the run began had its default.
 
     Raises:
         ValueError: the file is damaged, or params or dataset are not those of the run.
@@ -162,11 +166,12 @@ def load_state(model_dir: pathlib.Path, params: dict, fingerprint: str) -> tuple
             story = json.loads(str(state["story"]))
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); begin anew with --restart") from error
-    changed = [key for key in params if story["params"].get(key) != params[key]]
+    before, now = as_json(parse_params(story["params"], where=str(path))), as_json(params)
+    changed = [key for key in now if before[key] != now[key]]
     if changed:
         raise ValueError(
             f"{changed[0]} in params.json was changed since the run began "
-            f"({story['params'].get(changed[0])}, now {params[changed[0]]}). Undo that, or begin anew with --restart"
+            f"({before[changed[0]]}, now {now[changed[0]]}). Undo that, or begin anew with --restart"
         )
     if story["fingerprint"] != fingerprint:
         raise ValueError("--data_dir is not the dataset the run began on. Give that one, or begin anew with --restart")

@@ -4,6 +4,7 @@ params.json in an experiment folder holds only what differs from these defaults.
 """
 
 import dataclasses
+import json
 import pathlib
 import typing
 from typing import Literal
@@ -136,6 +137,11 @@ def parse_params(values: dict, *, where: str) -> Params:
     _require_fitting_model(params, where)
     _require_effect(params, where)
     return params
+
+
+def as_json(params: Params) -> dict:
+    """All parameters as JSON holds them; `parse_params` reads them back."""
+    return json.loads(json.dumps(dataclasses.asdict(params)))
 
 
 def _require_fitting_model(params: Params, where: str) -> None:

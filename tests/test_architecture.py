@@ -27,9 +27,10 @@ LOADS_TENSORFLOW = {
     "cxr/data/records.py",
     "cxr/history.py",  # TensorBoard
     *(f"cxr/networks/{name}.py" for name in ("features", "extractors", "augment", "losses", "cam", "optimizers")),
-    *(f"cxr/networks/{name}.py" for name in ("hub", "normalize", "precision", "averaging", "patient")),
+    *(f"cxr/networks/{name}.py" for name in ("hub", "normalize", "precision", "averaging", "patient", "batch_norm")),
 }
-ONLY_LAZILY = {"cxr/networks/hub.py"}  # a Keras layer: TensorFlow at its top, so nobody imports it at theirs
+# Keras layers: TensorFlow at their top, so nobody imports them at theirs.
+ONLY_LAZILY = {"cxr/networks/hub.py", "cxr/networks/batch_norm.py"}
 SOURCES = sorted(
     [path for path in ROOT.glob("*.py") if not path.name.startswith("conftest")]
     + [path for folder in ("cxr", "tools", "bench") for path in (ROOT / folder).rglob("*.py")]

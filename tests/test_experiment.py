@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import re
@@ -7,6 +8,7 @@ import pytest
 
 from cxr import experiment
 from cxr.findings import FINDINGS
+from cxr.params import FineTune, Params, as_json
 
 RUN = ("best.weights.h5", "last.weights.h5", "dataset.json", "patients.json", "train.log", "history.csv")
 SCORES = ("metrics_val_best.json", "predictions_test_last.csv")
@@ -66,11 +68,16 @@ def test_a_log_alone_does_not_stand_in_the_way(tmp_path):
 
 STATE = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64), np.array([2**32 - 1], np.uint32)]
 HISTORY = [{"epoch": 1, "loss": 0.1 + 0.2, "val_mean_auroc": None}]
-PARAMS = {"learning_rate": 0.1, "seed": 230}
+PARAMS = Params(
+    model="feature_extractor",
+    learning_rate=0.1,
+    extractors=({"source": "keras", "name": "Tiny"},),
+    fine_tune=FineTune(epochs=2),
+)
 
 
 def save_state(model_dir, values=STATE, history=HISTORY):
-    experiment.save_state(model_dir, values, {"params": PARAMS, "fingerprint": "f00d", "history": history})
+    experiment.save_state(model_dir, values, {"params": as_json(PARAMS), "fingerprint": "f00d", "history": history})
 
 
 def test_the_state_comes_back_as_it_was_saved(tmp_path):
@@ -101,9 +108,19 @@ def test_a_state_of_other_parameters_or_data_is_refused(tmp_path):
     save_state(tmp_path)
     text = "learning_rate in params.json was changed since the run began (0.1, now 0.2)."
     with pytest.raises(ValueError, match=f"^{re.escape(text)}.*--restart"):
-        experiment.load_state(tmp_path, {**PARAMS, "learning_rate": 0.2}, "f00d")
+        experiment.load_state(tmp_path, dataclasses.replace(PARAMS, learning_rate=0.2), "f00d")
     with pytest.raises(ValueError, match=r"^--data_dir is not the dataset the run began on.*--restart"):
         experiment.load_state(tmp_path, PARAMS, "beef")
+
+
+def test_a_parameter_newer_than_the_run_had_its_default(tmp_path):
+    """As if `mixup` and `batch_size` of fine-tuning had come after the run began."""
+    old = as_json(PARAMS)
+    del old["mixup"], old["fine_tune"]["batch_size"]
+    experiment.save_state(tmp_path, STATE, {"params": old, "fingerprint": "f00d", "history": HISTORY})
+    assert experiment.load_state(tmp_path, PARAMS, "f00d")[1] == HISTORY
+    with pytest.raises(ValueError, match=r"^mixup in params\.json was changed since the run began \(0\.0, now 0\.2\)"):
+        experiment.load_state(tmp_path, dataclasses.replace(PARAMS, mixup=0.2), "f00d")
 
 
 class Bomb:
