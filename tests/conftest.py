@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,11 +103,22 @@ def tiny_release(tmp_path):
     return make
 
 
+def run_here(function: Callable, jobs: list, *, workers: int) -> Iterator:
+    """What `engines.run_local` gives, without worker processes."""
+    return map(function, jobs)
+
+
+@pytest.fixture
+def in_process(monkeypatch) -> None:
+    """Jobs run in this process."""
+    monkeypatch.setattr(engines, "run_local", run_here)
+
+
 def build_in_process(data_dir: Path, output_dir: Path, *flags: object) -> dict:
     """Run build_dataset.main without worker processes; returns dataset.json."""
     fixed = ["--data_dir", data_dir, "--output_dir", output_dir, "--image_size", 32]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
+        patch.setattr(engines, "run_local", run_here)
         build_dataset.main([str(flag) for flag in [*fixed, *flags]])
     return json.loads((output_dir / "dataset.json").read_text())
 

@@ -118,6 +118,12 @@ def test_a_file_that_only_claims_to_be_an_archive_is_named(tmp_path, name, conte
         list(readers[kind_of(path)](path))
 
 
+def test_a_tar_whose_first_name_begins_like_a_zip_is_a_tar(tmp_path):
+    path = epath.Path(tmp_path / "x.tar")
+    path.write_bytes(tar_of({"PKU/a.png": b"A"}))
+    assert kind_of(path) == "tar"
+
+
 PACKED = gzip.compress(TWO, 0)  # stored, so that a flipped byte is noticed by nothing but the CRC
 
 
@@ -181,7 +187,7 @@ def test_a_hostile_header_ends_in_one_line(listed, name, data, message):
     started = time.monotonic()
     with pytest.raises(ValueError, match=rf"not a readable tar.*{message}.*Download it again"):
         listed(data + bytes(1024), name)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # milliseconds, unless it reads for ever
 
 
 def test_a_compressed_tar_that_grows_beyond_reason_is_refused_wherever_the_growth_is(tmp_path, monkeypatch):

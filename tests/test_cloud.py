@@ -118,8 +118,7 @@ def test_a_second_build_mends_a_damaged_shard_and_removes_what_is_half(remote, b
     assert not list(remote.glob("*.partial"))
 
 
-def test_verify_reads_a_store_and_sees_the_damage(remote, monkeypatch):
-    monkeypatch.setattr("cxr.data.engines.run_local", lambda function, jobs, *, workers: map(function, jobs))
+def test_verify_reads_a_store_and_sees_the_damage(remote, in_process):
     assert verify(remote, remote.parent / "release").faults == []
     path = sorted(remote.glob("*.tfrecord"))[0]
     sound = path.read_bytes()
@@ -155,10 +154,9 @@ def test_an_error_while_writing_leaves_the_old_file_in_a_store(cloud):
 
 def test_what_is_not_in_a_store_is_one_clear_error(cloud):
     message = rf"{cloud}/nothing is not a built dataset \(no dataset\.json\)\. Run: python build_dataset\.py"
-    with pytest.raises(FileNotFoundError, match=message):
-        dataset.open_dataset(f"{cloud}/nothing")
-    with pytest.raises(FileNotFoundError, match=message.replace("built", "finished")):
-        verify(f"{cloud}/nothing")
+    for read in (dataset.open_dataset, verify):
+        with pytest.raises(FileNotFoundError, match=message):
+            read(f"{cloud}/nothing")
 
 
 def test_an_experiment_trains_and_is_scored_on_a_dataset_in_memory(ram, built_dataset, tmp_path, monkeypatch):

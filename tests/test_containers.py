@@ -236,12 +236,6 @@ def test_an_image_removed_while_building_is_named_and_the_build_goes_on_when_it_
     assert result_of(tmp_path / "records") == result_of(tmp_path / "undisturbed")
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Jobs run in this process."""
-    monkeypatch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
-
-
 @pytest.fixture(scope="module")
 def real_release(shared_dir, tmp_path_factory):
     """The 84 originals and the rows of their patients alone, as a folder."""

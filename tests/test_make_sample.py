@@ -2,7 +2,6 @@ import csv
 import hashlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 from PIL import Image
 
 from cxr.findings import FINDINGS, NO_FINDING, parse_findings
-from tools.make_sample import main, plan_records, write_whole
+from tools.make_sample import main, write_whole
 from tools.phantom_findings import Study, draw_radiograph
+from tools.phantom_patients import plan_records
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = (
@@ -215,12 +215,15 @@ def test_a_finished_sample_is_refused_in_one_line(sample):
 
 
 def test_help_starts_with_what_it_does_and_a_line_to_paste():
-    start = time.perf_counter()
     result = run("--help")
-    assert time.perf_counter() - start < 2  # 0.1 s on an idle machine
     assert result.returncode == 0
     assert "Write a made-up NIH ChestX-ray14 release" in result.stdout
     assert "python -m tools.make_sample --output_dir data/sample" in result.stdout
+
+
+def test_its_help_does_not_wait_for_numpy():
+    code = "import sys, tools.make_sample; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_wrong_flags_exit_with_2():

@@ -12,9 +12,10 @@ import pytest
 
 import build_dataset
 from cxr import storage
-from cxr.data import engines, shards
+from cxr.data import engines, ray_engine, shards
 from cxr.data.dataset import open_dataset
-from cxr.data.engines import Engine, run_ray
+from cxr.data.engines import Engine
+from cxr.data.ray_engine import run_ray
 from cxr.errors import one_line_errors
 from cxr.findings import parse_findings
 from cxr.networks import features
@@ -25,7 +26,7 @@ RAY = Engine("ray", workers=2)
 @pytest.fixture(scope="module")
 def cluster():
     """Every engine "ray" below runs here, so that Ray starts once."""
-    with engines.ray_session(RAY) as ray:
+    with ray_engine.ray_session(RAY) as ray:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
         yield ray
 
@@ -70,13 +71,13 @@ def test_jobs_are_handed_out_only_as_results_are_taken(cluster):
 
 
 def test_an_accelerated_job_has_all_cores_of_a_machine_without_gpu(cluster):
-    assert engines._share(cluster, accelerated=False) == {"num_cpus": 1}
-    assert engines._share(cluster, accelerated=True) == {"num_cpus": 2}
+    assert ray_engine._share(cluster, accelerated=False) == {"num_cpus": 1}
+    assert ray_engine._share(cluster, accelerated=True) == {"num_cpus": 2}
 
 
 def test_an_accelerated_job_has_one_gpu_where_there_are_some(cluster, monkeypatch):
     monkeypatch.setattr(cluster, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 4.0})
-    assert engines._share(cluster, accelerated=True) == {"num_cpus": 1, "num_gpus": 1}
+    assert ray_engine._share(cluster, accelerated=True) == {"num_cpus": 1, "num_gpus": 1}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_bug_in_a_worker_keeps_its_kind(cluster):
 def test_a_folder_that_a_machine_lacks_is_one_line():
     text = f"^/not/here is not on {socket.gethostname()} .*: every machine of a Ray cluster needs this project"
     with pytest.raises(OSError, match=text):
-        engines._in_folder("/not/here", square, 3)
+        ray_engine._in_folder("/not/here", square, 3)
 
 
 def test_ray_builds_the_same_bytes_and_a_killed_worker_costs_one_shard(cluster, tmp_path, tiny_release, monkeypatch):
@@ -131,7 +132,7 @@ def always_die(_):
 
 
 def test_a_job_that_kills_every_worker_ends_in_one_line(cluster, monkeypatch):
-    monkeypatch.setattr(engines, "RETRIES", 1)
+    monkeypatch.setattr(ray_engine, "RETRIES", 1)
     line = r"^error: one job lost its Ray worker 2 times, .*\(WorkerCrashedError\)\. What is finished is kept: run the"
     with pytest.raises(SystemExit, match=line), one_line_errors():
         list(run_ray(always_die, [1], RAY, accelerated=False))

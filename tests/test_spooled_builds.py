@@ -1,7 +1,6 @@
 """Whole builds from compressed tars: planned again, mended, killed, and with archives that are broken."""
 
 import gzip
-import io
 import json
 import shutil
 import signal
@@ -12,28 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from packing import targz_of
 
 import build_dataset
-from cxr.data import engines, streams
+from cxr.data import streams
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def targz_of(members):
-    """The bytes of a compressed tar of (name, content) pairs."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Jobs run in this process."""
-    monkeypatch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
 
 
 SHARD_FLAGS = ["--shard_size", 5]

@@ -2,16 +2,16 @@ import gzip
 import hashlib
 import io
 import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from etils import epath
+from packing import targz_of
 from PIL import Image
 
 from cxr import storage
-from cxr.data import engines, images, locations, streams
+from cxr.data import images, locations, streams
 from cxr.data.engines import LOCAL
 from cxr.data.entries import ImageRow
 from cxr.data.shards import ShardJob
@@ -25,24 +25,6 @@ def png_of(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def targz_of(members):
-    """The bytes of a compressed tar of (name, content) pairs; a content that is a number is a size of zeros."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        for name, content in members:
-            data = bytes(content) if isinstance(content, int) else content
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Jobs run in this process."""
-    monkeypatch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
 
 
 @pytest.fixture

@@ -72,11 +72,9 @@ def test_a_stalled_server_counts_as_dropped(site, get):
         time.sleep(1.5)
 
     site.answers["/a.bin"] = [stall]
-    begun = time.monotonic()
     data, told = get()
     assert data == DATA
-    assert time.monotonic() - begun < 1.4
-    assert len(told) == 1
+    assert told == ["a.bin: connection failed (Read timed out.); again in 0.0 s"]  # not that the server hung up
 
 
 def test_a_server_that_is_busy_is_asked_again(site, get):

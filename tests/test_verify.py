@@ -11,10 +11,7 @@ from cxr import storage
 from cxr.data import building, dataset, engines, records, shards
 from cxr.data.verify import verify
 
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    monkeypatch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.fixture
@@ -88,12 +85,10 @@ def test_a_sound_dataset_has_no_fault_alone_and_beside_its_release(copy, release
 
 
 def test_worker_processes_find_what_this_process_finds(copy, release, monkeypatch):
-    monkeypatch.undo()
     path = sorted(copy.glob("*.tfrecord"))[1]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "run_local", lambda function, jobs, *, workers: map(function, jobs))
-        here = verify(copy, release)
+    here = verify(copy, release)
+    monkeypatch.undo()
     assert verify(copy, release, engine=engines.Engine(workers=2)) == here
     assert here.faults[0].startswith(f"{path.name} is damaged at byte ")
 

@@ -15,6 +15,7 @@ from etils import epath
 
 from cxr.data.locations import Location, Zipped
 
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # not "PK" alone: a tar begins with a member's name
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_HEADER = 16 << 10  # bytes of long names or attributes beside a member's header, which tarfile reads at once
 MAX_PADDING = 1 << 20  # bytes behind the end of a tar, which writers fill up to whole tapes
@@ -43,7 +44,7 @@ def kind_of(path: epath.Path) -> str:
         raise ValueError(f"{path} is a web page, not an archive: the server refused the download. Download it again.")
     if start.startswith(b"\x1f\x8b"):
         return "gzip"
-    return "zip" if start.startswith(b"PK") or path.name.lower().endswith(".zip") else "tar"
+    return "zip" if start.startswith(ZIP_STARTS) or path.name.lower().endswith(".zip") else "tar"
 
 
 @contextlib.contextmanager

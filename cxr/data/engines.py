@@ -6,17 +6,12 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
-import pathlib
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from cxr.errors import ROOT
-
 NAMES = ("local", "ray")
-RETRIES = 3  # of a job whose Ray worker or machine is lost
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -56,10 +51,21 @@ def check_flags(parser, args) -> None:
 def run(
     function: Callable[[Job], Result], jobs: list[Job], engine: Engine, *, accelerated: bool = False
 ) -> Iterator[Result]:
-    """Map a function over jobs on an engine; see `run_local` and `run_ray`."""
+    """Map a function over jobs on an engine; see `run_local` and `ray_engine.run_ray`."""
     if engine.name == "ray":
-        return run_ray(function, jobs, engine, accelerated=accelerated)
+        from cxr.data import ray_engine
+
+        return ray_engine.run_ray(function, jobs, engine, accelerated=accelerated)
     return run_local(function, jobs, workers=engine.workers)
+
+
+def session(engine: Engine) -> contextlib.AbstractContextManager:
+    """What is run inside shares one start of the engine."""
+    if engine.name == "ray":
+        from cxr.data import ray_engine
+
+        return ray_engine.ray_session(engine)
+    return contextlib.nullcontext()
 
 
 def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: int) -> Iterator[Result]:
@@ -113,126 +119,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def run_ray(
-    function: Callable[[Job], Result], jobs: list[Job], engine: Engine, *, accelerated: bool
-) -> Iterator[Result]:
-    """Map a function over jobs on a Ray cluster; results in order of completion.
-
-    Every machine needs this project, its libraries and the data under the same paths. Only two jobs a core are under
-    way at once. A lost worker or machine costs the jobs it was at, which are done again elsewhere.
-
-    Args:
-        accelerated: a job takes a GPU to itself or, in a cluster without, all cores of a machine.
-
-    Raises:
-        RuntimeError: one job lost its worker again and again.
-        and what the function raises.
-    """
-    if not jobs:
-        return
-    with ray_session(engine) as ray:
-        task = ray.remote(_in_folder).options(max_retries=RETRIES, **_share(ray, accelerated))
-        here, waiting, running = str(pathlib.Path.cwd()), iter(jobs), []
-        while True:
-            limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
-            free = max(0, limit - len(running))
-            running += [task.remote(here, function, job) for job in itertools.islice(waiting, free)]
-            if not running:
-                return
-            done, running = ray.wait(running)
-            yield _result(ray, done[0])
-
-
-def session(engine: Engine) -> contextlib.AbstractContextManager:
-    """What is run inside shares one start of the engine."""
-    return ray_session(engine) if engine.name == "ray" else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def ray_session(engine: Engine) -> Iterator:
-    """The ray module, connected for the length of the block; within another session, to the same cluster.
-
-    Raises:
-        ImportError: ray is not installed.
-        ConnectionError: no cluster answers at the address.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("the Ray engine needs ray. Run: pip install -r requirements-ray.txt") from error
-    if ray.is_initialized():
-        yield ray
-        return
-    options = {"include_dashboard": False, "num_cpus": engine.workers, "object_store_memory": 128 << 20}  # bytes
-    if engine.ray_address:
-        _require_reachable(engine.ray_address)
-        options = {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital unasked
-    try:
-        ray.init(
-            engine.ray_address or "local",
-            log_to_driver=False,
-            logging_level="warning",
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
-            **options,
-        )
-    except Exception as error:  # Ray raises nothing more special when a machine is too busy to start it in time
-        raise RuntimeError(
-            f"Ray did not start ({error}). Run the same command again, or without --engine ray"
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _require_reachable(address: str) -> None:
-    """Raise ConnectionError when nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise ConnectionError(
-            f"no Ray cluster answers at {address} ({error}); expected auto, HOST:PORT or ray://HOST:PORT. "
-            "Start one: ray start --head --port 6379"
-        ) from error
-
-
-def _share(ray, accelerated: bool) -> dict[str, float]:
-    """What one job takes of the cluster, as Ray's options."""
-    if not accelerated:
-        return {"num_cpus": 1}
-    if ray.cluster_resources().get("GPU"):
-        return {"num_cpus": 1, "num_gpus": 1}
-    cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    return {"num_cpus": min(filter(None, cores), default=1)}
-
-
-def _in_folder(folder: str, function: Callable[[Job], Result], job: Job) -> Result:
-    """Do a job where relative paths mean what they mean to the process that handed it out."""
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise OSError(
-            f"{folder} is not on {socket.gethostname()} ({error.strerror}): every machine of a Ray cluster needs "
-            "this project and its data under the same paths"
-        ) from error
-    return function(job)
-
-
-def _result(ray, reference) -> object:
-    """The result of a Ray task, or the exception it raised, as if it had been raised here."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        error.tb = str(error)  # the frames of the worker, where one_line_errors looks for them
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        raise RuntimeError(
-            f"one job lost its Ray worker {RETRIES + 1} times, most often for lack of memory "
-            f"({type(error).__name__}). What is finished is kept: run the same command again, with fewer --workers"
-        ) from error

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BLACK, SKY, BLUE, VERMILLION = "#000000", "#56B4E9", "#0072B2", "#D55E00"
 GREY = "#595959"  # dark enough for text on white
 WIDTH = 3.4  # inches: 326 CSS pixels, about what a phone has, so that text keeps its size there
 HEIGHT = 3.1
