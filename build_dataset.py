@@ -10,6 +10,8 @@ With --verify it reads every byte of a finished dataset again: checksums, counts
 """
 
 import argparse
+import dataclasses
+from collections.abc import Callable
 
 from etils import epath
 from tqdm import tqdm
@@ -115,13 +117,19 @@ def describe_options(args: argparse.Namespace, release: Release) -> dict:
 
 
 def write_shards(
-    done: list[shards.ShardReport], waiting: list[shards.ShardJob], state: building.Building, engine: engines.Engine
+    done: list[shards.ShardReport],
+    waiting: list[shards.ShardJob],
+    state: building.Building,
+    engine: engines.Engine,
+    digest: Callable[[str], str],
 ) -> list[shards.ShardReport]:
     """Write every shard that is not there yet, under one progress bar; the reports of all."""
+    first = {epath.Path(job.path).name: job.rows[0].image_id for job in waiting}
     there = sum(report.images + len(report.rejected) for report in done)
     total = there + sum(len(job.rows) for job in waiting)
     with tqdm(total=total, initial=there, desc="writing shards", unit=" images") as bar:
         for report in engines.run(shards.write_shard, waiting, engine):
+            report = dataclasses.replace(report, witness=digest(first[report.file]))
             state.keep(report)
             done.append(report)
             bar.update(report.images + len(report.rejected))
@@ -160,7 +168,7 @@ def build(args: argparse.Namespace, engine: engines.Engine) -> None:
         state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
         done, waiting = state.finished(jobs, found.digest)
         waiting = streams.renew(waiting, spools, engine)
-        reports = write_shards(done, waiting, state, engine)
+        reports = write_shards(done, waiting, state, engine, found.digest)
         info = state.finish(reports, max_rejected=args.max_rejected)
         streams.remove_spools(args.output_dir / building.MANIFEST, spools)
     rejected = sorted(image for report in reports for image in report.rejected)

@@ -15,6 +15,7 @@ from typing import IO
 from etils import epath
 
 PARTIAL = ".partial"  # ending of a file still being written; safe to delete when nobody writes
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # Lustre without -o flock, NFS without its lock daemon
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it
 
 
@@ -84,7 +85,7 @@ def exclusive(folder: epath.PathLike, doing: str) -> Iterator[None]:
     """Hold a local folder for one process; the system lets go by itself when the process dies.
 
     Raises:
-        ValueError: another process holds it. Object stores have no locks: there nothing is held.
+        ValueError: another process holds it. Object stores and some file systems have no locks: there nothing is held.
     """
     folder = epath.Path(folder)
     if "://" in str(folder):
@@ -95,6 +96,9 @@ def exclusive(folder: epath.PathLike, doing: str) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(f"another process is {doing} {folder}; wait for it or choose another folder") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield

@@ -90,7 +90,7 @@ def test_both_versions_of_the_csv_give_the_same_records(undisturbed, tmp_path, t
     assert shards_of(tmp_path / "records") == shards_of(undisturbed / "records")
 
 
-def test_building_again_writes_no_shard_and_repairs_a_damaged_one(undisturbed, tmp_path, build, capsys):
+def test_building_again_writes_no_shard_and_repairs_a_damaged_one(undisturbed, tmp_path, build):
     output = shutil.copytree(undisturbed / "records", tmp_path / "records")
     names, before = sorted(shards_of(output)), shards_of(output)
     times = {name: (output / name).stat().st_mtime_ns for name in names}

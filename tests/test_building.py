@@ -1,8 +1,10 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 from cxr.data.building import Building, describe_splits, fingerprint, require_same_options
 from cxr.data.entries import ImageRow
@@ -156,3 +158,13 @@ def test_too_many_rejected_images_are_an_error_after_everything_else_is_done(fol
         building.finish([report], max_rejected=0.19)
     assert (folder / "rejected.csv").exists()
     assert not (folder / "dataset.json").exists()
+
+
+def test_images_exchanged_since_are_built_anew(tiny_release, tmp_path, build):
+    release = tiny_release(patients=10)
+    first = build(release, tmp_path / "records", "--shard_size", 7)
+    for path in release.rglob("*.png"):
+        Image.fromarray(np.fliplr(np.asarray(Image.open(path)))).save(path)
+    again = build(release, tmp_path / "records", "--shard_size", 7)
+    assert again["fingerprint"] == build(release, tmp_path / "fresh", "--shard_size", 7)["fingerprint"]
+    assert again["fingerprint"] != first["fingerprint"]

@@ -31,6 +31,7 @@ def table(tmp_path):
     [
         ("058Y", 58),
         ("013M", 13 / 12),
+        ("026W", 26 / 52.18),  # in DICOM
         ("001D", 1 / 365.25),
         ("000D", 0),
         ("58", 58),  # the 2020 CSV
@@ -145,6 +146,10 @@ def test_a_label_csv_takes_patient_age_sex_and_view_from_the_entries_that_know_t
     ("line", "message"),
     [
         (label_line("00000001_000.png", 4, one="2"), "row 2: labels must be 0 or 1"),
+        (label_line("00000001_000.png", 4, one="0.7"), "row 2: labels must be 0 or 1"),  # a soft label is none
+        (label_line("00000001_000.png", 4, zero="-0.5"), "row 2: labels must be 0 or 1"),
+        (label_line("00000001_000.png", 4, one="inf"), "row 2: labels must be 0 or 1"),
+        (label_line("00000001_000.png", 4, zero="nan"), "row 2: labels must be 0 or 1"),
         (label_line("chest.png", 4), "row 2: invalid literal"),  # no patient number before "_"
         (label_line("00000001_000.png", 4, one="yes"), "row 2: could not convert"),
     ],
@@ -158,3 +163,10 @@ def test_label_columns_may_stand_in_any_order(table):
     header = ",".join(["Image Index", *FINDINGS[::-1]])
     (row,) = read_label_csv(table(header, label_line("1_0.png", 9), name="test_labels.csv"), {}).rows
     assert row.labels == MASS  # the tenth from the end is the fifth
+
+
+def test_spaces_around_an_image_id_are_no_part_of_it(table):
+    (row,) = read_label_csv(table(LABEL_HEADER, label_line(" 00000001_000.png ", 4), name="val_labels.csv"), {}).rows
+    assert (row.image_id, row.patient_id) == ("00000001_000.png", 1)
+    entry = ROW_2017.replace("00000001_000.png", "00000001_000.png ")
+    assert read_entries(table(HEADER_2017, entry)).rows[0].image_id == "00000001_000.png"

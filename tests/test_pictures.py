@@ -35,6 +35,16 @@ def test_what_looks_unlike_a_radiograph_is_said(pixels, options, warning):
     assert picture.warnings == ((warning,) if warning else ())
 
 
+@pytest.mark.parametrize(("orientation", "is_said"), [(1, False), (6, True), (None, False)])
+def test_an_image_that_its_exif_tag_turns_is_said(orientation, is_said):
+    tags = Image.Exif()
+    if orientation:
+        tags[0x0112] = orientation
+    warnings = read_picture(encoded(SOFT[:, :40], "JPEG", exif=tags), 32, NOBODY).warnings
+    said = "lies on its side or head as stored: its EXIF orientation is not followed, save it upright"
+    assert warnings == ((said,) if is_said else ())
+
+
 def test_a_header_tells_the_patient_and_what_is_no_chest_radiograph():
     header = Header("CT", "HAND", "006M", "F", "LL")
     assert (header.age, header.sex, header.view) == (0.5, "F", None)

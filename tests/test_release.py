@@ -41,9 +41,26 @@ def test_auto_takes_lists_before_label_csvs_before_a_random_split(release):
     write_label_csvs(release, train=["00000001_000.png"])
     assert read_release(release, "auto").split == "official"
     (release / "test_list.txt").unlink()
+    (release / "train_val_list.txt").unlink()
     assert read_release(release, "auto").split == "random"  # a Data_Entry CSV knows more than label CSVs
     (release / "Data_Entry_2017.csv").unlink()
     assert read_release(release, "auto").split == "csv"
+
+
+@pytest.mark.parametrize("kept", ["train_val_list.txt", "test_list.txt"])
+def test_auto_does_not_guess_where_half_of_the_official_split_is_there(release, kept):
+    for name in {"train_val_list.txt", "test_list.txt"} - {kept}:
+        (release / name).unlink()
+    with pytest.raises(ValueError, match=f"has {kept} but not the other official list.*choose --split random"):
+        read_release(release, "auto")
+    assert read_release(release, "random").split == "random"
+
+
+def test_a_byte_order_mark_in_a_list_is_no_part_of_its_first_name(release):
+    path = release / "train_val_list.txt"
+    before = read_release(release, "official").homes
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_release(release, "official").homes == before
 
 
 def test_a_random_split_leaves_every_home_open(release):

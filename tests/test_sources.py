@@ -92,6 +92,7 @@ def test_archives_without_random_access_are_noted_by_their_content_and_not_read(
         ("../../a.PNG", "a.png"),
         ("/abs/a.dcm", "a.png"),
         ("a.dicom", "a.png"),
+        ("a.webp", "a.png"),
         ("DICOM\\a", "a.png"),  # no ending, packed under Windows
         ("1.2.840.10008", "1.2.840.10008"),  # a UID: its last part is no ending
         ("1.2.840.10008.dcm", "1.2.840.10008"),
@@ -149,7 +150,7 @@ def test_two_images_that_cannot_be_read_count_as_equal_when_they_fail_alike(rele
 
 def test_a_release_without_an_image_file_is_refused(release):
     message = (
-        r"no image below .*; expected \.png, \.jpg, \.jpeg, \.dcm, \.dicom files in folders, or in archives "
+        r"no image below .*; expected \.png, \.jpg, \.jpeg, \.webp, \.dcm, \.dicom files in folders, or in archives "
         r"\(\.tar, \.tar\.gz, \.tgz, \.zip\)"
     )
     with pytest.raises(ValueError, match=message):
@@ -172,3 +173,11 @@ def test_a_download_under_way_is_passed_over(tmp_path):
     (tmp_path / "kaggle.partial" / "data.zip").write_bytes(b"half a zip")
     found = find_images(epath.Path(tmp_path), ["00000001_000.png"])
     assert (set(found.locations), found.unlisted) == ({"00000001_000.png"}, 0)
+
+
+def test_a_link_to_a_folder_above_is_not_walked(release, tmp_path):
+    folder = release({"images/a.png": b"A", "images/more/b.png": b"B"})
+    before = find_images(folder, IDS)
+    (tmp_path / "images/more/above").symlink_to("..")
+    (tmp_path / "self").symlink_to(".")
+    assert find_images(folder, IDS) == before

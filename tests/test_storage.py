@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import re
 
@@ -122,6 +123,15 @@ def test_a_folder_is_held_by_one_at_a_time_and_let_go_after(tmp_path):
         with pytest.raises(ValueError, match=message), storage.exclusive(tmp_path, "building"):
             pass
     with storage.exclusive(tmp_path, "building"):
+        pass
+
+
+def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", fail(errno.ENOSYS))  # Lustre without -o flock
+    with storage.exclusive(tmp_path, "building"), storage.exclusive(tmp_path, "building"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", fail(errno.EIO))
+    with pytest.raises(OSError, match=r"^\[Errno 5\]"), storage.exclusive(tmp_path, "building"):
         pass
 
 

@@ -61,16 +61,14 @@ class Building:
         """Sort jobs into the reports of shards that are whole, by their hash, and the jobs still to do.
 
         Args:
-            digest: SHA-256 of the bytes of an image, by its id; a shard that rejected an image is done again when that
-                has been mended since. None: no shard rejects any.
+            digest: SHA-256 of the bytes of an image, by its id; a shard is done again when an image that it rejected
+                has been mended since, or its first image is another one: the release was exchanged. None: of features.
         """
         done, waiting = [], []
         for job in jobs:
             report = self._report_of(epath.Path(job.path))
-            if report is None or any(digest(image_id) != before for image_id, _, before in report.rejected):
-                waiting.append(job)
-            else:
-                done.append(report)
+            same = report is not None and (digest is None or _same_images(report, job, digest))
+            (done if same else waiting).append(report if same else job)
         if waiting:
             (self.output_dir / FILE).unlink(missing_ok=True)
         return done, waiting
@@ -121,6 +119,13 @@ class Building:
         self._remove_partials()
         storage.write_json(self.output_dir / FILE, info)
         return info
+
+
+def _same_images(report: ShardReport, job: Job, digest: Callable[[str], str]) -> bool:
+    """Whether the images of a shard are still those it was made of, by its first and by those it rejected."""
+    if report.witness and report.witness != digest(job.rows[0].image_id):
+        return False
+    return all(digest(image_id) == before for image_id, _, before in report.rejected)
 
 
 def plan_of(output_dir: epath.Path) -> dict | None:

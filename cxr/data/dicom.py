@@ -116,6 +116,9 @@ def _displayed(stored: np.ndarray, file) -> np.ndarray:
     """Grey values as displayed: uint8 of the shape of `stored`, 0 black."""
     from pydicom import pixels
 
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if name in file and file[name].is_empty:  # as if it were not there
+            del file[name]
     values = pixels.apply_modality_lut(stored, file)
     if file.get("VOILUTSequence"):
         values = pixels.apply_voi(values, file)
@@ -130,7 +133,18 @@ def _displayed(stored: np.ndarray, file) -> np.ndarray:
         raise ImageError(f"DICOM without contrast: grey values from {low:g} to {high:g}")
     if file.PhotometricInterpretation == "MONOCHROME1":
         share = 1 - share
+    share[_padding(stored, file)] = 0  # no part of the image, whatever the window makes of its value
     return np.rint(share.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _padding(stored: np.ndarray, file) -> np.ndarray:
+    """Which stored values only fill up the rectangle (PS3.3 C.7.5.1.1.2): bool of the shape of `stored`."""
+    padding = file.get("PixelPaddingValue")
+    if padding is None:
+        return np.zeros(stored.shape, bool)
+    limit = file.get("PixelPaddingRangeLimit")
+    ends = padding, padding if limit is None else limit
+    return (stored >= min(ends)) & (stored <= max(ends))
 
 
 def _range(stored: np.ndarray, values: np.ndarray, file) -> tuple[float, float]:
@@ -141,6 +155,5 @@ def _range(stored: np.ndarray, values: np.ndarray, file) -> tuple[float, float]:
         lowest = -(2 ** (file.BitsStored - 1)) if file.PixelRepresentation else 0
         ends = np.array([lowest, lowest + 2**file.BitsStored - 1], stored.dtype)
         return tuple(sorted(pixels.apply_modality_lut(ends, file)))
-    padding = file.get("PixelPaddingValue")
-    used = values[stored != padding] if padding is not None else values
+    used = values[~_padding(stored, file)]
     return (used.min(), used.max()) if used.size else (0, 1)

@@ -42,14 +42,14 @@ class Table(NamedTuple):
 
 
 def parse_age(text: str) -> float:
-    """Years from "058Y" (2017 CSV; also "013M" months, "001D" days) or "58" (2020 CSV).
+    """Years from "058Y" (2017 CSV; also "013M" months, "001D" days; DICOM also "006W" weeks) or "58" (2020 CSV).
 
     Returns nan where the cell is empty or the age is no human's (over 120). ValueError if it is not a number.
     """
     text = text.strip()
     if not text:
         return math.nan
-    per_year = {"Y": 1, "M": 12, "D": 365.25}.get(text[-1])
+    per_year = {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}.get(text[-1])
     age = float(text[:-1]) / per_year if per_year else float(text)
     return age if 0 <= age <= OLDEST else math.nan
 
@@ -64,7 +64,7 @@ def read_entries(path: epath.Path) -> Table:
 
     def parse(cell: dict[str, str]) -> ImageRow:
         return ImageRow(
-            image_id=cell["Image Index"],
+            image_id=cell["Image Index"].strip(),
             patient_id=int(cell["Patient ID"]),
             labels=parsed_findings(cell["Finding Labels"]),
             age=parse_age(cell["Patient Age"]),
@@ -84,10 +84,10 @@ def read_label_csv(path: epath.Path, entries: dict[str, ImageRow]) -> Table:
     """
 
     def parse(cell: dict[str, str]) -> ImageRow:
-        labels = tuple(int(float(cell[finding])) for finding in FINDINGS)
-        if set(labels) - {0, 1}:
-            raise ValueError(f"labels must be 0 or 1, not {labels}")
-        image_id = cell["Image Index"]
+        numbers = [float(cell[finding]) for finding in FINDINGS]
+        if set(numbers) - {0, 1}:
+            raise ValueError(f"labels must be 0 or 1, not {numbers}")
+        labels, image_id = tuple(map(int, numbers)), cell["Image Index"].strip()
         if image_id in entries:
             return entries[image_id]._replace(labels=labels)
         return ImageRow(image_id=image_id, patient_id=int(image_id.split("_")[0]), labels=labels)
@@ -130,7 +130,8 @@ def _cells(path: epath.Path, data: bytes, columns: tuple[str, ...]) -> Iterator[
             if reader.line_num > before + 1:
                 raise ValueError(f"{path} row {before + 1}: a quote that is not closed swallows the lines below")
             before = reader.line_num
-            if sum(cell.endswith(IMAGE_ENDINGS) for cell in row) > (row is not header):  # else one is lost in silence
+            named = sum(cell.rstrip().endswith(IMAGE_ENDINGS) for cell in row)
+            if named > (row is not header):  # else one is lost in silence
                 raise ValueError(f"{path} row {reader.line_num}: two rows on one line")
             if not row or row is header:
                 continue

@@ -14,6 +14,7 @@ from cxr.data.entries import SEXES, UNKNOWN, VIEWS
 BLANK = 3.0  # grey levels: standard deviation of an image without content; chest radiographs have 40 to 80
 COLOUR = 4.0  # grey levels by which the channels of a pixel differ on average; JPEG makes up to 2 of grey
 OBLONG = 1.5  # longer side over shorter; plates for chests have 1 to 1.25
+ORIENTATION = 0x0112  # EXIF tag; 1 is as stored
 COLOUR_SIDE = 256  # pixels; colour is looked for in no more than that
 
 
@@ -62,6 +63,8 @@ def read_picture(data: bytes, image_size: int, patient: Patient) -> Picture:
     odd = [*header.oddities(), *oddities(pixels, image_size)]
     if not dicom.is_dicom(data) and has_colour(data):
         odd.append("in colour, expected a grey radiograph")
+    if not dicom.is_dicom(data) and is_turned(data):
+        odd.append("lies on its side or head as stored: its EXIF orientation is not followed, save it upright")
     square = images.resize_square(pixels, image_size)
     return Picture(pixels, square, patient.or_else(Patient(header.age, header.sex, header.view)), tuple(odd))
 
@@ -91,3 +94,14 @@ def has_colour(data: bytes) -> bool:
         rgb = image.convert("RGB").reduce(max(1, min(image.size) // COLOUR_SIDE))
     channels = np.asarray(rgb).astype(np.int16)
     return float((channels.max(axis=2) - channels.min(axis=2)).mean()) > COLOUR
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether the EXIF tag of a PNG, JPEG or WebP asks a viewer to turn or mirror it; telephones write such files."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
+            return image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # the pixels are whole, see `has_colour`; only the tags are broken
+        return False

@@ -39,6 +39,11 @@ def read_release(data_dir: epath.Path, split: str) -> Release:
     if not data_dir.exists():
         raise FileNotFoundError(f"no folder {data_dir}; expected an NIH release: Data_Entry CSV, lists and images")
     entry_csv, lists, label_csvs = find_entry_csv(data_dir), find_lists(data_dir), find_label_csvs(data_dir)
+    if split == "auto" and len(lists) == 1 and entry_csv:
+        raise ValueError(
+            f"{data_dir} has {next(iter(lists.values())).name} but not the other official list, without which patients "
+            "of the official test split would be trained on; put it there too, or choose --split random"
+        )
     if split == "auto":
         split = "official" if len(lists) == 2 else "csv" if label_csvs and not entry_csv else "random"
     if split == "csv":
@@ -85,7 +90,7 @@ def _read_lists(data_dir: epath.Path, lists: dict[str, epath.Path], table: Table
     homes = {}
     for name, path in lists.items():
         try:
-            listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+            listed = [line.strip() for line in path.read_bytes().decode("utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not a text file; expected one image id a line") from error
         unknown = sorted(set(listed) - known)

@@ -53,6 +53,7 @@ class ShardReport:
     patient_ids: list[int]
     positives: list[int]  # per finding, in FINDINGS order
     rejected: list[Rejected]
+    witness: str = ""  # SHA-256 of the bytes that its first image came in; "" of features
 
     @classmethod
     def from_json(cls, value: dict) -> "ShardReport":

@@ -1,6 +1,7 @@
 """Which image lies where below a release: in folders, tars, compressed tars and zips, in any mix."""
 
 import dataclasses
+import pathlib
 from collections.abc import Collection, Iterator
 
 from etils import epath
@@ -9,7 +10,7 @@ from cxr import storage
 from cxr.data import archives
 from cxr.data.locations import Location, digest_of
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".dcm", ".dicom")
 MEMBERS = {"tar": archives.tar_members, "zip": archives.zip_members}
 
 
@@ -122,6 +123,8 @@ def _walk(folder: epath.Path, below: str = ".") -> Iterator[tuple[str, str, Loca
             continue  # a download under way
         # An object store answers is_dir with a request: not one for each of 112,120 images.
         if not (remote and _split(path.name)[1]) and path.is_dir():
+            if not remote and pathlib.Path(folder).resolve().is_relative_to(pathlib.Path(path).resolve()):
+                continue  # a link to a folder above: it would be walked again and again
             yield from _walk(path, name)
         elif path.name.lower().endswith(archives.ENDINGS) and not path.name.startswith("."):
             kind = archives.kind_of(path)
