@@ -14,6 +14,7 @@ import io
 import itertools
 import os
 import pathlib
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cxr import experiment, storage
+from cxr.data import sources
+from cxr.data.entries import OLDEST
 from cxr.data.images import ImageError
 from cxr.data.locations import Location, read_bytes
 from cxr.data.pictures import NOBODY, Patient, Picture, read_picture
@@ -34,8 +37,8 @@ from cxr.params import load_params
 
 BATCH = 32  # images a step
 BATCH_WITH_HEATMAPS = 8  # then the originals are kept meanwhile, up to 64 MB each
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".dcm", ".dicom", "")  # taken from a folder; DICOM often has none
-OLDEST = 120  # years
+ENDINGS = (*sources.IMAGE_ENDINGS, "")  # taken from a folder; DICOM often has none
+UID = re.compile(r"[0-9]+(\.[0-9]+)+")  # what PACS and viewers name a DICOM file by
 
 
 class Predictor:
@@ -51,7 +54,7 @@ class Predictor:
         self.params, info = load_params(model_dir), experiment.dataset_of(model_dir)
         self.image_size: int = info["image_size"]
         self.points = operating.read_points(model_dir, checkpoint)
-        from model_fn import trained_model  # late: it loads TensorFlow, and what is above fails without it
+        from assemble import trained_model  # late: it loads TensorFlow, and what is above fails without it
 
         self.model = trained_model(model_dir, checkpoint)
         self._lock, self._mapper = threading.Lock(), None
@@ -90,10 +93,10 @@ class Predictor:
 
         with self._lock:
             if self._mapper is None:
-                self._mapper = cam.HeatMapper(patient_layers.image_only(self.model))
+                self._mapper = cam.HeatMapper(self.model, crop_size=self.params.crop_size)
             heat = self._mapper(picture.square[None, ..., None], [FINDINGS.index(finding)])[0, 0]
         height, width = picture.pixels.shape
-        return Placement(width, height, self.image_size).heat_on_image(heat, longer_side)
+        return Placement(width, height, self.image_size).heat_on_image(heat, longer_side, covers=self._mapper.covers)
 
     def overlay(self, picture: Picture, finding: str) -> bytes:
         """The image under that heat map, as a PNG of overlays.SIDE pixels on the longer side."""
@@ -139,11 +142,17 @@ def files_of(paths: list[pathlib.Path]) -> list[pathlib.Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.name[0] != "." and p.is_file())
+        below = sorted(p for p in path.rglob("*") if looks_like_image(p.name) and p.is_file())
         if not below:
             raise FileNotFoundError(f"no PNG, JPEG, WebP or DICOM file below {path}")
         files += below
     return list(dict.fromkeys(files))
+
+
+def looks_like_image(name: str) -> bool:
+    """Whether a file in a folder is worth trying: by its ending, or named by a DICOM UID, whose dots begin none."""
+    ending = "" if UID.fullmatch(name) else pathlib.PurePath(name).suffix.lower()
+    return ending in ENDINGS and not name.startswith(".")
 
 
 def read_ahead(
@@ -197,7 +206,8 @@ def predict_files(predictor: Predictor, files: list[pathlib.Path], args: argpars
     """
     patient, drawn, results = Patient(args.age, args.sex, args.view), args.heatmaps is not None, []
     size, width = min(BATCH_WITH_HEATMAPS if drawn else BATCH, len(files)), readings.name_width(map(str, files))
-    top = os.path.commonpath([file.absolute().parent for file in files])
+    whole = {file: pathlib.Path(os.path.abspath(file)) for file in files}  # noqa: PTH100 -- ".." must go, links must stay
+    top = os.path.commonpath([path.parent for path in whole.values()])
     pictures = read_ahead(predictor, files, patient, whole=drawn)
     print(readings.table_header(width))
     while chunk := list(itertools.islice(pictures, size)):
@@ -212,7 +222,7 @@ def predict_files(predictor: Predictor, files: list[pathlib.Path], args: argpars
             reading = next(found)
             print(readings.table_row(str(file), reading, width), flush=True)
             if drawn:
-                draw(predictor, picture, reading, args.heatmaps / file.absolute().relative_to(top))
+                draw(predictor, picture, reading, args.heatmaps / whole[file].relative_to(top))
             results.append({"file": str(file), "warnings": picture.warnings, "reading": reading})
     return results
 

@@ -165,9 +165,36 @@ def test_heat_maps_are_drawn_of_calls(capsys, model_dir, predictor, xrays, tmp_p
         assert (image.mode, image.size) == ("RGB", (512, 427))  # 48 x 40
 
 
+def test_heat_maps_stay_in_their_folder(capsys, model_dir, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    for name in ("above.png", "here/beside.png"):
+        (tmp_path / name).write_bytes(encoded(SOFT))
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(capsys, "--model_dir", model_dir, "../above.png", "beside.png", "--heatmaps", "heat")[0] == 0
+    drawn = {path.relative_to(tmp_path).parts[:-1] for path in tmp_path.rglob("*.png.*.png")}
+    assert drawn == {("here", "heat"), ("here", "heat", "here")}
+
+
+def test_files_of_a_folder_are_known_by_their_ending_or_a_uid(tmp_path):
+    names = ["1.2.840.113619.2.66.2158", "a.PNG", "noending"]
+    for name in [*names, "notes.txt", ".hidden.png", "1.2.zip"]:
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in predict.files_of([tmp_path])] == names
+
+
 def test_a_heat_map_lies_over_exactly_the_image(predictor):
     heat = predictor.heat_map(predictor.read(encoded(SOFT)), "Effusion")
     assert (heat.shape, bool(np.isfinite(heat).all())) == (SOFT.shape, True)
+
+
+def test_a_heat_map_of_a_crop_is_flat_beyond_it(tiny_release, build, tmp_path):
+    build(tiny_release(), tmp_path / "records", "--image_size", 48)
+    cropped = Predictor(make_experiment(tmp_path / "cropped", tmp_path / "records", crop_size=32))
+    image = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
+    heat = cropped.heat_map(cropped.read(encoded(image)), "Effusion")
+    inside = np.zeros((48, 48), bool)
+    inside[8:40, 8:40] = True  # all that the network sees
+    assert heat[inside].max() > heat[~inside].max() == heat.min()
 
 
 def test_without_operating_points_nothing_is_called(capsys, built_dataset, tmp_path, xrays):

@@ -3,11 +3,10 @@
 import base64
 import math
 
-from cxr.data.entries import SEXES, VIEWS
+from cxr.data.entries import OLDEST, SEXES, VIEWS
 from cxr.data.images import ImageError
 from cxr.data.pictures import Patient
 from cxr.findings import FINDINGS
-from predict import OLDEST
 from tools.serving.gate import MAX_BYTES, TOO_LARGE
 from tools.serving.samples import Sample
 

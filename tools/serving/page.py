@@ -6,13 +6,13 @@ import math
 import pathlib
 from typing import TYPE_CHECKING
 
+from cxr.data.entries import OLDEST
 from cxr.data.images import ImageError
 from cxr.data.pictures import Picture
 from cxr.evaluation import overlays, readings
 from cxr.evaluation.operating import OperatingPoints
 from cxr.evaluation.readings import Reading
 from cxr.findings import FINDINGS
-from predict import OLDEST
 from tools.serving.asked import ImpossiblePatient, finding_of, image_of, patient_of
 from tools.serving.gate import MAX_BYTES
 from tools.serving.samples import Sample, draw_samples
