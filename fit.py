@@ -41,8 +41,8 @@ class Run:
         """Take a model that is to be trained.
 
         Args:
-            datasets: what it is evaluated on, and trained on unless there are
-            views: datasets like these that the training epochs take turns with.
+            datasets: by the model's inputs; what it is evaluated on, and trained on if there are no `views`.
+            views: datasets like these, with which the training epochs take turns.
         """
         self.params, self.model, self.datasets, self.model_dir = params, model, datasets, model_dir
         self.views = views or [datasets]
@@ -108,11 +108,13 @@ def run_epochs(run: Run, val: records.Index) -> None:
         history.write()  # the run may have ended between its state and its history
     else:
         board.show_start(run)
-    show_epoch = board.epoch_board(run, val)
-    for epoch in range(len(history.rows), params.num_epochs):
+    show_epoch, first = board.epoch_board(run, val), len(history.rows)
+    for epoch in range(first, params.num_epochs):
         if history.epochs_since_best() >= params.early_stopping_patience:
             log.info("no better val AUROC for %d epochs: stopping", params.early_stopping_patience)
             break
+        if epoch == first and (old := experiment.move_aside(run.model_dir, experiment.RESULTS)):
+            log.info("moved to %s: results of the weights that the next epochs may replace", old)
         trained, probabilities = fit_epoch(run, epoch), validate(run)
         history.rows.append({**trained, **val_columns(val.labels, probabilities)})
         run.save(is_best=history.epochs_since_best() == 0)
@@ -136,7 +138,10 @@ def fit_epoch(run: Run, epoch: int) -> dict:
     fitted = run.model.fit(batches, verbose=0, shuffle=False, callbacks=callbacks(run, epoch, failed))
     loss, seconds = fitted.history["loss"][-1], time.perf_counter() - start
     if failed:
-        raise no_number(run, epoch, *failed[0])
+        step, value = min(failed)  # the first: callbacks that nobody waits for may come out of order
+        raise no_number(run, epoch, step, f"the loss of epoch {epoch + 1} is {value} from step {step + 1} on")
+    if not all(np.isfinite(weight).all() for weight in run.model.get_weights()):  # these must not be saved
+        raise no_number(run, epoch, run.steps, f"the last step of epoch {epoch + 1} left weights that are no numbers")
     return {
         "epoch": epoch + 1,
         "loss": loss,
@@ -166,15 +171,22 @@ def callbacks(run: Run, epoch: int, failed: list) -> list:
     ]
 
 
-def no_number(run: Run, epoch: int, step: int, loss: float) -> ValueError:
-    """The error that names the images at which the loss ceased to be a number."""
+def no_number(run: Run, epoch: int, step: int, what: str) -> ValueError:
+    """The error that names the images of a step whose loss is no number, and those of the step before.
+
+    Either may be the cause: a loss that is a number can have a gradient that is none, and that shows a step later.
+    """
     from input_fn import batch_ids
 
-    ids = batch_ids(run.views[epoch % len(run.views)], run.params, epoch=epoch, step=step)
-    rest = f" and {len(ids) - NAMED_IMAGES:,} more" if len(ids) > NAMED_IMAGES else ""
+    datasets, named = run.views[epoch % len(run.views)], []
+    for place in (step, step - 1):
+        if 0 <= place < run.steps:
+            ids = batch_ids(datasets, run.params, epoch=epoch, step=place)
+            rest = f" and {len(ids) - NAMED_IMAGES:,} more" if len(ids) > NAMED_IMAGES else ""
+            named.append(f"step {place + 1}: {', '.join(ids[:NAMED_IMAGES])}{rest}")
     return ValueError(
-        f"the loss of epoch {epoch + 1} is {loss} from step {step + 1} on; lower learning_rate in params.json, "
-        f"or look at the images of that batch, and --restart: {', '.join(ids[:NAMED_IMAGES])}{rest}"
+        f"{what}; lower learning_rate in params.json, or look at the images it may come from, and --restart. "
+        + "; ".join(named)
     )
 
 

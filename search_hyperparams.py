@@ -64,7 +64,11 @@ def open_search(args: argparse.Namespace) -> Search:
     params, base = load_params(parent_dir), storage.read_json(parent_dir / PARAMS_FILE)
     space, images = search_space.read_space(parent_dir, base), open_dataset(args.data_dir)
     wanted = storage.read_json(parent_dir / search_space.FILE)
-    identity = {PARAMS_FILE: digest(base), search_space.FILE: digest(wanted), "--data_dir": images.info["fingerprint"]}
+    identity = {
+        PARAMS_FILE: digest(base),
+        search_space.FILE: digest(wanted, in_order=True),
+        "--data_dir": images.info["fingerprint"],
+    }
     trials = args.trials or (sys.maxsize if search_space.is_grid(space) else TRIALS)
     import_optuna()
     with database_errors():
@@ -72,9 +76,9 @@ def open_search(args: argparse.Namespace) -> Search:
     return Search(parent_dir, base, images, study)
 
 
-def digest(value: dict) -> str:
-    """Hexadecimal SHA-256 of an object, whatever the order of its keys or the spaces of its file."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def digest(value: dict, *, in_order: bool = False) -> str:
+    """Hexadecimal SHA-256 of an object, whatever the spaces of its file; the order of its keys counts if it matters."""
+    return hashlib.sha256(json.dumps(value, sort_keys=not in_order).encode()).hexdigest()
 
 
 class Job:
@@ -152,6 +156,8 @@ def print_results(search: Search) -> None:
     best = trial.folder_of(search.parent_dir, trials[0].number)
     split = "test" if search.images.images("test") else "val"
     print(f"best: {best}, val mean AUROC {trials[0].value:.4f}")
+    if not best.is_dir():
+        print("its folder is on another machine of this study; run the next line there")
     print(f"next: python evaluate.py --model_dir {best} --data_dir {search.images.folder} --split {split}")
 
 

@@ -22,21 +22,9 @@ from cxr.findings import require_same_findings
 from cxr.params import Params, as_json, parse_params
 
 CHECKPOINTS = ("best", "last")
-PRODUCTS = (
-    "*.weights.h5",
-    "dataset.json",
-    "patients.json",
-    "train.log",
-    "history.csv",
-    "resume",
-    "tensorboard",
-    "metrics_*.json",
-    "predictions_*.csv",
-    "report_*.html",
-    "head",
-    "external",
-    "localization",
-)
+RESULTS = ("metrics_*.json", "predictions_*.csv", "report_*.html", "external", "views_*", "localization")
+TRAINED = ("*.weights.h5", "dataset.json", "patients.json", "train.log", "history.csv", "resume", "tensorboard", "head")
+PRODUCTS = (*TRAINED, *RESULTS)
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -67,9 +55,9 @@ def patients_of(model_dir: pathlib.Path) -> dict[str, list[int]]:
     return storage.read_json(path) if path.is_file() else {}
 
 
-def products(model_dir: pathlib.Path) -> list[pathlib.Path]:
-    """Everything a run has left in its folder."""
-    return sorted(path for pattern in PRODUCTS for path in model_dir.glob(pattern))
+def products(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) -> list[pathlib.Path]:
+    """Everything a run, and whatever used its weights, has left in its folder."""
+    return sorted(path for pattern in patterns for path in model_dir.glob(pattern))
 
 
 def require_untrained(model_dir: pathlib.Path) -> None:
@@ -81,9 +69,9 @@ def require_untrained(model_dir: pathlib.Path) -> None:
         )
 
 
-def move_aside(model_dir: pathlib.Path) -> pathlib.Path | None:
-    """Move everything a run has left into model_dir/old/NNN; None if there was nothing."""
-    found = products(model_dir)
+def move_aside(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) -> pathlib.Path | None:
+    """Move everything a run has left, or a part of it, into model_dir/old/NNN; None if there was nothing."""
+    found = products(model_dir, patterns)
     if not found:
         return None
     numbers = [int(path.name) for path in (model_dir / "old").glob("[0-9]*")]

@@ -9,10 +9,11 @@ import pytest
 from runs import EPOCHS, assert_same_run, change_records, make_experiment, read_history, read_weights, run_train
 
 import fit
+from assemble import trained_model
 from cxr.data.dataset import open_dataset
 from cxr.params import load_params
-from input_fn import input_fn
-from model_fn import model_fn, trained_model
+from input_fn import batch_ids, input_fn
+from model_fn import model_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -100,7 +101,8 @@ def test_a_loss_that_is_no_number_ends_the_run(built_dataset, tmp_path):
     model_dir = make_experiment(tmp_path, batch_size=2, **wild)  # every step multiplies the weights by -9
     text = (
         r"^error: the loss of epoch \d is (nan|inf) from step \d+ on; lower learning_rate in params\.json, or look at "
-        r"the images of that batch, and --restart: \d{8}_00\d\.png, \d{8}_00\d\.png$"
+        r"the images it may come from, and --restart\. step \d+: (\d{8}_00\d\.png(, |; |$)){2}step \d+: "
+        r"(\d{8}_00\d\.png(, |$)){2}$"
     )
     with pytest.raises(SystemExit, match=text):
         run_train(model_dir, built_dataset)
@@ -113,24 +115,44 @@ def test_fewer_images_than_a_batch(built_dataset, tmp_path):
         run_train(make_experiment(tmp_path, batch_size=34), built_dataset)
 
 
-def test_the_batch_of_a_loss_that_is_no_number_is_named(built_dataset, tmp_path, monkeypatch):
+@pytest.fixture
+def failing_at(built_dataset, tmp_path):
+    """failing_at(step, gradient_alone=...): a run whose model fails in epoch 2 at one image of that step alone."""
     import keras
 
-    images = open_dataset(built_dataset)
-    params = load_params(make_experiment(tmp_path))
-    model = model_fn(params, images.info)
-    run = fit.Run(params, model, {"image": images}, tmp_path)
-    batches = list(input_fn("train", run.datasets, params, epoch=1).as_numpy_iterator())
-    dark = batches[2][0]["image"][0].astype(np.float32).mean()  # the model fails at this image alone
-    failing = keras.Input((32, 32, 1), dtype="uint8", name="image")
-    mean = keras.ops.mean(keras.ops.cast(failing, "float32"), axis=(1, 2, 3))
-    wrong = keras.ops.where(keras.ops.abs(mean - dark) < 1e-3, float("nan"), 0.0)
-    run.model = keras.Model({"image": failing}, model({"image": failing}) + wrong[:, None])
-    run.compile()
-    with pytest.raises(ValueError, match=r"^the loss of epoch 2 is nan from step 3 on; ") as raised:
+    def make(step: int, *, gradient_alone: bool) -> fit.Run:
+        images = open_dataset(built_dataset)
+        params = load_params(make_experiment(tmp_path))
+        model = model_fn(params, images.info)
+        run = fit.Run(params, model, {"image": images}, tmp_path)
+        batches = list(input_fn("train", run.datasets, params, epoch=1).as_numpy_iterator())
+        dark = batches[step - 1][0]["image"][0].astype(np.float32).mean()
+        image = keras.Input((32, 32, 1), dtype="uint8", name="image")
+        mean = keras.ops.mean(keras.ops.cast(image, "float32"), axis=(1, 2, 3))
+        clear = keras.ops.cast(keras.ops.abs(mean - dark) > 1e-3, "float32")[:, None]  # 0 for that image, else 1
+        logits = model({"image": image})
+        # The slope of the root is not finite at 0, and 0 times that is no number; its value is one.
+        alone = keras.ops.sqrt(logits * 0.0 + clear) - clear
+        wrong = alone if gradient_alone else keras.ops.where(clear > 0, 0.0, float("nan"))
+        run.model = keras.Model({"image": image}, logits + wrong)
+        run.compile()
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("step", "gradient_alone", "what", "named"),
+    [
+        (3, False, "the loss of epoch 2 is nan from step 3 on", [3, 2]),
+        (1, False, "the loss of epoch 2 is nan from step 1 on", [1]),
+        (2, True, "the loss of epoch 2 is nan from step 3 on", [3, 2]),  # a step later: the cause is the other one
+        (4, True, "the last step of epoch 2 left weights that are no numbers", [4]),  # there is no step 5
+    ],
+)
+def test_the_batches_that_a_loss_may_have_failed_at_are_named(failing_at, step, gradient_alone, what, named):
+    run = failing_at(step, gradient_alone=gradient_alone)
+    with pytest.raises(ValueError, match=f"^{what}; lower learning_rate") as raised:
         fit.fit_epoch(run, 1)
-    named = set(str(raised.value).split(": ")[-1].split(", "))
-    assert len(named) == 8
-    wanted = {tuple(labels) for labels in batches[2][1]}
-    index = fit.records.read_index(images.paths("train"))
-    assert {tuple(index.labels[index.image_ids == name][0]) for name in named} == wanted
+    ids = [f"step {n}: {', '.join(batch_ids(run.datasets, run.params, epoch=1, step=n - 1))}" for n in named]
+    assert str(raised.value).endswith(f"and --restart. {'; '.join(ids)}")

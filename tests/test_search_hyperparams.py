@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 import re
 import shlex
 import signal
@@ -133,6 +135,47 @@ def test_a_finished_search_only_prints_its_results(searched, built_dataset, caps
     assert len(trials_of(folder)) == 3
 
 
+def training_process(folder: Path) -> int:
+    """Process id of the train.py of a trial that has ended its first epoch."""
+    deadline = time.monotonic() + 120
+    while not (folder / "resume/state.npz").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            if str(folder) in words:
+                return int(process.name)
+    raise AssertionError(f"no train.py for {folder}")
+
+
+def test_two_machines_share_a_database_and_a_killed_trial_is_recorded_and_skipped(built_dataset, tmp_path, capsys):
+    shared = "--storage", f"sqlite:///{tmp_path}/shared.db"
+    folders = []
+    for machine in ("one", "two"):
+        (tmp_path / machine).mkdir()
+        folders.append(make_search(tmp_path / machine / "search", {"batch_size": [8, 16, 4]}))
+    both = [start(folder, built_dataset, *shared) for folder in folders]
+    deadline = time.monotonic() + 120
+    while not (first := list(tmp_path.glob("*/search/trial_0000"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(training_process(first[0]), signal.SIGKILL)
+    told = [process.communicate(timeout=240) for process in both]
+    assert [(process.returncode, errors) for process, (_, errors) in zip(both, told, strict=True)] == [(0, "")] * 2
+    found = optuna.load_study(study_name="search", storage=shared[1]).get_trials(deepcopy=False)
+    assert [(f.params["batch_size"], f.state.name) for f in found] == [(8, "FAIL"), (16, "COMPLETE"), (4, "COMPLETE")]
+    assert found[0].user_attrs[ERROR].startswith("ended by SIGKILL")
+    homes = {path.name: path.parent for path in tmp_path.glob("*/search/trial_*")}
+    assert sorted(homes) == ["trial_0000", "trial_0001", "trial_0002"]
+    best = max(found[1:], key=lambda trial: trial.value).number
+    for folder in folders:
+        capsys.readouterr()
+        search(folder, built_dataset, *shared)
+        elsewhere = "its folder is on another machine of this study; run the next line there"
+        assert (elsewhere in capsys.readouterr().out) == (homes[f"trial_{best:04d}"] != folder)
+
+
 @pytest.mark.parametrize("name", ["params.json", "search.json"])
 def test_a_search_that_was_changed_since_is_refused(searched, built_dataset, name):
     path = searched[0] / name
@@ -144,6 +187,13 @@ def test_a_search_that_was_changed_since_is_refused(searched, built_dataset, nam
             search(searched[0], built_dataset)
     finally:
         path.write_text(before)
+
+
+def test_the_order_of_parameters_counts_as_it_numbers_the_combinations():
+    first, other = {"batch_size": [8, 16], "dropout": [0, 0.5]}, {"dropout": [0, 0.5], "batch_size": [8, 16]}
+    digest = search_hyperparams.digest
+    assert digest(first, in_order=True) != digest(other, in_order=True)
+    assert digest(first) == digest(other)  # params.json has no order
 
 
 def test_other_spaces_in_search_json_are_no_change(searched, built_dataset):

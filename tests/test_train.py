@@ -119,6 +119,45 @@ def test_a_killed_run_resumes_to_the_same_numbers(finished, built_dataset, tmp_p
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
 
 
+def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbers(
+    finished, built_dataset, tmp_path, monkeypatch
+):
+    model_dir = make_experiment(tmp_path)
+
+    def killed(*_):
+        assert (model_dir / "best.weights.h5").exists()  # after the weights, before the first state
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "save_state", killed)
+    with pytest.raises(SystemExit, match=r"^interrupted"):
+        run_train(model_dir, built_dataset)
+    monkeypatch.undo()
+    assert not (model_dir / "resume").exists()
+    assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
+    assert "the run had not finished its first epoch: beginning anew" in (model_dir / "train.log").read_text()
+
+
+def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, built_dataset, tmp_path, monkeypatch):
+    model_dir, save_state, saves = make_experiment(tmp_path), experiment.save_state, []
+
+    def interrupted(*arguments):
+        save_state(*arguments)
+        saves.append(1)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "save_state", interrupted)
+    with pytest.raises(SystemExit, match=r"^interrupted"):
+        run_train(model_dir, built_dataset)
+    monkeypatch.undo()
+    (model_dir / "metrics_test_best.json").write_text("of the second epoch")
+    run_train(model_dir, built_dataset, "--resume")
+    assert not (model_dir / "metrics_test_best.json").exists()
+    assert (model_dir / "old/001/metrics_test_best.json").read_text() == "of the second epoch"
+    assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)  # nothing left to do: nothing moves
+    assert not (model_dir / "old/002").exists()
+
+
 def test_a_kill_between_weights_and_state_changes_nothing(finished, built_dataset, tmp_path, monkeypatch):
     model_dir, save_state, saves = make_experiment(tmp_path), experiment.save_state, []
 
