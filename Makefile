@@ -41,6 +41,7 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.extract --torch_python .venv-torch/bin/python
 	$(PY) -m bench.variants
 	$(PY) -m bench.epochs
+	$(PY) -m bench.fine_tune --alpha 0.25
 	$(PY) -m bench.search
 	$(PY) -m bench.predict
 	$(PY) -m bench.head
@@ -49,6 +50,7 @@ bench: $(VENV)/installed-dev .venv-torch/installed
 	$(PY) -m bench.decode
 	$(PY) -m bench.build
 	$(PY) -m bench.verify --data_dir data/sample_records --release_dir data/sample
+	$(PY) -m bench.metrics
 
 $(VENV)/installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

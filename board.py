@@ -163,8 +163,8 @@ def epoch_board(run, val: records.Index) -> Callable[[int, np.ndarray], None]:
 
 def show_end(run, val: records.Index) -> None:
     """What the model of a `fit.Run` makes of the val images, for the projector."""
+    from assemble import penultimate_of
     from input_fn import input_fn
-    from model_fn import penultimate_of
 
     if len(val.image_ids) == 0:
         return

@@ -3,7 +3,8 @@
     python evaluate.py --model_dir experiments/simple_cnn --data_dir data/records --split test
 
 Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. On another dataset
-than the experiment was trained on, both go to external/ in there. --compare tests it against another experiment.
+than the experiment was trained on, both go to external/ in there, with --views to views_N/. --compare tests it against
+another experiment.
 """
 
 import argparse
@@ -36,12 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="a built dataset; default: %(default)s")
     add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
-    add(
-        "--views",
-        type=int,
-        default=1,
-        help="average over N views of each image, shifted and turned a little; default: 1",
-    )
+    add("--views", type=int, default=1, metavar="N", help="average over N views of each image; goes to views_N/")
     add("--compare", type=pathlib.Path, metavar="MODEL_DIR", help="test the difference from this evaluated experiment")
     rows = {"choices": ("same_split", "all"), "default": "same_split"}
     add("--literature", **rows, help="published rows to stand beside, others marked; default: %(default)s")
@@ -112,16 +108,17 @@ def evaluate_split(
         datasets: what the model is fed with: {"image": images} or the features of these images by extractor.
         views: of each image, over which the logits are averaged: see `augment.view_images`.
     """
-    index, folder = read_index(images, split), provenance.results_dir(model_dir, images.info)
+    index, folder = read_index(images, split), provenance.results_dir(model_dir, images.info, views)
     found = predictions_of(index, predict_logits(model, split, datasets, params.last_phase(), views=views))
     folder.mkdir(parents=True, exist_ok=True)
     path = experiment.predictions_path(folder, split, checkpoint)
     storage.write_text(path, predictions.to_csv(found))
     written = predictions.read_predictions(path)  # what is scored is what anybody can score again
-    train = read_index(images, "train")
-    train = predictions_of(train, np.zeros(train.labels.shape))
-    own_val = (split, folder) == ("val", model_dir)
-    chosen = scoring.choose(written) if own_val else scoring.chosen_on_val(model_dir, checkpoint)
+    index_train = read_index(images, "train")
+    train = predictions_of(index_train, np.zeros(index_train.labels.shape))  # its labels and patients; nobody predicted
+    own = provenance.results_dir(model_dir, experiment.dataset_of(model_dir), views)
+    is_own_val = (split, folder) == ("val", own)
+    chosen = scoring.choose(written) if is_own_val else scoring.chosen_on_val(own, checkpoint)
     result = {
         "split": split,
         "checkpoint": checkpoint,
@@ -142,12 +139,12 @@ def evaluate_split(
 
 def read_other(args: argparse.Namespace, images: Dataset) -> Predictions:
     """The predictions of the experiment to compare with, for the same images in the same order."""
-    folder = provenance.results_dir(args.compare, images.info)
+    folder = provenance.results_dir(args.compare, images.info, args.views)
     path = experiment.predictions_path(folder, args.split, args.checkpoint)
     if not path.is_file():
         raise FileNotFoundError(
             f"no {path} to compare with. Run: python evaluate.py --model_dir {args.compare} --data_dir {args.data_dir} "
-            f"--split {args.split} --checkpoint {args.checkpoint}"
+            f"--split {args.split} --checkpoint {args.checkpoint}" + f" --views {args.views}" * (args.views > 1)
         )
     wanted, whose = read_index(images, args.split).image_ids, f"{args.split} of {args.data_dir}"
     return predictions.in_order_of(predictions.read_predictions(path), wanted, path=path, whose=whose)
@@ -178,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint, engine, args.views)
         where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint, "views": args.views}
         result = evaluate_split(model, args.split, images, datasets, params=params, **where)
-        folder = provenance.results_dir(args.model_dir, images.info)
+        folder = provenance.results_dir(args.model_dir, images.info, args.views)
         print(tables.results_table(result, all_splits=args.literature == "all"))
         if other is not None:
             add_comparison(result, other, args.compare, folder)
@@ -196,7 +193,8 @@ def model_and_datasets(
 
     Of features there is one view only: several need the images.
     """
-    from model_fn import model_fn, trained_model, training_datasets
+    from assemble import trained_model, training_datasets
+    from model_fn import model_fn
 
     if not params.extractors or params.fine_tune or views > 1:
         return trained_model(model_dir, checkpoint), {"image": images}

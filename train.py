@@ -133,7 +133,8 @@ def fit_head(
     start: Start,
 ) -> None:
     """Train what an experiment trains from scratch: all of simple_cnn, or the head over cached features."""
-    from model_fn import model_fn, training_datasets, training_views
+    from assemble import training_datasets, training_views
+    from model_fn import model_fn
 
     datasets = training_datasets(params, images, engine=start.engine)
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items() if name != "image"}
@@ -154,7 +155,7 @@ def fine_tune(
 
     A run that begins with the weights of another fine-tuned experiment begins with the second phase.
     """
-    from model_fn import trained_model, training_datasets, untrained_model
+    from assemble import trained_model, training_datasets, untrained_model
 
     head_dir, head_params = model_dir / "head", params.head_phase()
     if not start.restore_from:

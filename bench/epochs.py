@@ -50,8 +50,8 @@ def recomputed(records: pathlib.Path) -> float:
     """Seconds of the same head over the network itself, run on every image in every epoch, in float32."""
     import keras
 
+    from assemble import untrained_model
     from input_fn import input_fn
-    from model_fn import untrained_model
 
     start = time.perf_counter()
     params, images = parse_params({**SETTINGS, "precision": "float32"}, where="bench"), open_dataset(records)

@@ -85,8 +85,8 @@ def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
     """TensorFlow's ways by name, and the operations of the network for one image."""
     import tensorflow as tf
 
+    from assemble import trained_features
     from cxr.networks.features import Settings, frozen_function, loaded_extractor
-    from model_fn import trained_features
 
     pixels = np.random.default_rng(230).integers(0, 256, (2 * batch, 224, 224, 1), np.uint8)
     batches = [tf.constant(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]

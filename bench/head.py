@@ -93,6 +93,7 @@ def main() -> None:
         for count, data in sizes.items():
             from_records(data)
             print(f"{count:>9,} vectors: {process.memory_info().rss / 2**20:6.0f} MB resident")
+        count, data = args.vectors, sizes[args.vectors]
         whole = next(iter(input_fn("train", {"network": data}, Params(batch_size=count), inputs=["network"])))
         tensors = tf.data.Dataset.from_tensor_slices(whole).batch(params.batch_size, drop_remainder=True)
 

@@ -33,22 +33,22 @@ def main() -> None:
 
     params = Params(early_stopping_patience=1)
     with tempfile.TemporaryDirectory() as name:
-        sources = {}
+        datasets, sources = {}, {}
         for encoding in ("png", "raw"):
             data_dir = pathlib.Path(name) / encoding
             build(args.data_dir, data_dir, encoding)
-            data = repeated(open_dataset(data_dir), REPEAT)
+            datasets[encoding] = data = repeated(open_dataset(data_dir), REPEAT)
             sources[f"{encoding} records"] = lambda data=data: input_fn(
                 "train", {"image": data}, params, epoch=0, inputs=["image"]
             )
         augmented = dataclasses.replace(params, augmentation="strong", mixup=0.2)
         sources["augmented raw records"] = lambda: input_fn(
-            "train", {"image": data}, augmented, epoch=0, inputs=["image"]
+            "train", {"image": datasets["raw"]}, augmented, epoch=0, inputs=["image"]
         )
         inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
         tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
         sources = {"tensors in memory": lambda: tensors, **sources}
-        model = model_fn(params, data.info)
+        model = model_fn(params, datasets["raw"].info)
         model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
 
         def pass_over(make) -> int:

@@ -16,7 +16,7 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
     """
     import keras
 
-    from model_fn import untrained_model
+    from assemble import untrained_model
 
     folder.mkdir(parents=True)
     small = {"image_size": 32, "num_channels": 4, "num_blocks": 2} if params.get("model") is None else {}

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from keras import layers
 
-import model_fn as models
+import assemble as models
 from cxr import experiment
 from cxr.data.images import resize_square
 from cxr.evaluation.boxes import Placement, iobb
 from cxr.evaluation.localization import find
 from cxr.findings import FINDINGS
-from cxr.networks import cam, patient
-from cxr.networks.cam import HeatMapper, NoFeatureMapError, fitting_method, split, weighted
+from cxr.networks import patient
+from cxr.networks.cam import HeatMapper, fitting_method, weighted
+from cxr.networks.cutting import NoFeatureMapError, feature_maps, split
 from cxr.params import Params, load_params
 
 COLUMNS = range(len(FINDINGS))
@@ -106,7 +107,7 @@ def test_the_two_halves_of_a_model_are_the_model(trained, name, cells):
     model, images = trained[name], random_images()
     lower, upper = split(model, cells)
     between = keras.tree.flatten(lower({"image": images}, training=False))
-    maps = cam.feature_maps(between)
+    maps = feature_maps(between)
     assert len(maps) == {"ensemble": 2, "over_ensemble": 3}.get(name, 1)
     assert all(min(feature_map.shape[1:3]) >= cells for feature_map in maps)
     np.testing.assert_allclose(
@@ -160,17 +161,6 @@ def test_weights_of_the_methods_worked_by_hand():
     np.testing.assert_allclose(
         weighted(features, gradients, "grad_cam++"), [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-6
     )
-
-
-def test_a_fine_map_is_taken_where_all_paths_meet():
-    image = keras.Input((16, 16, 1), dtype="uint8", name="image")
-    before = layers.ReLU(name="before")(keras.ops.cast(image, "float32"))
-    inside = layers.ReLU(name="inside")(layers.Conv2D(1, 3, padding="same")(before))
-    after = layers.MaxPooling2D(4)(layers.Add()([before, inside]))  # a shortcut runs past `inside`
-    model = pooled_model(after, image, [[1.0]])
-    assert split(model, 1)[0].output[0] is after
-    assert split(model, 7)[0].output[0] is before
-    assert split(model, 100)[0].output[0] is after  # no map is so fine
 
 
 def two_networks(kernel) -> keras.Model:

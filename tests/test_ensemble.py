@@ -11,12 +11,13 @@ import tensorflow as tf
 
 import evaluate
 import train
+from assemble import assemble, load_extractors, trained_features, trained_model, training_datasets
 from cxr import experiment
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.findings import FINDINGS
 from cxr.params import load_params
 from input_fn import input_fn
-from model_fn import assemble, load_extractors, model_fn, trained_features, trained_model, training_datasets
+from model_fn import model_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 

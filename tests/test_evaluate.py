@@ -9,9 +9,12 @@ import pytest
 
 import evaluate
 import train
+from assemble import trained_model
 from cxr.data import dataset, records
 from cxr.evaluation import calibration, metrics, predictions, thresholds
 from cxr.findings import FINDINGS
+from cxr.params import load_params
+from input_fn import input_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -250,3 +253,35 @@ def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
     unknown = index._replace(ages=index.ages * np.nan, sexes=index.sexes * 0 - 1, views=index.views * 0 - 1)
     lines = predictions.to_csv(evaluate.predictions_of(unknown, np.zeros((12, 14)))).splitlines()
     assert all(line.endswith(",0.5,,,") for line in lines[1:])
+
+
+@pytest.mark.parametrize(("image_size", "crop_size"), [(32, None), (48, 32)])
+def test_views_are_averaged_and_leave_the_single_view_alone(tiny_release, build, tmp_path, image_size, crop_size):
+    data_dir, release = tmp_path / "records", tiny_release(patients=10)
+    build(release, data_dir, "--image_size", image_size, "--ratios", 0.6, 0.2, 0.2)
+    (tmp_path / "params.json").write_text(json.dumps(PARAMS | {"crop_size": crop_size}))
+    train.main(["--model_dir", str(tmp_path), "--data_dir", str(data_dir)])
+    before = (tmp_path / "metrics_val_best.json").read_text()
+    run_evaluate(tmp_path, data_dir, "--split", "val", "--views", "3")
+    images, params = dataset.open_dataset(data_dir), load_params(tmp_path)
+    model = trained_model(tmp_path)
+    batches = [input_fn("val", {"image": images}, params, inputs=["image"], view=view) for view in range(3)]
+    logits = [model.predict(view, verbose=0) for view in batches]
+    assert not np.allclose(logits[0], logits[1])
+    rows = read_csv(tmp_path / "views_3/predictions_val_best.csv")
+    written = [[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows]
+    np.testing.assert_allclose(written, 1 / (1 + np.exp(-np.mean(logits, axis=0))), atol=1e-6)
+    found = json.loads((tmp_path / "views_3/metrics_val_best.json").read_text())
+    assert found["views"] == 3
+    assert (tmp_path / "metrics_val_best.json").read_text() == before  # its operating points are for one view
+    run_evaluate(tmp_path, data_dir, "--views", "3")  # test, by the operating points of three views
+    tested = json.loads((tmp_path / "views_3/metrics_test_best.json").read_text())["findings"]["Effusion"]
+    chosen = found["findings"]["Effusion"]
+    thresholds_of = [{k: v["threshold"] for k, v in part["operating_points"].items()} for part in (tested, chosen)]
+    assert thresholds_of[0] == thresholds_of[1] != {}
+
+
+def test_no_views_are_a_mistake(trained, built_dataset, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_evaluate(trained, built_dataset, "--views", "0")
+    assert "--views 0: expected at least 1" in capsys.readouterr().err

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from cxr.networks.applications import RANDOM_WEIGHTS_SEED
 from cxr.networks.extractors import (
-    RANDOM_WEIGHTS_SEED,
     Extractor,
     as_cached,
     extractor_name,

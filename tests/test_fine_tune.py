@@ -7,18 +7,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import make_experiment, read_weights, run_train
+from runs import assert_same_run, make_experiment, read_weights, run_train
 
 import evaluate
 import fit
 import input_fn as input_fn_module
 import train
+from assemble import trained_features, trained_model, untrained_model
 from cxr import experiment
 from cxr.data.dataset import open_dataset
 from cxr.findings import FINDINGS
 from cxr.params import load_params, parse_params
 from input_fn import input_fn
-from model_fn import trained_features, trained_model, untrained_model
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,3 +273,22 @@ def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypa
     assert plain == again != view
     infos = [open_dataset(data_dir / "features" / folder).info for folder in (plain, view)]
     assert [info.get("view", {}).get("number") for info in infos] == [None, 1]
+
+
+def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path, monkeypatch):
+    extra = {"fine_tune": None, "num_epochs": 4, "augmentation": "light", "augmented_views": 2}
+    extra |= {"metadata": True, "ema_decay": 0.9, "dropout": 0.2}
+    whole = run_train(make_experiment(tmp_path / "whole", SMALL, **extra), data_dir)
+    model_dir, save_state, saves = make_experiment(tmp_path / "run", SMALL, **extra), experiment.save_state, []
+
+    def interrupted(*arguments):
+        saves.append(1)
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+        save_state(*arguments)
+
+    monkeypatch.setattr(experiment, "save_state", interrupted)
+    with pytest.raises(SystemExit, match=r"^interrupted"):
+        run_train(model_dir, data_dir)
+    monkeypatch.undo()
+    assert_same_run(run_train(model_dir, data_dir, "--resume"), whole)

@@ -4,11 +4,11 @@ import tarfile
 
 import pytest
 
+from assemble import untrained_model
 from cxr import experiment
 from cxr.evaluation import localization
 from cxr.findings import FINDINGS
 from cxr.params import load_params
-from model_fn import untrained_model
 from tools import localize
 
 BOXES = """Image Index,Finding Label,Bbox [x,y,w,h],,,

@@ -87,6 +87,12 @@ def test_a_file_of_a_version_with_fewer_fields_is_read(put):
     assert (score.value, score.low, score.findings, score.fingerprint, score.params) == (0.75, None, None, None, {})
 
 
+def test_views_that_a_score_is_averaged_over_are_a_column_where_they_differ():
+    rows = rows_of(("a", {"val": metrics(views=1)}), ("b", {"val": metrics(views=5)}))
+    assert synthesis.differing_params(rows, "val") == {"evaluate --views": ["1", "5"]}
+    assert synthesis.differing_params(rows[:1], "val") == {}
+
+
 def test_minutes_are_those_of_the_history_and_of_the_head(put, tmp_path):
     warnings = []
     assert synthesis.read_minutes(tmp_path, warnings.append) is None

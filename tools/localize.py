@@ -165,7 +165,7 @@ def localize(args: argparse.Namespace) -> dict:
         FileNotFoundError: the experiment is not trained, or there are no boxes.
         ValueError: boxes that do not fit the release, none of their images, or patients that the weights have seen.
     """
-    from model_fn import trained_model
+    from assemble import trained_model
 
     image_size, broken = experiment.dataset_of(args.model_dir)["image_size"], {}
     boxed = bbox_list.read_boxed(args.data_dir)

@@ -1,5 +1,6 @@
 """A localization.json as aligned lines for the terminal."""
 
+from cxr.evaluation import provenance
 from cxr.evaluation.localization import ALL, CONTROL_NAMES, PUBLISHED_BOXES
 from cxr.evaluation.tables import aligned
 
@@ -35,7 +36,7 @@ def cells(values: dict, *, with_interval: bool) -> list[str]:
 
 def notes(result: dict) -> list[str]:
     """What a reader must know before believing the table."""
-    whole, leak = result["findings"][ALL], result["leak"]
+    whole = result["findings"][ALL]
     lines = [
         "accuracy [95 % interval over patients] / false positives per image that has the finding annotated",
         f"{whole['boxes']:,} boxes in {whole['images']:,} images of {whole['patients']:,} patients; "
@@ -44,13 +45,7 @@ def notes(result: dict) -> list[str]:
     if result["broken"]:
         first = [f"{image_id} ({reason})" for image_id, reason in list(result["broken"].items())[:NAMED]]
         lines.append(f"{len(result['broken']):,} images are unreadable, such as {', '.join(first)}")
-    if leak["patients"]:
-        lines.append(
-            f"LEAK: {leak['patients']:,} of these patients ({leak['images']:,} images) were in training or validation "
-            f"of {' and '.join(leak['where'])}; the results are too good"
-        )
-    if leak["unknown"]:
-        lines.append(f"LEAK UNKNOWN: {' and '.join(leak['unknown'])} kept no patients.json to compare with")
+    lines += provenance.leak_notes(result["leak"], "results")
     if whole["boxes"] != PUBLISHED_BOXES:
         lines.append(f"NOT COMPARABLE: {result['published_source']}")
     return lines

@@ -36,14 +36,15 @@ def require_image_size(info: dict, trained_on: dict, data_dir: str) -> None:
         )
 
 
-def results_dir(model_dir: pathlib.Path, info: dict) -> pathlib.Path:
+def results_dir(model_dir: pathlib.Path, info: dict, views: int = 1) -> pathlib.Path:
     """Where results on a dataset lie: in the experiment, or below external/ for another than it was trained on.
 
-    So an external validation never replaces the experiment's own val file, which holds the operating points.
+    Averages over several views of each image have a folder of their own in there, views_N. So neither replaces the
+    experiment's val file, whose operating points are for its own kind of images and for one view.
     """
-    if experiment.dataset_of(model_dir)["fingerprint"] == info["fingerprint"]:
-        return model_dir
-    return model_dir / "external" / info["fingerprint"][:12]
+    is_own = experiment.dataset_of(model_dir)["fingerprint"] == info["fingerprint"]
+    folder = model_dir if is_own else model_dir / "external" / info["fingerprint"][:12]
+    return folder if views == 1 else folder / f"views_{views}"
 
 
 def find_leak(model_dir: pathlib.Path, info: dict, split: str, patient_ids: np.ndarray) -> dict:
@@ -90,3 +91,16 @@ def require_no_leak(leak: dict, split: str, patients: int) -> None:
             f"{' and '.join(leak['where'])}, so scores would be too good. Evaluate on a dataset of other patients, "
             "or, if only their ids are the same or you want the number even so, add --allow_leak: it is then marked"
         )
+
+
+def leak_notes(leak: dict, what: str) -> list[str]:
+    """The lines with which a table warns of what `find_leak` found; `what` is too good for it."""
+    lines = []
+    if leak["patients"]:
+        lines.append(
+            f"LEAK: {leak['patients']:,} of these patients ({leak['images']:,} images) were in training or validation "
+            f"of {' and '.join(leak['where'])}; the {what} are too good"
+        )
+    if leak["unknown"]:
+        lines.append(f"LEAK UNKNOWN: {' and '.join(leak['unknown'])} kept no patients.json to compare with")
+    return lines

@@ -89,6 +89,9 @@ def read_score(path: pathlib.Path) -> Score:
         if number is not None and not (type(number) in (int, float) and 0 <= number <= 1):  # nan is not either
             raise ValueError(f"{path} is no metrics file: {key} of mean_auroc is {number!r}, expected 0 to 1 or null")
     params, leak = found.get("params"), found.get("leak")
+    params = params if isinstance(params, dict) else {}
+    if "views" in found:  # averaged over by evaluate.py --views: no parameter of training, but one of the score
+        params = {**params, "evaluate --views": found["views"]}
     return Score(
         value=mean["value"],
         low=mean.get("low"),
@@ -98,7 +101,7 @@ def read_score(path: pathlib.Path) -> Score:
         split_name=found.get("split_name"),
         fingerprint=found.get("dataset_fingerprint"),
         leaks=isinstance(leak, dict) and bool(leak.get("patients")),
-        params=params if isinstance(params, dict) else {},
+        params=params,
     )
 
 

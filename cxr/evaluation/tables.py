@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cxr.evaluation import literature
+from cxr.evaluation import literature, provenance
 
 FLOORS = {"metadata": "age, sex, view only", "shuffled_labels": "labels shuffled"}
 
@@ -98,15 +98,8 @@ def _origin(result: dict) -> list[str]:
 
 def _warnings(result: dict, rows: tuple[literature.Published, ...]) -> list[str]:
     """What a reader must know before believing the table."""
-    lines, leak, mean = [], result["leak"], result["mean_auroc"]
-    if leak["patients"]:
-        lines.append(
-            f"LEAK: {leak['patients']:,} of these patients ({leak['images']:,} images) were in training or validation "
-            f"of {' and '.join(leak['where'])}; the scores are too good"
-        )
-    if leak["unknown"]:
-        lines.append(f"LEAK UNKNOWN: {' and '.join(leak['unknown'])} kept no patients.json to compare with")
-    if mean["findings"] == 0:
+    lines = provenance.leak_notes(result["leak"], "scores")
+    if result["mean_auroc"]["findings"] == 0:
         lines.append("no finding has both classes among these images, so no AUROC is defined")
     if result["patients"] == 1:
         lines.append("one patient only, so there are no intervals: they are over patients")

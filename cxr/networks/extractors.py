@@ -12,29 +12,25 @@ keras and hub take "image_size" (default 224).
 
 import difflib
 import hashlib
-import importlib
 import itertools
-import os
 import pathlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cxr.networks.applications import DEFAULT_SIZE, keras_network
 from cxr.params import FineTune
 
 if TYPE_CHECKING:
     import keras
 
-RANDOM_WEIGHTS_SEED = 230  # random weights must be the same ones at every load: nobody stores them
 KEYS = {  # of a spec, by source, and their types
     "keras": {"source": str, "name": str, "weights": str | None, "image_size": int},
     "hub": {"source": str, "handle": str, "image_size": int},
     "experiment": {"source": str, "model_dir": str},
 }
 REQUIRED = ("name", "handle", "model_dir")
-DEFAULT_SIZE = 224  # pixels: what almost every ImageNet network was trained on
 
 
 class Extractor(NamedTuple):
@@ -113,7 +109,7 @@ def load_extractor(
     name = name or extractor_name(spec)
     if spec["source"] == "experiment":
         return _experiment_extractor(spec, name, record_size, trained_features)
-    network, to_range = (_keras_network if spec["source"] == "keras" else _hub_network)(spec)
+    network, to_range = (keras_network if spec["source"] == "keras" else _hub_network)(spec)
     import keras
 
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
@@ -171,54 +167,6 @@ def prepare(image, size: int, normalization: str, to_range: Callable):
         pixels = standardize(pixels)
     pixels = keras.ops.repeat(pixels, 3, axis=-1)
     return pixels if normalization == "per_image" else to_range(pixels)
-
-
-def _keras_network(spec: dict) -> tuple["keras.Model", Callable]:
-    """A keras.applications network up to its global average pooling, and its preprocess_input."""
-    import keras
-
-    options = {k: v for k, v in spec.items() if k not in ("source", "name", "weights", "image_size")}
-    name, size, weights = spec.get("name", ""), spec.get("image_size", DEFAULT_SIZE), spec.get("weights", "imagenet")
-    networks = {key for key, value in vars(keras.applications).items() if callable(value)}
-    if name not in networks:
-        near = difflib.get_close_matches(name, sorted(networks), n=1, cutoff=0)
-        raise ValueError(f"keras.applications has no network {name!r}. Did you mean {near[0]!r}?")
-    make = getattr(keras.applications, name)
-    if weights is None:
-        keras.utils.set_random_seed(RANDOM_WEIGHTS_SEED)
-    try:
-        network = make(
-            include_top=False,
-            pooling="avg",
-            input_shape=(size, size, 3),
-            weights="imagenet" if weights == "imagenet" else None,
-            **options,
-        )
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} with {options} refuses images of {size} pixels or these options: {error}") from error
-    except Exception as error:  # keras raises a bare Exception for a failed download
-        if "URL fetch failure" not in str(error):
-            raise
-        raise ConnectionError(
-            f"could not fetch the ImageNet weights of {name}: {error}. Without a network, put the file of that name "
-            f"into {os.environ.get('KERAS_HOME', '~/.keras')}/models, or give its path as weights in params.json."
-        ) from error
-    if weights not in ("imagenet", None):
-        _load_weights(network, name, pathlib.Path(weights))
-    module = importlib.import_module(f"keras.applications.{make.__module__.rsplit('.', 1)[-1]}")
-    return network, module.preprocess_input
-
-
-def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f'no weights file {path} for {name}; mend "weights" in params.json')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns when layers find nothing in the file
-            network.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not fit {name} without its top: {reason}") from error
 
 
 def _hub_network(spec: dict) -> tuple["keras.Layer", Callable]:

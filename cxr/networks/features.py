@@ -98,24 +98,9 @@ def cached_features(
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     size = images.info["image_size"]
     crop_start(size, crop_size or size)
-    spec_text = json.dumps(spec, sort_keys=True)
-    settings = Settings(spec_text, size, normalization, precision, trained_features, crop_size)
+    settings = Settings(json.dumps(spec, sort_keys=True), size, normalization, precision, trained_features, crop_size)
     extractor = loaded_extractor(settings)
-    chosen = {"crop_size": crop_size} if crop_size else {}
-    chosen |= {"view": view.identity()} if view else {}
-    inputs = {
-        "kind": "features",
-        "extractor": {**spec, "name": extractor.name, "sha256": extractor.sha256},
-        "dimension": extractor.dimension,
-        "normalization": normalization,
-        "precision": precision,
-        "images_fingerprint": images.info["fingerprint"],
-        **chosen,
-        **{key: images.info[key] for key in ("image_size", "split", "source", "missing", "unlisted")},
-    }
-    keys = ("extractor", "normalization", "precision", "images_fingerprint", *chosen)
-    identity = {key: inputs[key] for key in keys}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    inputs, key = provenance_of(images, extractor, settings, view)
     output = images.folder / "features" / f"{extractor.name}-{key[:12]}"
     wanted = ("train",) if view else SPLITS
     jobs = [
@@ -125,6 +110,23 @@ def cached_features(
     ]
     total = sum(images.images(split) for split in wanted)
     return extract(jobs, output, inputs, key, total=total, engine=engine)
+
+
+def provenance_of(images: Dataset, extractor: Extractor, settings: Settings, view: View | None) -> tuple[dict, str]:
+    """What dataset.json of the features says of their origin, and the hash of all in it that changes the numbers."""
+    # Absent, not null, where there is none: the keys of caches made before there were crops and views stay good.
+    changes = {"crop_size": settings.crop_size} if settings.crop_size else {}
+    changes |= {"view": view.identity()} if view else {}
+    identity = {
+        "extractor": {**extractor.spec, "name": extractor.name, "sha256": extractor.sha256},
+        "normalization": settings.normalization,
+        "precision": settings.precision,
+        "images_fingerprint": images.info["fingerprint"],
+        **changes,
+    }
+    kept = {key: images.info[key] for key in ("image_size", "split", "source", "missing", "unlisted")}
+    inputs = {"kind": "features", "dimension": extractor.dimension, **identity, **kept}
+    return inputs, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def extract(
