@@ -79,6 +79,8 @@ def predictions_of(index: records.Index, logits: np.ndarray) -> Predictions:
         raise ValueError(
             f"{len(logits):,} predictions for {len(index.image_ids):,} images; the dataset changed meanwhile"
         )
+    if not np.isfinite(logits).all():
+        raise ValueError("the model's outputs are no numbers: its weights are damaged; train it again with --restart")
     return Predictions(
         image_ids=index.image_ids,
         patient_ids=index.patient_ids,

@@ -10,6 +10,7 @@ import pytest
 import evaluate
 import train
 from assemble import trained_model
+from cxr import experiment
 from cxr.data import dataset, records
 from cxr.evaluation import calibration, metrics, predictions, thresholds
 from cxr.findings import FINDINGS
@@ -285,3 +286,13 @@ def test_no_views_are_a_mistake(trained, built_dataset, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_evaluate(trained, built_dataset, "--views", "0")
     assert "--views 0: expected at least 1" in capsys.readouterr().err
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_not_scored(copy, built_dataset):
+    model = trained_model(copy)
+    model.set_weights([weight * np.nan for weight in model.get_weights()])
+    experiment.save_weights(model, copy, "best")
+    before = (copy / "metrics_test_best.json").read_text()
+    with pytest.raises(SystemExit, match=r"^error: the model's outputs are no numbers: its weights are damaged"):
+        run_evaluate(copy, built_dataset)
+    assert (copy / "metrics_test_best.json").read_text() == before
