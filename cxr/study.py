@@ -142,14 +142,11 @@ class Study:
         return values
 
     def report(self, asked: "optuna.Trial", epochs: dict[int, float]) -> bool:
-        """Note val mean AUROC by epoch; whether the trial should end as it is below the median of the others.
-
-        A grid is never cut short: it is asked for to be seen whole.
-        """
+        """Note val mean AUROC by epoch; whether the trial should end as it is below the median of the others."""
         known = self.trials()[asked.number].intermediate_values
         for epoch in epochs.keys() - known.keys():
             asked.report(epochs[epoch], epoch)
-        return self.combinations is None and bool(epochs.keys() - known.keys()) and asked.should_prune()
+        return bool(epochs.keys() - known.keys()) and asked.should_prune()
 
     def finish(self, asked: "optuna.Trial", value: float) -> None:
         """Note the value of a trial that went through."""

@@ -158,12 +158,15 @@ def test_four_trials_are_too_few_to_end_another_by(tmp_path):
     os.close(lock)
 
 
-def test_a_grid_is_seen_whole(tmp_path):
-    study = open_study(tmp_path, {"batch_size": Choices(tuple(range(1, 9)))})
+def test_a_combination_of_a_grid_is_ended_likewise_and_stays_tried(tmp_path):
+    study = open_study(tmp_path, {"batch_size": Choices(tuple(range(1, 8)))})
     past_trials(study, [[0.5, 0.9]] * 5)
     asked, lock = study.claim()
-    assert not study.report(asked, {1: 0.1, 2: 0.1})
-    assert study.trials()[asked.number].intermediate_values == {1: 0.1, 2: 0.1}
+    assert (study.values(asked), study.report(asked, {1: 0.1, 2: 0.1})) == ({"batch_size": 6}, True)
+    study.prune(asked)
+    os.close(lock)
+    last, lock = study.claim()
+    assert study.values(last) == {"batch_size": 7}
     os.close(lock)
 
 
