@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.data import records
+from cxr.data import engines, records
 from cxr.data.dataset import Dataset
 from cxr.findings import FINDINGS
 from cxr.networks import augment
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SHUFFLE_BUFFER = 4096  # serialized records, not pixels: about 100 MB as PNG of 224 px, where float RGB would be 2.5 GB
 OPEN_SHARDS = 8  # read side by side in training
 READ_AHEAD = 1 << 20  # bytes a shard
+PREFETCHED = 4  # batches that wait for the model
 REPEATED_TOGETHER = 256  # records whose labels are looked at in one call for balanced sampling
 
 
@@ -46,7 +47,6 @@ def input_fn(
         "view": int64 [B]}, labels float32 [B, 14]), of the inputs only those asked for. Training batches are all of
         batch_size.
     """
-    import tensorflow as tf
 
     def parse(*serialized: "tf.Tensor") -> tuple[dict, "tf.Tensor"]:
         found = {}
@@ -55,12 +55,13 @@ def input_fn(
             found |= {name if key in ("image", "features") else key: column for key, column in columns.items()}
         return {name: found[name] for name in (found if inputs is None else inputs)}, labels
 
-    batches = serialized_batches(split, datasets, params, epoch).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    cores = engines.default_workers()
+    batches = serialized_batches(split, datasets, params, epoch).map(parse, num_parallel_calls=cores)
     changes = augment.changes_batches(params, has_images="image" in datasets)
     if changes if epoch is not None else view:
         change = functools.partial(changed, params=params, epoch=epoch, view=view)
-        batches = batches.enumerate().map(change, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+        batches = batches.enumerate().map(change, num_parallel_calls=cores)
+    return records.without_autotuner(batches.prefetch(PREFETCHED))
 
 
 def serialized_batches(
@@ -146,7 +147,7 @@ def sampling_of(paths: tuple[str, ...]) -> tuple[np.ndarray, float]:
     """What `sampling_roots` says of the labels in some shards, and the mean of the images' weights."""
     import tensorflow as tf
 
-    batches = tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of)
+    batches = records.without_autotuner(tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of))
     labels = np.concatenate(list(batches.as_numpy_iterator()))
     roots = sampling_roots(labels.mean(axis=0))
     return roots, float((labels * (roots - 1)).max(axis=1).mean() + 1)

@@ -13,6 +13,7 @@ class History:
     def __init__(self, model_dir: pathlib.Path) -> None:
         self.model_dir = model_dir
         self.rows: list[dict] = []
+        self.writer = None  # of TensorBoard's file, made with the first row
 
     @property
     def best(self) -> float:
@@ -50,12 +51,13 @@ class History:
         import tensorflow as tf
 
         row = self.rows[-1]
-        writer = tf.summary.create_file_writer(str(self.model_dir / "tensorboard"))
-        with writer.as_default(step=row["epoch"]):
+        if self.writer is None:  # one file for the run: several of one second would be read in any order
+            self.writer = tf.summary.create_file_writer(str(self.model_dir / "tensorboard"))
+        with self.writer.as_default(step=row["epoch"]):
             for key, value in row.items():
                 if key != "epoch" and value is not None:
                     tf.summary.scalar(key.replace("val_auroc_", "val_auroc/"), value)
-        writer.close()
+        self.writer.flush()
 
     def describe(self, num_epochs: int) -> str:
         """The last row as a line of the log."""

@@ -80,6 +80,11 @@ def test_the_number_of_batches_is_known_before_the_first(datasets, split, epoch,
     assert int(input_fn(split, datasets, PARAMS, epoch=epoch).cardinality()) == steps
 
 
+@pytest.mark.parametrize("epoch", [None, 0])
+def test_no_pipeline_waits_for_the_autotuner(datasets, epoch):
+    assert input_fn("train", datasets, PARAMS, epoch=epoch).options().autotune.enabled is False
+
+
 def test_training_drops_the_remainder_and_repeats_no_image(read):
     batches = read("train", epoch=1)
     assert [len(labels) for _, labels in batches] == [8, 8, 8, 8]

@@ -156,6 +156,7 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
     run = frozen_function(job.settings)
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
     batches = serialized.map(lambda batch: records.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
+    batches = records.without_autotuner(batches)
     with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
         vectors = [np.asarray(run(seen(images, job, step))) for step, images in enumerate(batches)]
         vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
