@@ -96,6 +96,7 @@ def main() -> None:
         count, data = args.vectors, sizes[args.vectors]
         whole = next(iter(input_fn("train", {"network": data}, Params(batch_size=count), inputs=["network"])))
         tensors = tf.data.Dataset.from_tensor_slices(whole).batch(params.batch_size, drop_remainder=True)
+        tensors = records.without_autotuner(tensors)
 
         def from_memory() -> int:
             model.fit(tensors, verbose=0, shuffle=False)

@@ -13,6 +13,7 @@ import tempfile
 
 from bench.input import build, repeated
 from bench.timing import images_per_second, print_ratios
+from cxr.data import records
 from cxr.data.dataset import open_dataset
 from cxr.params import Params
 
@@ -47,6 +48,7 @@ def main() -> None:
         )
         inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
         tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
+        tensors = records.without_autotuner(tensors)
         sources = {"tensors in memory": lambda: tensors, **sources}
         model = model_fn(params, datasets["raw"].info)
         model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
