@@ -110,9 +110,7 @@ def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}. Run: python train.py --model_dir {model_dir}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns when layers find nothing in the file
-            model.load_weights(path)
+        read_weights(model, path)
     except (ValueError, UserWarning) as error:
         raise ValueError(
             f"{path} does not fit the model that {model_dir / 'params.json'} describes; it was changed after training. "
@@ -120,6 +118,17 @@ def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
         ) from error
     except (OSError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}). Train again: --restart") from error
+
+
+def read_weights(model, path: pathlib.Path) -> None:
+    """Read a weights file into a model; a layer that finds nothing there is an error, of which Keras only warns.
+
+    Raises:
+        ValueError, UserWarning: they are of another architecture. OSError, KeyError: the file is damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.load_weights(path)
 
 
 def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -> None:

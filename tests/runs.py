@@ -1,12 +1,15 @@
 """Small training runs and what they leave, for the tests of train.py and fit.py."""
 
+import contextlib
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
 import train
 from cxr import experiment
@@ -26,6 +29,23 @@ def make_experiment(model_dir: Path, params: dict = SMALL, **changes) -> Path:
 def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:
     train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
     return model_dir
+
+
+@contextlib.contextmanager
+def interrupted_at(*saves: int, is_saved: bool = False) -> Iterator[None]:
+    """Ctrl-C in these of the times that a run saves its state, counted from 1: before it does, or just after."""
+    save_state, seen = experiment.save_state, []
+
+    def interrupt(*arguments) -> None:
+        seen.append(arguments)
+        if len(seen) not in saves or is_saved:
+            save_state(*arguments)
+        if len(seen) in saves:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "save_state", interrupt)
+        yield
 
 
 def read_history(model_dir: Path) -> list[dict]:

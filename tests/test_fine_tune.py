@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import assert_same_run, make_experiment, read_weights, run_train
+from runs import assert_same_run, interrupted_at, make_experiment, read_weights, run_train
 
 import evaluate
 import fit
@@ -131,20 +131,12 @@ def test_as_an_extractor_it_gives_its_fine_tuned_features(finished):
     np.testing.assert_allclose(features @ kernel + bias, whole({"image": images}), atol=1e-4)
 
 
-def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, data_dir, tmp_path, monkeypatch):
-    model_dir, save_state, saves = make_experiment(tmp_path / "run", SMALL), experiment.save_state, []
-
-    def interrupted(*arguments):
-        saves.append(1)
-        if len(saves) in (2, 5):  # 2: head, second epoch. 3: that again. 4, 5: fine-tuning, second epoch
-            raise KeyboardInterrupt
-        save_state(*arguments)
-
-    monkeypatch.setattr(experiment, "save_state", interrupted)
-    for flags in ([], ["--resume"]):
-        with pytest.raises(SystemExit, match=r"^interrupted"):
-            run_train(model_dir, data_dir, *flags)
-    monkeypatch.undo()
+def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, data_dir, tmp_path):
+    model_dir = make_experiment(tmp_path / "run", SMALL)
+    with interrupted_at(2, 5):  # 2: head, second epoch. 3: that again. 4, 5: fine-tuning, second epoch
+        for flags in ([], ["--resume"]):
+            with pytest.raises(SystemExit, match=r"^interrupted"):
+                run_train(model_dir, data_dir, *flags)
     assert len((model_dir / "history.csv").read_text().splitlines()) == 2  # a header and the first epoch
     run_train(model_dir, data_dir, "--resume")
     for checkpoint in experiment.CHECKPOINTS:
@@ -275,20 +267,11 @@ def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypa
     assert [info.get("view", {}).get("number") for info in infos] == [None, 1]
 
 
-def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path, monkeypatch):
+def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path):
     extra = {"fine_tune": None, "num_epochs": 4, "augmentation": "light", "augmented_views": 2}
     extra |= {"metadata": True, "ema_decay": 0.9, "dropout": 0.2}
     whole = run_train(make_experiment(tmp_path / "whole", SMALL, **extra), data_dir)
-    model_dir, save_state, saves = make_experiment(tmp_path / "run", SMALL, **extra), experiment.save_state, []
-
-    def interrupted(*arguments):
-        saves.append(1)
-        if len(saves) == 3:
-            raise KeyboardInterrupt
-        save_state(*arguments)
-
-    monkeypatch.setattr(experiment, "save_state", interrupted)
-    with pytest.raises(SystemExit, match=r"^interrupted"):
+    model_dir = make_experiment(tmp_path / "run", SMALL, **extra)
+    with interrupted_at(3), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, data_dir)
-    monkeypatch.undo()
     assert_same_run(run_train(model_dir, data_dir, "--resume"), whole)

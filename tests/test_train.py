@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import EPOCHS, assert_same_run, change_records, make_experiment, read_history, run_train
+from runs import EPOCHS, assert_same_run, change_records, interrupted_at, make_experiment, read_history, run_train
 
 from cxr import experiment
 from cxr.data import records
@@ -119,37 +119,20 @@ def test_a_killed_run_resumes_to_the_same_numbers(finished, built_dataset, tmp_p
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
 
 
-def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbers(
-    finished, built_dataset, tmp_path, monkeypatch
-):
+def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbers(finished, built_dataset, tmp_path):
     model_dir = make_experiment(tmp_path)
-
-    def killed(*_):
-        assert (model_dir / "best.weights.h5").exists()  # after the weights, before the first state
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiment, "save_state", killed)
-    with pytest.raises(SystemExit, match=r"^interrupted"):
+    with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, built_dataset)
-    monkeypatch.undo()
+    assert (model_dir / "best.weights.h5").exists()  # after the weights, before the first state
     assert not (model_dir / "resume").exists()
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
     assert "the run had not finished its first epoch: beginning anew" in (model_dir / "train.log").read_text()
 
 
-def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, built_dataset, tmp_path, monkeypatch):
-    model_dir, save_state, saves = make_experiment(tmp_path), experiment.save_state, []
-
-    def interrupted(*arguments):
-        save_state(*arguments)
-        saves.append(1)
-        if len(saves) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiment, "save_state", interrupted)
-    with pytest.raises(SystemExit, match=r"^interrupted"):
+def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, built_dataset, tmp_path):
+    model_dir = make_experiment(tmp_path)
+    with interrupted_at(2, is_saved=True), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, built_dataset)
-    monkeypatch.undo()
     (model_dir / "metrics_test_best.json").write_text("of the second epoch")
     run_train(model_dir, built_dataset, "--resume")
     assert not (model_dir / "metrics_test_best.json").exists()
@@ -158,19 +141,10 @@ def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, buil
     assert not (model_dir / "old/002").exists()
 
 
-def test_a_kill_between_weights_and_state_changes_nothing(finished, built_dataset, tmp_path, monkeypatch):
-    model_dir, save_state, saves = make_experiment(tmp_path), experiment.save_state, []
-
-    def killed_at_the_third(*arguments):
-        saves.append(1)
-        if len(saves) == 3:
-            raise KeyboardInterrupt
-        save_state(*arguments)
-
-    monkeypatch.setattr(experiment, "save_state", killed_at_the_third)
-    with pytest.raises(SystemExit, match=r"^interrupted"):
+def test_a_kill_between_weights_and_state_changes_nothing(finished, built_dataset, tmp_path):
+    model_dir = make_experiment(tmp_path)
+    with interrupted_at(3), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, built_dataset)
-    monkeypatch.undo()
     assert len(read_history(model_dir)) == 2
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
 

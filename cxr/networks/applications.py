@@ -4,9 +4,10 @@ import difflib
 import importlib
 import os
 import pathlib
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from cxr import experiment
 
 if TYPE_CHECKING:
     import keras
@@ -63,9 +64,7 @@ def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None
     if not path.is_file():
         raise FileNotFoundError(f'no weights file {path} for {name}; mend "weights" in params.json')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns when layers find nothing in the file
-            network.load_weights(path)
+        experiment.read_weights(network, path)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} does not fit {name} without its top: {reason}") from error
