@@ -7,6 +7,7 @@ processes ever try the same, and a search that was killed goes on as it would ha
 import contextlib
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import optuna
 
 DATABASE = "study.db"
+ATTEMPTS = 5  # at the tables, a second apart
 ERROR = "error"  # the attribute of a failed trial that says why
 
 
@@ -165,15 +167,30 @@ class Study:
 def _open(parent_dir: pathlib.Path, url: str | None) -> "optuna.Study":
     """The study of a folder, begun where there is none."""
     optuna = import_optuna()
-    url = url or f"sqlite:///{parent_dir.resolve() / DATABASE}"
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     return optuna.create_study(
-        storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
+        storage=_tables(url or f"sqlite:///{parent_dir.resolve() / DATABASE}"),
         study_name=parent_dir.resolve().name,
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),  # from the second epoch on
         load_if_exists=True,
     )
+
+
+def _tables(url: str) -> "optuna.storages.RDBStorage":
+    """The tables of a database, made where there are none.
+
+    Machines that begin at the same moment each make what the others are making; those that are refused for it find it
+    made when they try again.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return import_optuna().storages.RDBStorage(url, engine_kwargs=patience)
+        except SQLAlchemyError:
+            time.sleep(1)
+    return import_optuna().storages.RDBStorage(url, engine_kwargs=patience)
 
 
 def _sampler(number: int, seed: int, combinations: list[dict] | None) -> "optuna.samplers.BaseSampler":

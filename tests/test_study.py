@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -65,6 +66,27 @@ def test_a_search_that_is_stopped_goes_on_as_it_would_have(tmp_path):
     whole = claim_all(open_study(tmp_path / "whole", RANGES, limit=12))  # the last two by TPE, after ten at random
     first = claim_all(open_study(tmp_path / "parts", RANGES, limit=11))
     assert first + claim_all(open_study(tmp_path / "parts", RANGES, limit=12)) == whole
+
+
+def open_together(folder: Path, url: str, start) -> None:
+    """What a machine does of a study: in a process of its own, at the same moment as the others."""
+    import_optuna().storages.RDBStorage("sqlite://")  # all it imports
+    start.wait()
+    assert open_study(folder, url=url).trials() == []
+
+
+def test_machines_that_begin_at_the_same_moment_make_one_study(tmp_path):
+    spawn, url = multiprocessing.get_context("spawn"), f"sqlite:///{tmp_path}/shared.db"
+    start = spawn.Barrier(4)
+    machines = []
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        machines.append(spawn.Process(target=open_together, args=(tmp_path / str(number) / "search", url, start)))
+        machines[-1].start()
+    for machine in machines:
+        machine.join()
+    assert [machine.exitcode for machine in machines] == [0, 0, 0, 0]
+    assert optuna.get_all_study_names(url) == ["search"]
 
 
 def test_a_trial_that_a_killed_search_left_is_taken_up_first(tmp_path):
