@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import optuna
 
 DATABASE = "study.db"
-ATTEMPTS = 5  # at the tables, a second apart
+ATTEMPTS = 5  # at the tables of a database, half a second apart
 ERROR = "error"  # the attribute of a failed trial that says why
 
 
@@ -182,14 +182,14 @@ def _tables(url: str) -> "optuna.storages.RDBStorage":
     Machines that begin at the same moment each make what the others are making; those that are refused for it find it
     made when they try again.
     """
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError
 
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for _ in range(ATTEMPTS - 1):
         try:
             return import_optuna().storages.RDBStorage(url, engine_kwargs=patience)
-        except SQLAlchemyError:
-            time.sleep(1)
+        except DBAPIError:
+            time.sleep(0.5)
     return import_optuna().storages.RDBStorage(url, engine_kwargs=patience)
 
 
