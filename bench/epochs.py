@@ -1,8 +1,8 @@
 """Ten epochs of feature_extractor, wall clock: cached features beside the 2018 way, which ran the network every epoch.
 
-    python -m bench.epochs --data_dir data/nih128 --patients 400
+    python -m bench.epochs --data_dir ../shared/nih-128 --patients 400
 
-Takes a part of the dataset's images and a ResNet50V2 with random weights. All ways do the same training and validation.
+Takes a part of a release's images and a ResNet50V2 with random weights. All ways do the same training and validation.
 """
 
 import argparse
