@@ -46,6 +46,11 @@ MISTAKES = {  # command: (flags, what it says); {here} is a folder that holds an
         "--model_dir {here}/experiment --data_dir {here}/release",
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
     ),
+    "-m tools.show_augmentation": (
+        "--model_dir {here}/experiment --data_dir {here}/release",
+        "error: no {here}/release/BBox_List_2017.csv; "
+        "download it from the same place as the images, or mend --data_dir",
+    ),
     "-m tools.report": (
         "--model_dir {here}/experiment",
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",

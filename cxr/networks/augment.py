@@ -69,14 +69,22 @@ def change_batch(
 
 def augment(images: np.ndarray, params: Params, random: np.random.Generator) -> np.ndarray:
     """Images uint8 [B, S, S, 1], each changed by draws of its own, as far as params.augmentation says."""
-    strength, (count, size) = STRENGTHS[params.augmentation], images.shape[:2]
+    return augment_with_matrices(images, params, random)[0]
+
+
+def augment_with_matrices(
+    images: np.ndarray, params: Params, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same, and how each image was moved: matrices [B, 2, 3] for `geometry.move_boxes`, None if none was."""
+    strength, (count, size), matrices = STRENGTHS[params.augmentation], images.shape[:2], None
     if strength or params.horizontal_flip or params.crop_size:
-        images = warp(images, draw_matrices(params, count, size, random=random))
+        matrices = draw_matrices(params, count, size, random=random)
+        images = warp(images, matrices)
     if strength:
         images = relight(images, draw_light(strength, count, random))
         images = add_noise(images, random.uniform(0, NOISE * strength, count), random)
         images = erase(images, random.random(count) < ERASING * strength, random)
-    return images
+    return images, matrices
 
 
 def draw_matrices(params: Params, count: int, size: int, *, random: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,116 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.networks import augment
+from cxr.params import Params
+from tools import show_augmentation
+from tools.show_augmentation import PANEL, copies, sheet
+
+BOXES = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000003_000.png,Mass,512,512,256,128,,,\n"
+BOXES += "00000004_000.png,Nodule,0,0,128,128,,,\n"
+
+
+@pytest.fixture
+def world(tmp_path, tiny_release):
+    (tiny_release(patients=4) / "BBox_List_2017.csv").write_text(BOXES)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "params.json").write_text(json.dumps({"augmentation": "light", "seed": 7}))
+    return tmp_path
+
+
+def run(world, *flags: object) -> np.ndarray:
+    fixed = ["--model_dir", world / "experiment", "--data_dir", world / "release", *flags]
+    show_augmentation.main([str(flag) for flag in fixed])
+    return np.asarray(Image.open(world / "experiment/augmentation.png"))
+
+
+def extent(image: np.ndarray) -> list[int]:
+    """The box round what is white."""
+    rows, columns = np.nonzero(image > 128)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize("crop_size", [None, 100])
+def test_boxes_go_with_what_they_are_round(monkeypatch, crop_size):
+    monkeypatch.setattr(augment, "ERASING", 0)  # it could take a part of the box away
+    square = np.full((128, 128), 20, np.uint8)
+    square[50:80, 40:90] = 235
+    params = Params(augmentation="strong", horizontal_flip=True, crop_size=crop_size)
+    box = np.array([[40, 50, 90, 80]])
+    (same, unmoved), *changed = copies(square, box, params, count=12, seed=(3, 0))
+    start = 0 if crop_size is None else 14
+    np.testing.assert_array_equal(same, square[start : 128 - start, start : 128 - start])
+    assert unmoved[0].tolist() == [40 - start, 50 - start, 90 - start, 80 - start]
+    for image, [moved] in changed:
+        assert image.shape == same.shape
+        assert extent(image) == pytest.approx(moved, abs=2)  # interpolation cuts sharp corners
+    assert max(np.abs(moved - unmoved).max() for _, moved in changed) > 8
+
+
+def test_without_augmentation_every_copy_is_the_image():
+    square = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    for image, boxes in copies(square, np.array([[1, 2, 3, 4]]), Params(), count=2, seed=(0,)):
+        np.testing.assert_array_equal(image, square)
+        assert boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_copies_follow_the_seed():
+    square, boxes = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64), np.array([[1, 2, 30, 40]])
+    first, again, other = (copies(square, boxes, Params(augmentation="light"), count=2, seed=(n,)) for n in (1, 1, 2))
+    for (image, its), (same, same_boxes), (different, _) in zip(first[1:], again[1:], other[1:], strict=True):
+        np.testing.assert_array_equal(image, same)
+        np.testing.assert_array_equal(its, same_boxes)
+        assert (image != different).any()
+
+
+def test_the_sheet_has_a_row_an_image_and_draws_the_boxes_that_are_in_sight():
+    black = np.zeros((56, 56), np.uint8)
+    seen, gone = np.array([[14.0, 14.0, 28.0, 42.0]]), np.array([[0.0, 0.0, 0.0, 9.0]])
+    picture = np.asarray(Image.open(io.BytesIO(sheet([("one", [(black, seen), (black, gone)])] * 2))))
+    assert picture.shape == (2 * (PANEL + 8 + 22), 2 * PANEL + 8)
+    left, right = picture[22 : 22 + PANEL, :PANEL], picture[22 : 22 + PANEL, PANEL + 8 :]
+    scale = PANEL / 56
+    assert extent(left) == pytest.approx([14 * scale, 14 * scale, 28 * scale, 42 * scale], abs=1)
+    assert right.max() == 0
+
+
+def test_the_command_draws_the_first_images_with_boxes(world, capsys):
+    picture = run(world, "--images", 9, "--copies", 2, "--image_size", 64)
+    assert picture.shape == (2 * (PANEL + 30), 3 * PANEL + 2 * 8)  # two images have boxes
+    assert capsys.readouterr().out == f"written: {world / 'experiment/augmentation.png'}, 2 images of 64 pixels\n"
+    side = slice(22, 22 + PANEL)
+    box = picture[side, :PANEL][112 : 112 + 28, 112 : 112 + 56]  # 512 of 1024 is half of the panel
+    assert (box[0, 4:-4] == 255).all()  # where the black rim of another side does not cross it
+    assert (box[4:-4, 0] == 255).all()
+    assert len(run(world, "--images", 1)) == PANEL + 30
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "flags", "error"),
+    [
+        ("experiment/params.json", '{"augmentation": "hard"}', (), "hard"),
+        ("experiment/params.json", '{"crop_size": 96}', ("--image_size", 64), "error: crop_size 96 is larger than the"),
+        ("release/BBox_List_2017.csv", BOXES[: BOXES.index("\n") + 1], (), "has a header and no rows"),
+        ("release/images/00000003_000.png", "", (), None),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(world, name, text, flags, error):
+    (world / name).write_text(text)
+    if error is None:  # an image that cannot be read is passed over
+        assert len(run(world)) == PANEL + 30
+        (world / "release/images/00000004_000.png").unlink()
+        error = r"error: none of the 2 images with boxes is below .*release and readable; download them"
+    with pytest.raises(SystemExit, match=error):
+        run(world, *flags)
+
+
+@pytest.mark.parametrize("flags", ["--images 0", "--copies 21", "--image_size 31"])
+def test_impossible_values_exit_with_2(capsys, flags):
+    with pytest.raises(SystemExit) as caught:
+        show_augmentation.parse_args(["--model_dir", "m", "--data_dir", "d", *flags.split()])
+    assert caught.value.code == 2
+    assert f"{flags}: expected" in capsys.readouterr().err
