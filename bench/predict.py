@@ -68,10 +68,11 @@ def measure(model_dir: pathlib.Path, folder: pathlib.Path) -> None:
 
     import predict
     from cxr.data.pictures import NOBODY
+    from predictor import Predictor
 
     files = predict.files_of([folder])[:IMAGES]
     print(f"first answer: {seconds_to_first(model_dir, files[0]):.1f} s, process start included (median of {STARTS})")
-    predictor = predict.Predictor(model_dir)
+    predictor = Predictor(model_dir)
     flags = predict.parse_args(["--model_dir", str(model_dir), str(folder)])
     pictures = [predictor.read(files[number % len(files)].read_bytes()) for number in range(IMAGES)]
     batches = [pictures[start : start + predict.BATCH] for start in range(0, IMAGES, predict.BATCH)]

@@ -16,7 +16,7 @@ LAYERS = [
     {"cxr"},
     {"input_fn", "model_fn"},
     {"assemble"},
-    {"evaluate"},
+    {"evaluate", "predictor"},
     {"board"},
     {"fit"},
     {"build_dataset", "train", "predict"},

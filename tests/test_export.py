@@ -15,7 +15,7 @@ from ready import make_experiment
 from cxr.data import images
 from cxr.data.pictures import Patient
 from cxr.findings import FINDINGS
-from predict import Predictor
+from predictor import Predictor
 from tools import export
 from tools.exporting import card, converters, decoding, parity, saved_model
 

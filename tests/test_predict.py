@@ -14,7 +14,7 @@ import predict
 from cxr.data.pictures import NOBODY, Patient
 from cxr.evaluation import readings
 from cxr.findings import FINDINGS
-from predict import Predictor
+from predictor import Predictor
 
 SOFT = np.clip(np.random.default_rng(0).normal(120, 40, (40, 48)), 0, 255).astype(np.uint8)  # 48 wide
 

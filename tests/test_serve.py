@@ -32,7 +32,7 @@ from serving import (
 from cxr.data.pictures import Patient
 from cxr.evaluation import readings
 from cxr.findings import FINDINGS
-from predict import Predictor
+from predictor import Predictor
 from tools.serving.gate import MAX_BYTES, TOO_LARGE
 
 

@@ -8,7 +8,7 @@ import pytest
 from serving import noise, seeded_experiment
 
 from cxr.evaluation import operating
-from predict import Predictor
+from predictor import Predictor
 from tools import serve
 from tools.serving import app, page, samples
 

@@ -19,7 +19,7 @@ from cxr.data.dataset import open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import operating, provenance
 from cxr.findings import FINDINGS
-from predict import Predictor
+from predictor import Predictor
 from tools.exporting import card, converters, parity, saved_model
 
 VERSION = "1"  # TensorFlow Serving wants a number below the model's folder

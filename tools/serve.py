@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         experiment.dataset_of(args.model_dir)  # has it been trained?
         require_gradio()
         from cxr.evaluation import operating
-        from predict import Predictor
+        from predictor import Predictor
         from tools.serving.app import Served, listen, run
 
         with listen(args.port) as listener:  # before the model, which takes seconds

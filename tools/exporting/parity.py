@@ -10,7 +10,7 @@ from cxr.data.images import encode
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
 from cxr.params import Params
-from predict import Predictor
+from predictor import Predictor
 from tools.exporting.converters import Run
 
 TOLERANCE = 1e-4  # of a probability

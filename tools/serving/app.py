@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cxr.data.images import ImageError
 from cxr.evaluation import readings
-from predict import Predictor
+from predictor import Predictor
 from tools.serving.asked import ImpossiblePatient, patient_of
 from tools.serving.gate import ENDPOINT, HOSTS, Gate
 

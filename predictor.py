@@ -1,0 +1,84 @@
+"""A trained experiment that reads chest radiographs: what predict.py, the page and the check of an export share."""
+
+import io
+import pathlib
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr import experiment
+from cxr.data.pictures import NOBODY, Patient, Picture, read_picture
+from cxr.evaluation import operating, overlays, readings
+from cxr.evaluation.boxes import Placement
+from cxr.evaluation.readings import Reading
+from cxr.findings import FINDINGS
+from cxr.networks import patient as patient_layers
+from cxr.params import load_params
+
+
+class Predictor:
+    """A trained experiment, loaded once. Any thread may use it: the network runs for one at a time."""
+
+    def __init__(self, model_dir: pathlib.Path, checkpoint: str = "best") -> None:
+        """Load it.
+
+        Raises:
+            FileNotFoundError: it has not been trained.
+            ValueError: its weights do not fit its params.json, or its findings are others.
+        """
+        self.params, info = load_params(model_dir), experiment.dataset_of(model_dir)
+        self.image_size: int = info["image_size"]
+        self.points = operating.read_points(model_dir, checkpoint)
+        from assemble import trained_model  # late: it loads TensorFlow, and what is above fails without it
+
+        self.model = trained_model(model_dir, checkpoint)
+        self._lock, self._mapper = threading.Lock(), None
+
+    def read(self, data: bytes, patient: Patient = NOBODY) -> Picture:
+        """Decode and resize as the dataset was built; see `pictures.read_picture`. Runs beside the network."""
+        return read_picture(data, self.image_size, patient)
+
+    def predict(self, pictures: Sequence[Picture], *, rows: int = 1) -> list[Reading]:
+        """Run the network once.
+
+        Args:
+            rows: fewer pictures are filled up to so many; every new number would be compiled anew.
+        """
+        filled = [*pictures, *pictures[-1:] * (rows - len(pictures))]
+        inputs = {"image": np.stack([picture.square for picture in filled])[..., None]}
+        codes = [picture.patient.codes() for picture in filled]
+        inputs |= {
+            name: np.array([code[name] for code in codes], dtype)
+            for name, dtype in patient_layers.INPUTS.items()
+            if name in self.model.input
+        }
+        with self._lock:
+            logits = np.asarray(self.model.predict_on_batch(inputs))[: len(pictures)]
+        if not np.isfinite(logits).all():
+            raise ValueError(f"the network gives {logits.min()} to {logits.max()}; its weights are broken, train again")
+        return [readings.read(row, self.points) for row in 1 / (1 + np.exp(-logits.astype(np.float64)))]
+
+    def heat_map(self, picture: Picture, finding: str, longer_side: int | None = None) -> np.ndarray:
+        """Where the network saw a finding: float64 [rows, columns] over exactly the image, unknown patient.
+
+        Args:
+            longer_side: of the result, in pixels; default that of the image.
+        """
+        from cxr.networks import cam
+
+        with self._lock:
+            if self._mapper is None:
+                self._mapper = cam.HeatMapper(self.model, crop_size=self.params.crop_size)
+            heat = self._mapper(picture.square[None, ..., None], [FINDINGS.index(finding)])[0, 0]
+        height, width = picture.pixels.shape
+        return Placement(width, height, self.image_size).heat_on_image(heat, longer_side, covers=self._mapper.covers)
+
+    def overlay(self, picture: Picture, finding: str) -> bytes:
+        """The image under that heat map, as a PNG of overlays.SIDE pixels on the longer side."""
+        heat = self.heat_map(picture, finding, overlays.SIDE)
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(overlays.warmed(overlays.fitted(picture.pixels), heat)).save(buffer, "PNG")
+        return buffer.getvalue()
