@@ -40,7 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="default: %(default)s")
     add("--trials", type=int, metavar="N", help=f"in the whole study; default: a grid's combinations, else {TRIALS}")
     add("--jobs", type=int, default=1, metavar="N", help="train.py processes at once; default: %(default)s")
-    add("--storage", metavar="URL", help="database shared by machines, e.g. postgresql://...; default: study.db")
+    add(
+        "--storage", metavar="URL", help="database shared by machines, e.g. postgresql+psycopg://...; default: study.db"
+    )
     args = parser.parse_args(argv)
     for name in ("trials", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

@@ -5,6 +5,7 @@ processes ever try the same, and a search that was killed goes on as it would ha
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import time
@@ -181,16 +182,25 @@ def _tables(url: str) -> "optuna.storages.RDBStorage":
 
     Machines that begin at the same moment each make what the others are making; those that are refused for it find it
     made when they try again.
+
+    Raises:
+        ImportError: the driver of the database is not installed.
     """
     from sqlalchemy.exc import DBAPIError
 
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return import_optuna().storages.RDBStorage(url, engine_kwargs=patience)
-        except DBAPIError:
+    make = functools.partial(import_optuna().storages.RDBStorage, url, engine_kwargs=patience)
+    try:
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(DBAPIError):
+                return make()
             time.sleep(0.5)
-    return import_optuna().storages.RDBStorage(url, engine_kwargs=patience)
+        return make()
+    except ImportError as error:
+        raise ImportError(
+            f"--storage needs the driver of its database ({error.__cause__}). Install it, for postgresql+psycopg:// "
+            'with: pip install "psycopg[binary]"'
+        ) from error
 
 
 def _sampler(number: int, seed: int, combinations: list[dict] | None) -> "optuna.samplers.BaseSampler":

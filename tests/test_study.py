@@ -220,6 +220,12 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, url, reason):
         open_study(tmp_path, url=url.format(folder=tmp_path))
 
 
+def test_a_database_without_its_driver_is_named_with_the_remedy(tmp_path):
+    text = r"^--storage needs the driver of its database \(No module named 'pymssql'\)\. Install it, for postgresql"
+    with pytest.raises(ImportError, match=text):
+        open_study(tmp_path, url="mssql+pymssql://host/trials")
+
+
 def test_without_optuna_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements-search\.txt$"):
