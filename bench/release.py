@@ -99,7 +99,7 @@ def main() -> None:
             print(f"  {step.script:18} {step.seconds:7.1f} s", flush=True)
     through = steps[1].seconds + steps[2].seconds
     print(f"{args.images:,} images, {args.precision}: training and evaluation {through / 60:.1f} minutes")
-    print(f"{WHOLE:,} images at that rate: {through * WHOLE / args.images / 60:.1f} minutes")
+    print(f"{WHOLE:,} images at that rate, without the records: {through * WHOLE / args.images / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

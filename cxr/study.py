@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DATABASE = "study.db"
 ATTEMPTS = 5  # at the tables of a database, half a second apart
+PATIENCE = 30.0  # seconds after which there is no other attempt: what was waited for so long is locked or out of reach
 ERROR = "error"  # the attribute of a failed trial that says why
 
 
@@ -188,14 +189,18 @@ def _tables(url: str) -> "optuna.storages.RDBStorage":
     """
     from sqlalchemy.exc import DBAPIError
 
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    make = functools.partial(import_optuna().storages.RDBStorage, url, engine_kwargs=patience)
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    make = functools.partial(import_optuna().storages.RDBStorage, url, engine_kwargs=options)
+    attempts_left, deadline = ATTEMPTS, time.monotonic() + PATIENCE
     try:
-        for _ in range(ATTEMPTS - 1):
-            with contextlib.suppress(DBAPIError):
+        while True:
+            try:
                 return make()
+            except DBAPIError:
+                attempts_left -= 1
+                if not attempts_left or time.monotonic() > deadline:
+                    raise
             time.sleep(0.5)
-        return make()
     except ImportError as error:
         raise ImportError(
             f"--storage needs the driver of its database ({error.__cause__}). Install it, for postgresql+psycopg:// "

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.findings import FINDINGS
 from cxr.networks import augment
 from cxr.params import Params
 from tools import show_augmentation
-from tools.show_augmentation import PANEL, copies, sheet
+from tools.show_augmentation import PANEL, copies, sheet, strip
 
 BOXES = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000003_000.png,Mass,512,512,256,128,,,\n"
 BOXES += "00000004_000.png,Nodule,0,0,128,128,,,\n"
@@ -67,21 +68,27 @@ def test_copies_follow_the_seed():
         assert (image != different).any()
 
 
-def test_the_sheet_has_a_row_an_image_and_draws_the_boxes_that_are_in_sight():
+def test_a_strip_draws_the_boxes_that_are_in_sight_and_a_sheet_has_it_under_its_caption():
     black = np.zeros((56, 56), np.uint8)
     seen, gone = np.array([[14.0, 14.0, 28.0, 42.0]]), np.array([[0.0, 0.0, 0.0, 9.0]])
-    picture = np.asarray(Image.open(io.BytesIO(sheet([("one", [(black, seen), (black, gone)])] * 2))))
-    assert picture.shape == (2 * (PANEL + 8 + 22), 2 * PANEL + 8)
-    left, right = picture[22 : 22 + PANEL, :PANEL], picture[22 : 22 + PANEL, PANEL + 8 :]
+    drawn = strip([(black, seen), (black, gone)])
+    assert drawn.shape == (PANEL, 2 * PANEL + 8)
     scale = PANEL / 56
-    assert extent(left) == pytest.approx([14 * scale, 14 * scale, 28 * scale, 42 * scale], abs=1)
-    assert right.max() == 0
+    assert extent(drawn) == pytest.approx([14 * scale, 14 * scale, 28 * scale, 42 * scale], abs=1)
+    picture = np.asarray(Image.open(io.BytesIO(sheet([("one", drawn), ("two", drawn)]))))
+    assert picture.shape == (2 * (22 + PANEL + 8), 2 * PANEL + 8)
+    for top in (0, 22 + PANEL + 8):
+        assert picture[top : top + 22].max() == 255  # the caption
+        np.testing.assert_array_equal(picture[top + 22 : top + 22 + PANEL], drawn)
 
 
 def test_the_command_draws_the_first_images_with_boxes(world, capsys):
     picture = run(world, "--images", 9, "--copies", 2, "--image_size", 64)
     assert picture.shape == (2 * (PANEL + 30), 3 * PANEL + 2 * 8)  # two images have boxes
-    assert capsys.readouterr().out == f"written: {world / 'experiment/augmentation.png'}, 2 images of 64 pixels\n"
+    line = (
+        f"written: {world / 'experiment/augmentation.png'}, 2 images of 64 pixels: as they are, then 2 as in training\n"
+    )
+    assert capsys.readouterr().out == line
     side = slice(22, 22 + PANEL)
     box = picture[side, :PANEL][112 : 112 + 28, 112 : 112 + 56]  # 512 of 1024 is half of the panel
     assert (box[0, 4:-4] == 255).all()  # where the black rim of another side does not cross it
@@ -89,26 +96,52 @@ def test_the_command_draws_the_first_images_with_boxes(world, capsys):
     assert len(run(world, "--images", 1)) == PANEL + 30
 
 
+def test_records_are_of_the_size_that_was_trained_on(world, capsys):
+    (world / "experiment/params.json").write_text('{"crop_size": 80}')
+    with pytest.raises(
+        SystemExit, match="has not been trained, so nothing says what its crop_size 80 is cut from; give"
+    ):
+        run(world)
+    info = {"findings": list(FINDINGS), "image_size": 96}
+    (world / "experiment/dataset.json").write_text(json.dumps(info))
+    run(world)
+    assert "2 images of 96 pixels" in capsys.readouterr().out
+    with pytest.raises(
+        SystemExit, match=r"^error: crop_size 80 is larger than records of 64 pixels; mend one of them$"
+    ):
+        run(world, "--image_size", 64)
+
+
+def test_the_picture_goes_where_it_is_wanted(world):
+    run(world)
+    run(world, "--output", world / "new" / "folder" / "a.png")
+    assert (world / "new/folder/a.png").read_bytes() == (world / "experiment/augmentation.png").read_bytes()
+
+
+def test_an_image_that_cannot_be_read_is_named_and_passed_over(world, capsys):
+    (world / "release/images/00000003_000.png").write_text("")
+    assert len(run(world)) == PANEL + 30
+    assert capsys.readouterr().err.startswith("unreadable: 00000003_000.png: not a PNG, JPEG, WebP or DICOM image")
+    (world / "release/images/00000004_000.png").unlink()
+    text = "error: none of the 2 images with boxes is below .*release and readable; download them; "
+    with pytest.raises(SystemExit, match=text + "00000003_000.png is broken: not a PNG"):
+        run(world)
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "flags", "error"),
+    ("name", "text", "error"),
     [
-        ("experiment/params.json", '{"augmentation": "hard"}', (), "hard"),
-        ("experiment/params.json", '{"crop_size": 96}', ("--image_size", 64), "error: crop_size 96 is larger than the"),
-        ("release/BBox_List_2017.csv", BOXES[: BOXES.index("\n") + 1], (), "has a header and no rows"),
-        ("release/images/00000003_000.png", "", (), None),
+        ("experiment/params.json", '{"augmentation": "hard"}', "hard"),
+        ("release/BBox_List_2017.csv", BOXES[: BOXES.index("\n") + 1], "has a header and no rows"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(world, name, text, flags, error):
+def test_what_cannot_be_drawn_is_one_line(world, name, text, error):
     (world / name).write_text(text)
-    if error is None:  # an image that cannot be read is passed over
-        assert len(run(world)) == PANEL + 30
-        (world / "release/images/00000004_000.png").unlink()
-        error = r"error: none of the 2 images with boxes is below .*release and readable; download them"
     with pytest.raises(SystemExit, match=error):
-        run(world, *flags)
+        run(world)
 
 
-@pytest.mark.parametrize("flags", ["--images 0", "--copies 21", "--image_size 31"])
+@pytest.mark.parametrize("flags", ["--images 0", "--copies 21", "--image_size 31", "--output a.jpg"])
 def test_impossible_values_exit_with_2(capsys, flags):
     with pytest.raises(SystemExit) as caught:
         show_augmentation.parse_args(["--model_dir", "m", "--data_dir", "d", *flags.split()])

@@ -8,13 +8,15 @@ is augmentation, horizontal_flip, crop_size and seed; images mixed with one anot
 
 import argparse
 import io
+import itertools
 import pathlib
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
-from cxr import storage
+from cxr import experiment, storage
 from cxr.data import bbox_list, images, sources
 from cxr.errors import one_line_errors
 from cxr.evaluation import overlays
@@ -24,6 +26,7 @@ from cxr.networks import augment
 from cxr.networks.geometry import centre_crop, crop_start, move_boxes
 from cxr.params import Params, load_params
 
+SIZE = 224  # pixels a side of the records of an experiment that has none yet
 PANEL = 224  # pixels a side of each copy in the picture
 
 
@@ -34,34 +37,36 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model_dir", type=pathlib.Path, required=True, help="an experiment: a folder with params.json")
     add("--data_dir", type=epath.Path, required=True, help="a release with BBox_List_2017.csv and original images")
     add("--output", type=pathlib.Path, metavar="PNG", help="default: augmentation.png in the experiment")
-    add("--image_size", type=int, default=224, help="pixels a side of the records; default: %(default)s")
+    add("--image_size", type=int, help=f"pixels a side of the records; default: as it was trained, else {SIZE}")
     add("--images", type=int, default=4, metavar="N", help="rows, an image each; default: %(default)s")
     add("--copies", type=int, default=5, metavar="N", help="of each image; default: %(default)s")
     args = parser.parse_args(argv)
     for name, low, high in (("image_size", 32, 4096), ("images", 1, 100), ("copies", 1, 20)):
-        if not low <= getattr(args, name) <= high:
-            parser.error(f"--{name} {getattr(args, name)}: expected {low} to {high}")
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            parser.error(f"--{name} {value}: expected {low} to {high}")
     args.output = args.output or args.model_dir / "augmentation.png"
+    if args.output.suffix != ".png":
+        parser.error(f"--output {args.output}: expected a name that ends in .png")
     return args
 
 
-def first_images(data_dir: epath.Path, count: int) -> list[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
-    """The first readable images with boxes: id, uint8 [height, width], boxes [n, 4] in NIH's frame by finding.
+def record_size(args: argparse.Namespace, params: Params) -> int:
+    """Pixels a side of the records: as asked for, else those it was trained on, else SIZE.
 
     Raises:
-        FileNotFoundError, ValueError: see `bbox_list.read_boxed`, and if there is no such image.
+        ValueError: nobody knows what the crops of an untrained experiment are cut from, or that is smaller than them.
     """
-    boxed = bbox_list.read_boxed(data_dir)
-    found, broken, first = sources.find_images(data_dir, boxed), {}, []
-    for image_id, pixels in bbox_list.read_images(data_dir, found, boxed, broken):
-        first.append((image_id, pixels, boxed[image_id].boxes_nih))
-        if len(first) == count:
-            break
-    if not first:
+    is_trained = (args.model_dir / "dataset.json").is_file()
+    if args.image_size is None and params.crop_size and not is_trained:
         raise ValueError(
-            f"none of the {len(boxed):,} images with boxes is below {data_dir} and readable; download them"
+            f"{args.model_dir} has not been trained, so nothing says what its crop_size {params.crop_size} is cut "
+            "from; give --image_size, that of its records"
         )
-    return first
+    size = args.image_size or (experiment.dataset_of(args.model_dir)["image_size"] if is_trained else SIZE)
+    if params.crop_size and params.crop_size > size:
+        raise ValueError(f"crop_size {params.crop_size} is larger than records of {size} pixels; mend one of them")
+    return size
 
 
 def copies(
@@ -88,43 +93,70 @@ def copies(
     ]
 
 
-def sheet(rows: list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]) -> bytes:
-    """A PNG: a caption for every row and the images of `copies` under it, side by side, their boxes drawn."""
+def strip(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Images of `copies` side by side with their boxes: uint8 [PANEL, width]."""
     import cv2
+    from PIL import Image, ImageDraw
+
+    across = PANEL + overlays.GAP
+    canvas = Image.new("RGB", (len(pairs) * across - overlays.GAP, PANEL))
+    for place, (image, boxes) in enumerate(pairs):
+        panel = Image.fromarray(cv2.resize(image, (PANEL, PANEL), interpolation=cv2.INTER_AREA)).convert("RGB")
+        for box in boxes[areas(boxes) > 0] * (PANEL / len(image)):
+            overlays.draw_box(ImageDraw.Draw(panel), box, overlays.WHITE, dash=None)
+        canvas.paste(panel, (place * across, 0))
+    return np.array(canvas.convert("L"))  # the boxes are white and black
+
+
+def sheet(rows: list[tuple[str, np.ndarray]]) -> bytes:
+    """A PNG of strips uint8 [PANEL, width] under one another, each below its caption."""
     from PIL import Image, ImageDraw, ImageFont
 
-    across, down = PANEL + overlays.GAP, PANEL + overlays.GAP + overlays.LINE
-    canvas = Image.new("RGB", (len(rows[0][1]) * across - overlays.GAP, len(rows) * down))
-    font = ImageFont.load_default(15)
-    for top, (caption, pairs) in enumerate(rows):
-        ImageDraw.Draw(canvas).text((4, top * down + 2), caption, fill=overlays.WHITE, font=font)
-        for left, (image, boxes) in enumerate(pairs):
-            scale = PANEL / len(image)
-            panel = Image.fromarray(cv2.resize(image, (PANEL, PANEL), interpolation=cv2.INTER_AREA)).convert("RGB")
-            for box in boxes[areas(boxes) > 0] * scale:
-                overlays.draw_box(ImageDraw.Draw(panel), box, overlays.WHITE, dash=None)
-            canvas.paste(panel, (left * across, top * down + overlays.LINE))
+    down = overlays.LINE + PANEL + overlays.GAP
+    canvas, font = Image.new("L", (rows[0][1].shape[1], len(rows) * down)), ImageFont.load_default(15)
+    for place, (caption, pixels) in enumerate(rows):
+        ImageDraw.Draw(canvas).text((4, place * down + 2), caption, fill=255, font=font)
+        canvas.paste(Image.fromarray(pixels), (0, place * down + overlays.LINE))
     buffer = io.BytesIO()
-    canvas.convert("L").save(buffer, "PNG")  # there is no colour in it
+    canvas.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def show(args: argparse.Namespace) -> tuple[int, int, dict[str, str]]:
+    """Write the picture; returns its rows, pixels a side of the records, and why images were passed over, by id.
+
+    Raises:
+        FileNotFoundError, ValueError: see `bbox_list.read_boxed` and `record_size`; no image with boxes is readable.
+    """
+    params = load_params(args.model_dir)
+    size, boxed = record_size(args, params), bbox_list.read_boxed(args.data_dir)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    rows, broken = [], {}
+    found = bbox_list.read_images(args.data_dir, sources.find_images(args.data_dir, boxed), boxed, broken)
+    for number, (image_id, pixels) in enumerate(itertools.islice(found, args.images)):
+        by_finding, placement = boxed[image_id].boxes_nih, Placement(pixels.shape[1], pixels.shape[0], size)
+        boxes = placement.to_model(placement.from_nih(np.concatenate(list(by_finding.values()))))
+        square, seed = images.resize_square(pixels, size), (params.seed, number)
+        names = ", ".join(finding for finding in FINDINGS if finding in by_finding)
+        rows.append((f"{image_id}   {names}", strip(copies(square, boxes, params, count=args.copies, seed=seed))))
+    if not rows:
+        why = "".join(f"; {image_id} is broken: {reason}" for image_id, reason in list(broken.items())[:1])
+        raise ValueError(
+            f"none of the {len(boxed):,} images with boxes is below {args.data_dir} and readable; download them{why}"
+        )
+    with storage.whole_file(args.output) as file:
+        file.write(sheet(rows))
+    return len(rows), size, broken
 
 
 def main(argv: list[str] | None = None) -> None:
     """Draw the augmentation of one experiment."""
     args = parse_args(argv)
     with one_line_errors():
-        params, rows = load_params(args.model_dir), []
-        crop_start(args.image_size, params.crop_size or args.image_size)
-        for number, (image_id, pixels, by_finding) in enumerate(first_images(args.data_dir, args.images)):
-            placement = Placement(pixels.shape[1], pixels.shape[0], args.image_size)
-            boxes = placement.to_model(placement.from_nih(np.concatenate(list(by_finding.values()))))
-            square = images.resize_square(pixels, args.image_size)
-            names = ", ".join(finding for finding in FINDINGS if finding in by_finding)
-            caption = f"{image_id}   {names}   as it is, then {args.copies} copies"
-            rows.append((caption, copies(square, boxes, params, count=args.copies, seed=(params.seed, number))))
-        with storage.whole_file(args.output) as file:
-            file.write(sheet(rows))
-        print(f"written: {args.output}, {len(rows)} images of {args.image_size} pixels")
+        rows, size, broken = show(args)
+        for image_id, reason in broken.items():
+            print(f"unreadable: {image_id}: {reason}", file=sys.stderr)
+        print(f"written: {args.output}, {rows} images of {size} pixels: as they are, then {args.copies} as in training")
 
 
 if __name__ == "__main__":
