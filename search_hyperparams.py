@@ -21,11 +21,12 @@ from etils import epath
 
 from cxr import search_space, storage, trial
 from cxr.data.dataset import Dataset, open_dataset
+from cxr.database import database_errors, import_optuna
 from cxr.errors import one_line_errors
 from cxr.evaluation.tables import aligned
 from cxr.params import FILE as PARAMS_FILE
 from cxr.params import load_params
-from cxr.study import ERROR, Study, database_errors, import_optuna
+from cxr.study import ERROR, Study
 
 TRIALS = 20  # of ranges; a grid has as many as combinations
 POLL = 0.5  # seconds between looks at the trials that run
@@ -40,9 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="default: %(default)s")
     add("--trials", type=int, metavar="N", help=f"in the whole study; default: a grid's combinations, else {TRIALS}")
     add("--jobs", type=int, default=1, metavar="N", help="train.py processes at once; default: %(default)s")
-    add(
-        "--storage", metavar="URL", help="database shared by machines, e.g. postgresql+psycopg://...; default: study.db"
-    )
+    add("--storage", metavar="URL", help="database of several machines: postgresql+psycopg://...; default: study.db")
     args = parser.parse_args(argv)
     for name in ("trials", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

@@ -4,49 +4,18 @@ Trial n of a grid takes its n-th combination, and otherwise a sampler seeded by 
 processes ever try the same, and a search that was killed goes on as it would have.
 """
 
-import contextlib
-import functools
 import os
 import pathlib
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cxr import search_space, trial
+from cxr.database import import_optuna, open_tables
 
 if TYPE_CHECKING:
     import optuna
 
 DATABASE = "study.db"
-ATTEMPTS = 5  # at the tables of a database, half a second apart
-PATIENCE = 30.0  # seconds after which there is no other attempt: what was waited for so long is locked or out of reach
 ERROR = "error"  # the attribute of a failed trial that says why
-
-
-def import_optuna():
-    """Optuna, quiet; ImportError with the command that installs it."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError("searching needs Optuna. Run: pip install -r requirements-search.txt") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-@contextlib.contextmanager
-def database_errors() -> Iterator[None]:
-    """Make a ValueError of one line of whatever the database refuses."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (OptunaError, SQLAlchemyError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(
-            f"the database of the study refuses: {reason}. See that --storage is right and it can be reached; "
-            "the same command goes on where this one stopped"
-        ) from error
 
 
 class Study:
@@ -170,42 +139,12 @@ def _open(parent_dir: pathlib.Path, url: str | None) -> "optuna.Study":
     """The study of a folder, begun where there is none."""
     optuna = import_optuna()
     return optuna.create_study(
-        storage=_tables(url or f"sqlite:///{parent_dir.resolve() / DATABASE}"),
+        storage=open_tables(url or f"sqlite:///{parent_dir.resolve() / DATABASE}"),
         study_name=parent_dir.resolve().name,
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),  # from the second epoch on
         load_if_exists=True,
     )
-
-
-def _tables(url: str) -> "optuna.storages.RDBStorage":
-    """The tables of a database, made where there are none.
-
-    Machines that begin at the same moment each make what the others are making; those that are refused for it find it
-    made when they try again.
-
-    Raises:
-        ImportError: the driver of the database is not installed.
-    """
-    from sqlalchemy.exc import DBAPIError
-
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    make = functools.partial(import_optuna().storages.RDBStorage, url, engine_kwargs=options)
-    attempts_left, deadline = ATTEMPTS, time.monotonic() + PATIENCE
-    try:
-        while True:
-            try:
-                return make()
-            except DBAPIError:
-                attempts_left -= 1
-                if not attempts_left or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.5)
-    except ImportError as error:
-        raise ImportError(
-            f"--storage needs the driver of its database ({error.__cause__}). Install it, for postgresql+psycopg:// "
-            'with: pip install "psycopg[binary]"'
-        ) from error
 
 
 def _sampler(number: int, seed: int, combinations: list[dict] | None) -> "optuna.samplers.BaseSampler":

@@ -66,8 +66,6 @@ def test_the_centre_crop_begins(size, crop_size, start):
 
 
 def test_a_crop_larger_than_the_records_is_refused():
-    text = (
-        r"^crop_size 224 is larger than the records, which have 128 pixels a side; lower it, or run build_dataset\.py"
-    )
+    text = r"^crop_size 224 is larger than the records, which have 128 pixels a side; lower it, or take records"
     with pytest.raises(ValueError, match=text):
         crop_start(128, 224)

@@ -1,13 +1,13 @@
 import multiprocessing
 import os
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
 
+from cxr.database import import_optuna
 from cxr.search_space import Choices, Range
-from cxr.study import ERROR, Study, database_errors, import_optuna
+from cxr.study import ERROR, Study
 
 GRID = {"batch_size": Choices((8, 16)), "hidden_units": Choices(([64], [64, 32]))}
 RANGES = {
@@ -201,32 +201,3 @@ def test_epochs_that_were_reported_before_a_kill_are_not_reported_again(tmp_path
     study.report(again, {1: 0.5, 2: 0.625})  # Optuna would warn, and warnings are errors here
     assert study.trials()[0].intermediate_values == {1: 0.5, 2: 0.625}
     os.close(lock)
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("nonsense", "Could not parse SQLAlchemy URL from given URL string"),
-        ("sqlite:////nowhere/study.db", "unable to open database file"),
-        ("sqlite:///{folder}/text.db", "file is not a database"),
-    ],
-)
-def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, url, reason):
-    (tmp_path / "text.db").write_text("no database " * 1000)
-    with (
-        pytest.raises(ValueError, match=f"^the database of the study refuses: .*{reason}.*; the same command goes on"),
-        database_errors(),
-    ):
-        open_study(tmp_path, url=url.format(folder=tmp_path))
-
-
-def test_a_database_without_its_driver_is_named_with_the_remedy(tmp_path):
-    text = r"^--storage needs the driver of its database \(No module named 'pymssql'\)\. Install it, for postgresql"
-    with pytest.raises(ImportError, match=text):
-        open_study(tmp_path, url="mssql+pymssql://host/trials")
-
-
-def test_without_optuna_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements-search\.txt$"):
-        import_optuna()

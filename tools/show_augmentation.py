@@ -55,7 +55,7 @@ def record_size(args: argparse.Namespace, params: Params) -> int:
     """Pixels a side of the records: as asked for, else those it was trained on, else SIZE.
 
     Raises:
-        ValueError: nobody knows what the crops of an untrained experiment are cut from, or that is smaller than them.
+        ValueError: nobody knows what the crops of an untrained experiment are cut from.
     """
     is_trained = (args.model_dir / "dataset.json").is_file()
     if args.image_size is None and params.crop_size and not is_trained:
@@ -63,10 +63,7 @@ def record_size(args: argparse.Namespace, params: Params) -> int:
             f"{args.model_dir} has not been trained, so nothing says what its crop_size {params.crop_size} is cut "
             "from; give --image_size, that of its records"
         )
-    size = args.image_size or (experiment.dataset_of(args.model_dir)["image_size"] if is_trained else SIZE)
-    if params.crop_size and params.crop_size > size:
-        raise ValueError(f"crop_size {params.crop_size} is larger than records of {size} pixels; mend one of them")
-    return size
+    return args.image_size or (experiment.dataset_of(args.model_dir)["image_size"] if is_trained else SIZE)
 
 
 def copies(
@@ -80,6 +77,9 @@ def copies(
 
     Returns:
         count + 1 pairs of uint8 [C, C] and boxes [n, 4] in its pixels; one that has left the image has no area.
+
+    Raises:
+        ValueError: crop_size is larger than the image.
     """
     size = len(square)
     batch = np.repeat(square[None, :, :, None], count, axis=0)
@@ -126,7 +126,7 @@ def show(args: argparse.Namespace) -> tuple[int, int, dict[str, str]]:
     """Write the picture; returns its rows, pixels a side of the records, and why images were passed over, by id.
 
     Raises:
-        FileNotFoundError, ValueError: see `bbox_list.read_boxed` and `record_size`; no image with boxes is readable.
+        FileNotFoundError, ValueError: as `bbox_list.read_boxed`, `record_size` and `copies`; no image is readable.
     """
     params = load_params(args.model_dir)
     size, boxed = record_size(args, params), bbox_list.read_boxed(args.data_dir)

@@ -23,7 +23,7 @@ def crop_start(size: int, crop_size: int) -> int:
     if crop_size > size:
         raise ValueError(
             f"crop_size {crop_size} is larger than the records, which have {size} pixels a side; "
-            f"lower it, or run build_dataset.py with an --image_size of at least {crop_size}"
+            f"lower it, or take records with an --image_size of at least {crop_size}"
         )
     return (size - crop_size) // 2
 
