@@ -163,7 +163,7 @@ def epoch_board(run, val: records.Index) -> Callable[[int, np.ndarray], None]:
 
 def show_end(run, val: records.Index) -> None:
     """What the model of a `fit.Run` makes of the val images, for the projector."""
-    from assemble import penultimate_of
+    from cxr.networks.assembly import penultimate_of
     from input_fn import input_fn
 
     if len(val.image_ids) == 0:

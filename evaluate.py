@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from cxr import experiment, storage
+from cxr import experiment, identity, storage
 from cxr.data import engines, records
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import comparison, metrics, predictions, provenance, scoring, tables
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
-from cxr.params import Params, load_params
+from cxr.params import Params
 
 if TYPE_CHECKING:
     import keras
+
+    from cxr.networks.trained import TrainedNetwork
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,7 +54,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def predict_logits(
-    model: "keras.Model", split: str, datasets: dict[str, Dataset], params: Params, *, views: int = 1
+    model: "keras.Model | TrainedNetwork",
+    split: str,
+    datasets: dict[str, Dataset],
+    params: Params,
+    *,
+    views: int = 1,
 ) -> np.ndarray:
     """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over some views of each image."""
     from input_fn import input_fn
@@ -80,7 +87,7 @@ def predictions_of(index: records.Index, logits: np.ndarray) -> Predictions:
             f"{len(logits):,} predictions for {len(index.image_ids):,} images; the dataset changed meanwhile"
         )
     if not np.isfinite(logits).all():
-        raise ValueError("the model's outputs are no numbers: its weights are damaged; train it again with --restart")
+        raise ValueError("the model's outputs are NaN or infinite: its weights are damaged; train it again: --restart")
     return Predictions(
         image_ids=index.image_ids,
         patient_ids=index.patient_ids,
@@ -93,7 +100,7 @@ def predictions_of(index: records.Index, logits: np.ndarray) -> Predictions:
 
 
 def evaluate_split(
-    model: "keras.Model",
+    model: "keras.Model | TrainedNetwork",
     split: str,
     images: Dataset,
     datasets: dict[str, Dataset],
@@ -120,7 +127,8 @@ def evaluate_split(
     train = predictions_of(index_train, np.zeros(index_train.labels.shape))  # its labels and patients; nobody predicted
     own = provenance.results_dir(model_dir, experiment.dataset_of(model_dir), views)
     is_own_val = (split, folder) == ("val", own)
-    chosen = scoring.choose(written) if is_own_val else scoring.chosen_on_val(own, checkpoint)
+    weights_sha256 = storage.sha256_of(experiment.weights_path(model_dir, checkpoint))
+    chosen = scoring.choose(written) if is_own_val else scoring.chosen_on_val(own, checkpoint, weights_sha256)
     result = {
         "split": split,
         "checkpoint": checkpoint,
@@ -132,6 +140,7 @@ def evaluate_split(
         "dataset_fingerprint": images.info["fingerprint"],
         "split_name": images.info["split"]["name"],
         "params": dataclasses.asdict(params),
+        "weights_sha256": weights_sha256,
         "git_sha": experiment.git_sha(),
         "library_versions": experiment.library_versions(),
     }
@@ -139,8 +148,8 @@ def evaluate_split(
     return result
 
 
-def read_other(args: argparse.Namespace, images: Dataset) -> Predictions:
-    """The predictions of the experiment to compare with, for the same images in the same order."""
+def read_other(args: argparse.Namespace, images: Dataset) -> tuple[Predictions, dict]:
+    """The predictions of the experiment to compare with, for the same images in the same order, and its leak mark."""
     folder = provenance.results_dir(args.compare, images.info, args.views)
     path = experiment.predictions_path(folder, args.split, args.checkpoint)
     if not path.is_file():
@@ -149,15 +158,20 @@ def read_other(args: argparse.Namespace, images: Dataset) -> Predictions:
             f"--split {args.split} --checkpoint {args.checkpoint}" + f" --views {args.views}" * (args.views > 1)
         )
     wanted, whose = read_index(images, args.split).image_ids, f"{args.split} of {args.data_dir}"
-    return predictions.in_order_of(predictions.read_predictions(path), wanted, path=path, whose=whose)
+    found = predictions.in_order_of(predictions.read_predictions(path), wanted, path=path, whose=whose)
+    leak = provenance.find_leak(args.compare, images.info, args.split, found.patient_ids)
+    return found, leak
 
 
-def add_comparison(result: dict, other: Predictions, other_dir: pathlib.Path, folder: pathlib.Path) -> None:
+def add_comparison(
+    result: dict, other: tuple[Predictions, dict], other_dir: pathlib.Path, folder: pathlib.Path
+) -> None:
     """Test a result against another experiment's and put that into its metrics file."""
     split, checkpoint = result["split"], result["checkpoint"]
     ours = predictions.read_predictions(experiment.predictions_path(folder, split, checkpoint))
-    tested = metrics.none_for_nan(comparison.compare(ours, other))
-    result["comparison"] = {"model_dir": str(other_dir), **tested}
+    theirs, leak = other
+    tested = metrics.none_for_nan(comparison.compare(ours, theirs))
+    result["comparison"] = {"model_dir": str(other_dir), "leak": leak, **tested}
     storage.write_json(experiment.metrics_path(folder, split, checkpoint), result)
 
 
@@ -165,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate one experiment."""
     args = parse_args(argv)
     with one_line_errors():
-        params, trained_on = load_params(args.model_dir), experiment.dataset_of(args.model_dir)
+        params, trained_on = identity.trained_params(args.model_dir), experiment.dataset_of(args.model_dir)
         images = open_dataset(args.data_dir)
         provenance.require_image_size(images.info, trained_on, args.data_dir)
         patient_ids = read_index(images, args.split).patient_ids
@@ -174,8 +188,8 @@ def main(argv: list[str] | None = None) -> None:
             provenance.require_no_leak(leak, args.split, len(np.unique(patient_ids)))
         other = read_other(args, images) if args.compare else None
         engine = engines.Engine(args.engine, ray_address=args.ray_address)
-        model, datasets = model_and_datasets(params, images, args.model_dir, args.checkpoint, engine, args.views)
         where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint, "views": args.views}
+        model, datasets = model_and_datasets(images, **where, engine=engine)
         result = evaluate_split(model, args.split, images, datasets, params=params, **where)
         folder = provenance.results_dir(args.model_dir, images.info, args.views)
         print(tables.results_table(result, all_splits=args.literature == "all"))
@@ -189,22 +203,23 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def model_and_datasets(
-    params: Params, images: Dataset, model_dir: pathlib.Path, checkpoint: str, engine: engines.Engine, views: int
-) -> tuple["keras.Model", dict[str, Dataset]]:
-    """The trained model and what to feed it: images, or, the same but faster, the head and cached features.
+    images: Dataset, model_dir: pathlib.Path, checkpoint: str, *, views: int, engine: engines.Engine
+) -> tuple["keras.Model | TrainedNetwork", dict[str, Dataset]]:
+    """The trained model and its inputs: images, or, the same but faster, the head and cached features.
 
     Of features there is one view only: several need the images.
     """
-    from assemble import trained_model, training_datasets
-    from model_fn import model_fn
+    from cxr.networks import assembly, features
+    from cxr.networks.trained import TrainedExperiment
 
+    params = identity.trained_params(model_dir)
     if not params.extractors or params.fine_tune or views > 1:
-        return trained_model(model_dir, checkpoint), {"image": images}
-    datasets = training_datasets(params, images, engine=engine)
+        return TrainedExperiment(model_dir, checkpoint), {"image": images}
+    runtime_name = identity.read(model_dir)["runtime"]
+    datasets = features.feature_datasets(params, images, runtime_name=runtime_name, engine=engine)
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items()}
-    head = model_fn(params, experiment.dataset_of(model_dir), widths)
-    experiment.load_weights(head, model_dir, checkpoint)
-    return head, datasets
+    hashes = {name: dataset.info["extractor"]["sha256"] for name, dataset in datasets.items()}
+    return assembly.trained_head(model_dir, widths, hashes, checkpoint), datasets
 
 
 if __name__ == "__main__":

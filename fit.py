@@ -17,7 +17,7 @@ from cxr.findings import FINDINGS
 from cxr.history import History
 from cxr.networks import losses, optimizers
 from cxr.networks.averaging import WeightAverage
-from cxr.params import Params, as_json
+from cxr.params import Params
 
 if TYPE_CHECKING:
     import keras
@@ -83,22 +83,22 @@ class Run:
         with self.averaged():
             for checkpoint in experiment.CHECKPOINTS if is_best else ("last",):
                 experiment.save_weights(self.model, self.model_dir, checkpoint)
-        story = {"params": as_json(self.params), "fingerprint": self.fingerprint(), "history": self.history.rows}
+        story = {"fingerprint": self.fingerprint(), "history": self.history.rows}
         experiment.save_state(self.model_dir, [np.asarray(v) for v in self.variables()], story)
 
     def fingerprint(self) -> str:
         """Of the datasets it is trained on."""
         return " ".join(dataset.info["fingerprint"] for dataset in self.datasets.values())
 
-    def restore(self) -> None:
-        """Take up the state that `save` wrote; without one, begin anew."""
-        state = experiment.load_state(self.model_dir, self.params, self.fingerprint())
+    def restore(self) -> bool:
+        """Continue from the state that `save` wrote; returns False where there is none yet."""
+        state = experiment.load_state(self.model_dir, self.fingerprint())
         if state is None:
-            log.info("the run had not finished its first epoch: beginning anew")
-            return
+            return False
         values, self.history.rows = state
         for variable, value in zip(self.variables(), values, strict=True):
             variable.assign(value)
+        return True
 
 
 def run_epochs(run: Run, val: records.Index) -> None:

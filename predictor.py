@@ -1,20 +1,24 @@
 """A trained experiment that reads chest radiographs: what predict.py, the page and the check of an export share."""
 
+import copy
 import io
 import pathlib
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr import experiment
+from cxr import experiment, identity
 from cxr.data.pictures import NOBODY, Patient, Picture, read_picture
 from cxr.evaluation import operating, overlays, readings
 from cxr.evaluation.boxes import Placement
 from cxr.evaluation.readings import Reading
 from cxr.findings import FINDINGS
 from cxr.networks import patient as patient_layers
-from cxr.params import load_params
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Predictor:
@@ -25,15 +29,26 @@ class Predictor:
 
         Raises:
             FileNotFoundError: it has not been trained.
-            ValueError: its weights do not fit its params.json, or its findings are others.
+            ValueError: params.json, networks, dataset, weights or operating points are not those of its run.
         """
-        self.params, info = load_params(model_dir), experiment.dataset_of(model_dir)
-        self.image_size: int = info["image_size"]
+        self.params = identity.trained_params(model_dir)
+        self.image_size: int = experiment.dataset_of(model_dir)["image_size"]
         self.points = operating.read_points(model_dir, checkpoint)
-        from assemble import trained_model  # late: it loads TensorFlow, and what is above fails without it
+        from cxr.networks.trained import (
+            TrainedExperiment,  # late: it loads TensorFlow, and what is above fails without it
+        )
 
-        self.model = trained_model(model_dir, checkpoint)
-        self._lock, self._mapper = threading.Lock(), None
+        self.network = TrainedExperiment(model_dir, checkpoint)
+        self._lock = threading.Lock()
+        self._mapper = None
+
+    def exported_as(self, model: "keras.Model", points: operating.OperatingPoints) -> "Predictor":
+        """The same predictor with another network and other operating points: what an exported file computes."""
+        from cxr.networks.trained import TrainedNetwork
+
+        other = copy.copy(self)
+        other.network, other.points, other._mapper = TrainedNetwork(model), points, None
+        return other
 
     def read(self, data: bytes, patient: Patient = NOBODY) -> Picture:
         """Decode and resize as the dataset was built; see `pictures.read_picture`. Runs beside the network."""
@@ -51,10 +66,10 @@ class Predictor:
         inputs |= {
             name: np.array([code[name] for code in codes], dtype)
             for name, dtype in patient_layers.INPUTS.items()
-            if name in self.model.input
+            if name in self.network.input
         }
         with self._lock:
-            logits = np.asarray(self.model.predict_on_batch(inputs))[: len(pictures)]
+            logits = self.network.logits(inputs)[: len(pictures)]
         if not np.isfinite(logits).all():
             raise ValueError(f"the network gives {logits.min()} to {logits.max()}; its weights are broken, train again")
         return [readings.read(row, self.points) for row in 1 / (1 + np.exp(-logits.astype(np.float64)))]
@@ -69,7 +84,7 @@ class Predictor:
 
         with self._lock:
             if self._mapper is None:
-                self._mapper = cam.HeatMapper(self.model, crop_size=self.params.crop_size)
+                self._mapper = cam.HeatMapper(self.network.keras_model(), crop_size=self.params.crop_size)
             heat = self._mapper(picture.square[None, ..., None], [FINDINGS.index(finding)])[0, 0]
         height, width = picture.pixels.shape
         return Placement(width, height, self.image_size).heat_on_image(heat, longer_side, covers=self._mapper.covers)

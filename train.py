@@ -18,12 +18,13 @@ import numpy as np
 from etils import epath
 
 import board
-from cxr import experiment, storage
+from cxr import experiment, identity, storage
 from cxr.data import engines, records, splits
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
+from cxr.evaluation import provenance
 from cxr.findings import FINDINGS
-from cxr.networks import precision
+from cxr.networks import precision, runtime
 from cxr.params import Params, as_json, load_params
 from fit import Run, run_epochs
 
@@ -35,6 +36,7 @@ class Start(NamedTuple):
 
     resume: bool = False  # where it stopped
     restore_from: pathlib.Path | None = None  # with the best weights of an experiment of the same architecture
+    allow_leak: bool = False  # even where networks were trained on patients of val
     engine: engines.Engine = engines.LOCAL
 
 
@@ -48,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     again.add_argument("--resume", action="store_true", help="continue where the run in model_dir stopped")
     again.add_argument("--restore_from", type=pathlib.Path, metavar="DIR", help="begin with this experiment's weights")
     again.add_argument("--restart", action="store_true", help="move the run in model_dir aside and begin anew")
+    add("--allow_leak", action="store_true", help="train over networks that have seen patients of val; val is marked")
     engines.add_flags(parser, "features are extracted")
     args = parser.parse_args(argv)
     engines.check_flags(parser, args)
@@ -64,6 +67,12 @@ def read_splits(images: Dataset) -> dict[str, records.Index]:
     return indexes
 
 
+def existing(model_dir: pathlib.Path) -> pathlib.Path:
+    """The folder of an experiment; FileNotFoundError, which says what one is, where there is none."""
+    load_params(model_dir)
+    return model_dir
+
+
 def log_start(params: Params, images: Dataset, indexes: dict[str, records.Index]) -> None:
     """Say what is about to be trained on what."""
     changed = {k: v for k, v in dataclasses.asdict(params).items() if v != getattr(Params(), k)}
@@ -78,32 +87,63 @@ def log_start(params: Params, images: Dataset, indexes: dict[str, records.Index]
 
 
 def patients_seen(indexes: dict[str, records.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:
-    """Whom the weights of a run will have seen, those it begins with included.
+    """The patients that the weights of a run will have seen, those of the weights it begins with included."""
+    train, val = (set(indexes[split].patient_ids.tolist()) for split in ("train", "val"))
+    for folder in provenance.experiments_below(restore_from) if restore_from else ():
+        before = experiment.patients_of(folder)
+        train |= set(before.get("train", ())) | (set(before.get("val", ())) - val)
+    return {"train": sorted(train), "val": sorted(val)}
+
+
+def begin(
+    model_dir: pathlib.Path,
+    params: Params,
+    images: Dataset,
+    indexes: dict[str, records.Index],
+    *,
+    networks: dict[str, str],
+    start: Start,
+) -> dict:
+    """Write run.json before the first step, or compare a run that is resumed with it; returns what it says.
+
+    Args:
+        networks: SHA-256 of the weights of every extractor, by its name.
 
     Raises:
-        ValueError: those were trained on patients of val.
+        ValueError: networks were trained on patients of val, or are not those that the run began with.
     """
-    train, val = (set(indexes[split].patient_ids.tolist()) for split in ("train", "val"))
-    before = experiment.patients_of(restore_from) if restore_from else {}
-    known = set(before.get("train", ()))
-    if known & val:
-        raise ValueError(
-            f"{len(known & val):,} patients of val were in training of {restore_from}: val scores would be too good; "
-            "build the dataset with the split that it was trained on"
-        )
-    return {"train": sorted(train | known | set(before.get("val", ())) - val), "val": sorted(val)}
+    if (before := identity.begun(model_dir)) is not None:
+        identity.require_networks(model_dir, networks)
+        if before["device"] != runtime.device_name():
+            log.info("the run began on %s and continues on %s", before["device"], runtime.device_name())
+        return before
+    leak = provenance.training_leak(params, indexes["val"].patient_ids, start.restore_from)
+    if not start.allow_leak:
+        provenance.require_no_training_leak(leak)
+    storage.write_json(model_dir / "dataset.json", images.info)
+    storage.write_json(experiment.patients_path(model_dir), patients_seen(indexes, start.restore_from))
+    run = identity.describe(
+        params,
+        networks=networks,
+        fingerprint=images.info["fingerprint"],
+        runtime=runtime.runtime_of(params.precision),
+        device=runtime.device_name(),
+        restore_from=identity.weights_of(start.restore_from) if start.restore_from else None,
+        leak=leak,
+    )
+    storage.write_json(identity.path_of(model_dir), run)
+    return run
 
 
 def fit_run(run: Run, images: Dataset, indexes: dict[str, records.Index], params: Params, start: Start) -> None:
-    """Train a run from its start or from where it stopped, to its val metrics; first note on what and on whom."""
-    seen = patients_seen(indexes, start.restore_from)
-    if start.restore_from:
-        experiment.load_weights(run.model, start.restore_from, "best")
-    if start.resume:
-        run.restore()
-    storage.write_json(run.model_dir / "dataset.json", images.info)
-    if not (start.resume and experiment.patients_of(run.model_dir)):  # it may have begun with weights of others
-        storage.write_json(experiment.patients_path(run.model_dir), seen)
+    """Train a run from its start or from where it stopped, to its val metrics."""
+    if not (start.resume and run.restore()):
+        restore_from = identity.read(run.model_dir)["restore_from"]
+        begins = f"with the best weights of {restore_from['model_dir']}" if restore_from else "from its initial weights"
+        if restore_from:
+            experiment.load_weights(run.model, identity.require_weights(restore_from), "best")
+        if start.resume:
+            log.info("no epoch had been finished: the run begins again %s", begins)
     run_epochs(run, indexes["val"])
     finish(run, images, params)
     board.show_end(run, indexes["val"])
@@ -133,14 +173,21 @@ def fit_head(
     start: Start,
 ) -> None:
     """Train what an experiment trains from scratch: all of simple_cnn, or the head over cached features."""
-    from assemble import training_datasets, training_views
+    from cxr.networks.features import feature_datasets
     from model_fn import model_fn
 
-    datasets = training_datasets(params, images, engine=start.engine)
-    widths = {name: dataset.info["dimension"] for name, dataset in datasets.items() if name != "image"}
-    views = training_views(params, images, datasets, engine=start.engine)
+    datasets, copies = {"image": images}, []
+    if params.extractors:
+        before = identity.begun(model_dir)
+        of = {"runtime_name": before["runtime"] if before else None, "engine": start.engine}
+        datasets = feature_datasets(params, images, **of)
+        copies = [feature_datasets(params, images, copy=n, **of) for n in range(1, params.augmented_views + 1)]
+    extracted = {name: dataset.info for name, dataset in datasets.items() if name != "image"}
+    networks = {name: info["extractor"]["sha256"] for name, info in extracted.items()}
+    begin(model_dir, params, images, indexes, networks=networks, start=start)
     with precision.mirrored_devices().scope():
-        run = Run(params, model_fn(params, images.info, widths), datasets, model_dir, views=views)
+        model = model_fn(params, images.info, {name: info["dimension"] for name, info in extracted.items()})
+        run = Run(params, model, datasets, model_dir, views=[datasets, *copies])
     fit_run(run, images, indexes, params, start)
 
 
@@ -155,19 +202,24 @@ def fine_tune(
 
     A run that begins with the weights of another fine-tuned experiment begins with the second phase.
     """
-    from assemble import trained_model, training_datasets, untrained_model
+    from cxr.networks import assembly
+    from model_fn import model_fn
 
     head_dir, head_params = model_dir / "head", params.head_phase()
-    if not start.restore_from:
+    with precision.mirrored_devices().scope():
+        extractors = assembly.load_extractors(params, images.info)
+    networks = {name: extractor.sha256 for name, extractor in extractors.items()}
+    restore_from = begin(model_dir, params, images, indexes, networks=networks, start=start)["restore_from"]
+    if not restore_from:
         head_dir.mkdir(exist_ok=True)
         storage.write_json(head_dir / "params.json", as_json(head_params))
         fit_head(head_params, images, head_dir, indexes, start)
     log.info("fine-tuning %s", params.fine_tune)
     with precision.mirrored_devices().scope():
-        model = untrained_model(params, images.info)
-        if not start.restore_from:
-            model.set_weights(trained_model(head_dir).get_weights())
-        run = Run(params.last_phase(), model, training_datasets(params, images, whole=True), model_dir)
+        model = model_fn(params, images.info, extractors=extractors)
+        if not restore_from:
+            model.set_weights(assembly.trained_model(head_dir).get_weights())
+        run = Run(params.last_phase(), model, {"image": images}, model_dir)
     fit_run(run, images, indexes, params, start)
 
 
@@ -182,18 +234,21 @@ def open_log(model_dir: pathlib.Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Train one experiment."""
     args = parse_args(argv)
-    with one_line_errors():
+    with one_line_errors(), storage.exclusive(existing(args.model_dir), "training in"):
         params, images = load_params(args.model_dir), open_dataset(args.data_dir)
         if args.restart:
             experiment.move_aside(args.model_dir)
         elif not args.resume:
             experiment.require_untrained(args.model_dir)
+        elif identity.begun(args.model_dir) is not None:  # before anything slow
+            identity.require_params(args.model_dir, params)
+            identity.require_dataset(args.model_dir, images.info["fingerprint"])
         open_log(args.model_dir)
         indexes = read_splits(images)
         log_start(params, images, indexes)
         phases = fine_tune if params.fine_tune else fit_head
         engine = engines.Engine(args.engine, ray_address=args.ray_address)
-        phases(params, images, args.model_dir, indexes, Start(args.resume, args.restore_from, engine))
+        phases(params, images, args.model_dir, indexes, Start(args.resume, args.restore_from, args.allow_leak, engine))
         log.info("next: python evaluate.py --model_dir %s --data_dir %s", args.model_dir, args.data_dir)
 
 

@@ -50,12 +50,12 @@ def recomputed(records: pathlib.Path) -> float:
     """Seconds of the same head over the network itself, run on every image in every epoch, in float32."""
     import keras
 
-    from assemble import untrained_model
     from input_fn import input_fn
+    from model_fn import model_fn
 
     start = time.perf_counter()
     params, images = parse_params({**SETTINGS, "precision": "float32"}, where="bench"), open_dataset(records)
-    model = untrained_model(params, images.info)
+    model = model_fn(params, images.info)
     model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
     for epoch in range(params.num_epochs):
         batches = input_fn("train", {"image": images}, params, epoch=epoch, inputs=["image"])

@@ -85,16 +85,19 @@ def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
     """TensorFlow's ways by name, and the operations of the network for one image."""
     import tensorflow as tf
 
-    from assemble import trained_features
-    from cxr.networks.features import Settings, frozen_function, loaded_extractor
+    from cxr.networks import runtime
+    from cxr.networks.extraction import Settings
+    from cxr.params import Params
 
     pixels = np.random.default_rng(230).integers(0, 256, (2 * batch, 224, 224, 1), np.uint8)
     batches = [tf.constant(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
     ways = {}
     for precision in ("float32", "bfloat16"):
-        run = frozen_function(Settings(SPEC, 224, "extractor", precision, trained_features))
+        name = runtime.runtime_of(precision)
+        extractor = Settings(SPEC, Params(precision=precision), 224, name, runtime.device_kind()).load()
+        run = runtime.prepare(extractor.model, name, precision)
         ways[f"ours, {precision}"] = rate(lambda run=run: sum(len(np.asarray(run(part))) for part in batches))
-    model = loaded_extractor(Settings(SPEC, 224, "extractor", "float32", trained_features)).model
+    model = Settings(SPEC, Params(), 224, "keras", runtime.device_kind()).load().model
     for name, xla in (("tf.function, float32", False), ("tf.function with XLA, float32", True)):
         call = tf.function(lambda images: model({"image": images}, training=False), jit_compile=xla)
         ways[name] = rate(lambda call=call: sum(len(np.asarray(call(part))) for part in batches))

@@ -30,6 +30,9 @@ def one_line_errors() -> Iterator[None]:
             raise
         raise SystemExit(f"error: {error}") from error
     except Exception as error:
+        if type(error).__name__ == "DataLossError":  # TensorFlow's, of a record whose checksum is wrong
+            text = f"a record is damaged ({' '.join(str(error).split())[:200]}). Run build_dataset.py again, or, of "
+            raise SystemExit(f"error: {text}features, delete their folder: they are extracted again") from error
         if not _refused_by_a_store(error):
             raise
         raise SystemExit(f"error: {' '.join(str(error).split())}") from error

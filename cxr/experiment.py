@@ -1,10 +1,10 @@
 """What an experiment folder (model_dir) holds, and how it is guarded.
 
 params.json          what differs from the defaults        best.weights.h5   by val mean AUROC
-dataset.json         the dataset it was trained on         last.weights.h5   of the last epoch
-patients.json        whom it was trained and chosen on     resume/           to go on where it stopped
-train.log            the run, line by line                 tensorboard/
-history.csv          a row per epoch
+run.json             what it was trained from              last.weights.h5   of the last epoch
+dataset.json         the dataset it was trained on         resume/           state to continue from
+patients.json        patients of its train and val         tensorboard/
+train.log            the run, line by line                 history.csv       a row per epoch
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv
 """
 
@@ -19,11 +19,11 @@ import numpy as np
 
 from cxr import storage
 from cxr.findings import require_same_findings
-from cxr.params import Params, as_json, parse_params
 
 CHECKPOINTS = ("best", "last")
 RESULTS = ("metrics_*.json", "predictions_*.csv", "report_*.html", "external", "views_*", "localization")
-TRAINED = ("*.weights.h5", "dataset.json", "patients.json", "train.log", "history.csv", "resume", "tensorboard", "head")
+TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.log", "history.csv", "resume")
+TRAINED += ("tensorboard", "head")
 PRODUCTS = (*TRAINED, *RESULTS)
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -60,12 +60,18 @@ def products(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) -> l
     return sorted(path for pattern in patterns for path in model_dir.glob(pattern))
 
 
+def has_run(model_dir: pathlib.Path) -> bool:
+    """Whether a run has left weights or something to resume."""
+    begun = ("run.json", "resume", "head")
+    return any(path.name.endswith(".weights.h5") or path.name in begun for path in products(model_dir))
+
+
 def require_untrained(model_dir: pathlib.Path) -> None:
-    """Raise ValueError where a run has already left weights or a state to resume."""
-    if any(path.name.endswith(".weights.h5") or path.name in ("resume", "head") for path in products(model_dir)):
+    """Raise ValueError where a run has begun."""
+    if has_run(model_dir):
         raise ValueError(
             f"{model_dir} already holds a run. Add --resume to continue it, "
-            "or --restart to move it aside and begin anew."
+            "or --restart to move it aside and begin again."
         )
 
 
@@ -74,7 +80,7 @@ def move_aside(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) ->
     found = products(model_dir, patterns)
     if not found:
         return None
-    numbers = [int(path.name) for path in (model_dir / "old").glob("[0-9]*")]
+    numbers = [int(path.name) for path in (model_dir / "old").glob("*") if path.name.isdecimal()]  # else a user's own
     target = model_dir / "old" / f"{max(numbers, default=0) + 1:03d}"
     target.mkdir(parents=True)
     for path in found:
@@ -131,13 +137,21 @@ def read_weights(model, path: pathlib.Path) -> None:
         model.load_weights(path)
 
 
+def require_measured(result: dict, weights_sha256: str, path: pathlib.Path) -> None:
+    """Raise ValueError where the metrics file at `path` was measured with other weights than those with this hash."""
+    if result.get("weights_sha256", weights_sha256) != weights_sha256:
+        raise ValueError(
+            f"{path} was measured with other weights than the experiment has now: its operating points do not apply. "
+            "Run evaluate.py --split val again, with the same --model_dir and --checkpoint"
+        )
+
+
 def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -> None:
     """Write what a run needs to go on, in one file that appears whole.
 
     Args:
         values: of every variable of model and optimizer.
-        story: {"params", "fingerprint", "history"}: what was trained (see `as_json`), on which dataset, and how it
-            went so far.
+        story: {"fingerprint", "history"}: of the dataset trained on, and the epochs so far.
     """
     folder = model_dir / "resume"
     folder.mkdir(exist_ok=True)
@@ -146,13 +160,11 @@ def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -
         np.savez(file, story=np.array(json.dumps(story)), **named)
 
 
-def load_state(model_dir: pathlib.Path, params: Params, fingerprint: str) -> tuple[list[np.ndarray], list[dict]] | None:
+def load_state(model_dir: pathlib.Path, fingerprint: str) -> tuple[list[np.ndarray], list[dict]] | None:
     """Read what `save_state` wrote: (values, history); None if it never did.
 
-    A parameter that did not exist yet when the run began had its default.
-
     Raises:
-        ValueError: the file is damaged, or params or dataset are not those of the run.
+        ValueError: the file is damaged, or of other data than that of the run.
     """
     path = model_dir / "resume" / "state.npz"
     if not path.is_file():
@@ -162,16 +174,12 @@ def load_state(model_dir: pathlib.Path, params: Params, fingerprint: str) -> tup
             values = [state[key] for key in sorted(set(state.files) - {"story"})]
             story = json.loads(str(state["story"]))
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); begin anew with --restart") from error
-    before, now = as_json(parse_params(story["params"], where=str(path))), as_json(params)
-    changed = [key for key in now if before[key] != now[key]]
-    if changed:
-        raise ValueError(
-            f"{changed[0]} in params.json was changed since the run began "
-            f"({before[changed[0]]}, now {now[changed[0]]}). Undo that, or begin anew with --restart"
-        )
+        raise ValueError(f"{path} is damaged ({error}); begin again with --restart") from error
     if story["fingerprint"] != fingerprint:
-        raise ValueError("--data_dir is not the dataset the run began on. Give that one, or begin anew with --restart")
+        raise ValueError(
+            f"{path} was saved by a run on other images or features. Give the --data_dir that it began on, or begin "
+            "again with --restart"
+        )
     return values, story["history"]
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cxr import experiment
+from cxr import experiment, identity, storage
 from cxr.findings import FINDINGS
 from cxr.params import load_params
 
@@ -16,14 +16,18 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
     """
     import keras
 
-    from assemble import untrained_model
+    from cxr.networks import assembly
+    from model_fn import model_fn
 
     folder.mkdir(parents=True)
     small = {"image_size": 32, "num_channels": 4, "num_blocks": 2} if params.get("model") is None else {}
     (folder / "params.json").write_text(json.dumps(small | params))
     shutil.copy(dataset / "dataset.json", folder)
     loaded = load_params(folder)
-    model = untrained_model(loaded, experiment.dataset_of(folder))
+    info = experiment.dataset_of(folder)
+    extractors = assembly.load_extractors(loaded, info)
+    model = model_fn(loaded, info, extractors=extractors)
+    write_identity(folder, {name: extractor.sha256 for name, extractor in extractors.items()})
     trained = model.get_layer(loaded.model) if loaded.extractors else model
     random = keras.random.SeedGenerator(1)
     for variable in trained.trainable_variables:  # biases too, so that no probability is another's twin
@@ -38,3 +42,16 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
         result = {"images": 20, "patients": 12, "mean_auroc": mean, "findings": findings}
         (folder / "metrics_val_best.json").write_text(json.dumps(result))
     return folder
+
+
+def write_identity(folder: Path, networks: dict[str, str] | None = None, **changes) -> None:
+    """The run.json of an experiment that was never trained, from its params.json and dataset.json."""
+    params = load_params(folder)
+    run = identity.describe(
+        params,
+        networks=networks or {},
+        fingerprint=experiment.dataset_of(folder)["fingerprint"],
+        runtime="keras",
+        device="CPU",
+    )
+    storage.write_json(identity.path_of(folder), run | changes)

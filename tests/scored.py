@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ready import write_identity
 
 import evaluate
 from cxr import experiment
@@ -24,6 +25,8 @@ def make_experiment(folder: Path, data_dir: Path, *, splits: tuple[str, ...] = (
     images = open_dataset(data_dir)
     (folder / "params.json").write_text('{"image_size": 32, "learning_rate": 0.003}')
     shutil.copy(data_dir / "dataset.json", folder)
+    write_identity(folder)
+    experiment.weights_path(folder, "best").write_bytes(b"no network: scores stand in for it")
     seen = {split: np.unique(evaluate.read_index(images, split).patient_ids).tolist() for split in ("train", "val")}
     experiment.patients_path(folder).write_text(json.dumps(seen))
     (folder / "train.log").write_text(f"simple_cnn\ndata {data_dir}   split official   fingerprint 0\n")

@@ -5,17 +5,18 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from ready import write_identity
 
-import assemble as models
 from cxr import experiment
 from cxr.data.images import resize_square
 from cxr.evaluation.boxes import Placement, iobb
 from cxr.evaluation.localization import find
 from cxr.findings import FINDINGS
-from cxr.networks import patient
+from cxr.networks import assembly, patient
 from cxr.networks.cam import HeatMapper, fitting_method, weighted
 from cxr.networks.cutting import NoFeatureMapError, feature_maps, split
 from cxr.params import Params, load_params
+from model_fn import model_fn
 
 COLUMNS = range(len(FINDINGS))
 SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2}
@@ -23,6 +24,7 @@ INFO = {
     "findings": list(FINDINGS),
     "image_size": 32,
     "splits": {"train": {"images": 98, "positives": dict.fromkeys(FINDINGS, 9)}},
+    "fingerprint": "f" * 64,
 }
 
 
@@ -36,7 +38,9 @@ def save_experiment(folder: Path, **params) -> dict:
     (folder / "params.json").write_text(json.dumps({"hidden_units": [16, 12], "transition_units": 8} | params))
     (folder / "dataset.json").write_text(json.dumps(INFO))
     params = load_params(folder)
-    model = models.untrained_model(params, INFO)
+    extractors = assembly.load_extractors(params, INFO)
+    write_identity(folder, {name: extractor.sha256 for name, extractor in extractors.items()})
+    model = model_fn(params, INFO, extractors=extractors)
     experiment.save_weights(model.get_layer(params.model) if params.extractors else model, folder, "best")
     return {"source": "experiment", "model_dir": str(folder)}
 
@@ -63,7 +67,7 @@ def trained(tmp_path_factory) -> dict[str, keras.Model]:
     save_experiment(root / "told_cnn", **SMALL, metadata=True)
     told = save_experiment(root / "told_network", model="feature_extractor", extractors=[cnn], metadata=True)
     save_experiment(root / "over_told", model="feature_extractor", extractors=[told])
-    return {folder.name: patient.image_only(models.trained_model(folder)) for folder in root.iterdir()}
+    return {folder.name: patient.image_only(assembly.trained_model(folder)) for folder in root.iterdir()}
 
 
 ARCHITECTURES = pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_maps_follow_the_weights_as_they_train(trained):
 
 @pytest.mark.parametrize("method", ["cam", "layer_cam"])
 def test_maps_in_half_precision_are_float32(method):
-    model = models.model_fn(Params(**SMALL, precision="mixed_float16"), INFO)
+    model = model_fn(Params(**SMALL, precision="mixed_float16"), INFO)
     maps = HeatMapper(model, method)(random_images(), [3])
     assert maps.dtype == np.float32
     assert np.isfinite(maps).all()
@@ -284,7 +288,7 @@ def test_a_planted_spot_is_found_where_it_was_planted(width, height):
 
 
 def test_a_map_covers_what_the_networks_see():
-    model = models.model_fn(Params(**SMALL | {"image_size": 24}, crop_size=24), INFO)
+    model = model_fn(Params(**SMALL | {"image_size": 24}, crop_size=24), INFO)
     assert HeatMapper(model, "cam", crop_size=24).covers == 24
     assert HeatMapper(model, "occlusion", crop_size=24).covers == 32  # it covers cells of the whole image
     assert HeatMapper(model, "cam").covers == 32

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 import evaluate
 import train
-from assemble import assemble, load_extractors, trained_features, trained_model, training_datasets
 from cxr import experiment
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.findings import FINDINGS
+from cxr.networks.assembly import load_extractors, trained_features, trained_model, with_extractors
+from cxr.networks.features import feature_datasets
 from cxr.params import load_params
 from input_fn import input_fn
 from model_fn import model_fn
@@ -92,7 +93,7 @@ def written(model_dir: Path, split: str, checkpoint: str = "best") -> np.ndarray
 
 @pytest.mark.parametrize("name", ["ensemble", "over"])
 def test_a_run_leaves_what_design_says(world, name):
-    expected = "params.json dataset.json patients.json train.log history.csv tensorboard resume "
+    expected = "params.json run.json .lock dataset.json patients.json train.log history.csv tensorboard resume "
     expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
     expected += "predictions_val_best.csv predictions_val_last.csv "
     expected += "metrics_test_best.json predictions_test_best.csv"
@@ -183,7 +184,7 @@ def test_penultimate_features_are_what_the_logits_are_made_of(world, name):
 def test_two_extractors_of_one_name_are_two_extractors(world, tmp_path):
     specs = [save_bands(tmp_path / "a/bands", 4), save_bands(tmp_path / "b/bands", 8)]
     model_dir = run_train(tmp_path / "twins", world / "records", model="ensemble", extractors=specs, num_epochs=1)
-    datasets = training_datasets(load_params(model_dir), images_of(world))
+    datasets = feature_datasets(load_params(model_dir), images_of(world))
     assert {name: dataset.info["dimension"] for name, dataset in datasets.items()} == {"bands": 4, "bands_2": 8}
     batches = input_fn("val", {"image": images_of(world)}, load_params(model_dir), inputs=["image"])
     logits = trained_model(model_dir).predict(batches, verbose=0)
@@ -194,11 +195,11 @@ def test_records_of_another_size_are_resized_for_an_experiment(world):
     params, info = load_params(world / "over"), experiment.dataset_of(world / "over")
     extractors = load_extractors(params, {**info, "image_size": 64})
     widths = {name: extractor.dimension for name, extractor in extractors.items()}
-    model = assemble(model_fn(params, info, widths), extractors)
+    model = with_extractors(model_fn(params, info, widths), extractors)
     small = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), np.uint8)
     large = small.repeat(2, axis=1).repeat(2, axis=2)
     same = tf.image.resize(tf.cast(large, tf.float32), (32, 32), antialias=True)
-    smaller = assemble(model.get_layer(params.model), load_extractors(params, info))
+    smaller = with_extractors(model.get_layer(params.model), load_extractors(params, info))
     expected = smaller({"image": np.round(same).astype(np.uint8)})
     np.testing.assert_allclose(model({"image": large}), expected, atol=1e-3)
 
@@ -214,7 +215,7 @@ def test_records_of_another_size_are_resized_for_an_experiment(world):
         ({"fine_tune": {}}, "fine_tune is for models with extractors; 'simple_cnn' trains all of itself"),
         (
             {"model": "feature_extractor", "extractors": [{"source": "experiment", "model_dir": "never/trained"}]},
-            "no never/trained/params.json",
+            "never/trained has not been trained. Run: python train.py",
         ),
         (
             {"model": "feature_extractor", "extractors": [{"source": "keras", "name": "ResNet50V3"}]},

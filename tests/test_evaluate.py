@@ -9,11 +9,11 @@ import pytest
 
 import evaluate
 import train
-from assemble import trained_model
 from cxr import experiment
 from cxr.data import dataset, records
 from cxr.evaluation import calibration, metrics, predictions, thresholds
 from cxr.findings import FINDINGS
+from cxr.networks.assembly import trained_model
 from cxr.params import load_params
 from input_fn import input_fn
 
@@ -225,7 +225,9 @@ def test_an_experiment_that_has_not_finished_an_epoch(copy, built_dataset):
 
 def test_params_that_were_changed_after_training(copy, built_dataset):
     (copy / "params.json").write_text(json.dumps(PARAMS | {"num_channels": 8}))
-    text = f"error: {copy}/best.weights.h5 does not fit the model that {copy}/params.json describes; it was changed"
+    text = (
+        f"error: {copy}/params.json was changed since the run began: num_channels 4, now 8. Undo that, copy the folder"
+    )
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
         run_evaluate(copy, built_dataset)
 

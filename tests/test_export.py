@@ -275,7 +275,7 @@ def test_the_84_originals_serve_as_they_predict(shared_dir, exported, predictor)
         pictures = [predictor.read(one) for one in data]
         ours = np.stack([reading.probabilities for reading in predictor.predict(pictures)])
         squares = np.stack([picture.square for picture in pictures])[..., None]
-        keras_own = tf.sigmoid(predictor.model({"image": squares}, training=False)).numpy()
+        keras_own = tf.sigmoid(predictor.network.keras_model()({"image": squares}, training=False)).numpy()
         theirs = serve(image_bytes=tf.constant(data))["probabilities"].numpy()
         np.testing.assert_allclose(ours, keras_own, rtol=0, atol=1e-4)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

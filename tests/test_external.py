@@ -9,8 +9,10 @@ import pytest
 
 import evaluate
 import train
+from cxr.data.dataset import open_dataset
 from cxr.evaluation import metrics, predictions
 from cxr.evaluation.comparison import compare
+from evaluate import read_index
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -133,12 +135,24 @@ def test_the_difference_from_another_experiment_is_tested(copy, rival, built_dat
     found = read_metrics(copy)["comparison"]
     ours, theirs = (predictions.read_predictions(folder / "predictions_test_best.csv") for folder in (copy, rival))
     expected = metrics.none_for_nan(compare(ours, theirs))
-    assert found == {"model_dir": str(rival), **expected}
+    leak = {"patients": 0, "images": 0, "where": [], "unknown": []}
+    assert found == {"model_dir": str(rival), "leak": leak, **expected}
     aurocs = [read_metrics(folder)["mean_auroc"]["value"] for folder in (copy, rival)]
     assert found["mean_auroc"]["difference"] == pytest.approx(aurocs[0] - aurocs[1])
     printed = capsys.readouterr().out.splitlines()
     assert f"AUROC minus that of {rival}, on the same images (paired bootstrap over patients)" in printed
     assert printed[-2].split()[:3] == ["mean", "of", str(found["mean_auroc"]["findings"])]
+
+
+def test_the_leak_of_the_other_experiment_is_marked(copy, rival, built_dataset, tmp_path, capsys):
+    other = shutil.copytree(rival, tmp_path / "rival")
+    seen = read_index(open_dataset(built_dataset), "test").patient_ids[:1].tolist()
+    patients = json.loads((other / "patients.json").read_text())
+    (other / "patients.json").write_text(json.dumps(patients | {"train": patients["train"] + seen}))
+    run_evaluate(copy, built_dataset, "--compare", str(other))
+    assert read_metrics(copy)["comparison"]["leak"]["patients"] == 1
+    printed = capsys.readouterr().out
+    assert f"were in training or validation of {other}; the scores of {other} are too good" in printed
 
 
 def test_an_experiment_that_has_not_been_evaluated_cannot_be_compared_with(copy, trained, built_dataset):

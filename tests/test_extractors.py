@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 from urllib.error import URLError
 
 import keras
@@ -42,14 +41,10 @@ def tiny():
 def load(
     spec: dict, *, record_size: int = 32, normalization: str = "extractor", fine_tune: FineTune | None = None
 ) -> Extractor:
-    def no_experiment(model_dir: Path) -> keras.Model:
-        raise AssertionError(f"{model_dir} is not asked for")
-
     return load_extractor(
         spec,
         record_size=record_size,
         normalization=normalization,
-        trained_features=no_experiment,
         fine_tune=fine_tune,
     )
 

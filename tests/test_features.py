@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from cxr import storage
 from cxr.data import records
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.data.splits import SPLITS
-from cxr.networks import features
+from cxr.networks import extraction, features
 from cxr.params import Params
 from input_fn import input_fn
 
@@ -47,10 +48,9 @@ def save_module(folder: Path, *, gains: list[float] = GAINS, limit: float = 2.0,
 
 
 def extract(images: Dataset, spec: dict, **changes) -> Dataset:
-    features.loaded_extractor.cache_clear()  # as in another process
-    features.frozen_function.cache_clear()
-    options = {"normalization": "extractor", "precision": "float32", "trained_features": None, **changes}
-    return features.cached_features(images, spec, **options)
+    extraction.prepared.entry = None  # as in another process
+    copy, base = changes.pop("copy", 0), changes.pop("params", Params())
+    return features.cached_features(images, spec, dataclasses.replace(base, **changes), copy=copy)
 
 
 @pytest.fixture
@@ -166,17 +166,17 @@ def vectors_of(dataset: Dataset, split: str) -> np.ndarray:
 def test_views_are_augmented_copies_of_the_training_images_alone(images, tmp_path):
     spec, params = save_module(tmp_path / "intensity"), Params(augmentation="strong")
     plain = extract(images, spec)
-    views = [extract(images, spec, view=features.View(number, params)) for number in (1, 2)]
+    views = [extract(images, spec, params=params, copy=number) for number in (1, 2)]
     seen = [vectors_of(dataset, "train") for dataset in (plain, *views)]
     for view in views:
         assert [view.images(split) for split in SPLITS] == [images.images("train"), 0, 0]
         assert values_of(view, "train", "image/id") == values_of(images, "train", "image/id")
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert 0.001 < np.abs(seen[one] - seen[other])[:, 0].mean() < 0.2  # of a mean grey of about 0.5
-    other_seed = features.View(1, Params(augmentation="strong", seed=231))
-    assert extract(images, spec, view=other_seed).info["fingerprint"] != views[0].info["fingerprint"]
+    other_seed = Params(augmentation="strong", seed=231)
+    assert extract(images, spec, params=other_seed, copy=1).info["fingerprint"] != views[0].info["fingerprint"]
     shutil.rmtree(views[0].folder)
-    assert extract(images, spec, view=features.View(1, params)).info == views[0].info
+    assert extract(images, spec, params=params, copy=1).info == views[0].info
 
 
 def test_a_crop_is_the_centre_of_the_records(images, tmp_path):
@@ -236,9 +236,10 @@ def in_the_middle(folder: Path) -> bool:
     return any(folder.glob("manifest/*-of-*.json")) and any(folder.glob("*.tfrecord*.partial"))
 
 
-def test_one_process_at_a_time(images, tmp_path):
+def test_one_process_at_a_time_extracts(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     folder = extract(images, spec).folder
+    (folder / "dataset.json").unlink()
     with (
         storage.exclusive(folder, "extracting features into"),
         pytest.raises(ValueError, match=f"another process is extracting features into {folder}; wait for it"),
@@ -270,7 +271,16 @@ def test_a_cache_that_other_weights_made_is_refused(images, tmp_path):
         extract(images, spec)
 
 
-@pytest.mark.parametrize("damage", ["a flipped bit", "cut off", "absent"])
+def test_a_complete_cache_opens_without_writing_or_locking(images, tmp_path):
+    spec = save_module(tmp_path / "intensity")
+    first = extract(images, spec)
+    before = {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")}
+    with storage.exclusive(first.folder, "extracting features into"):  # another start at the same moment
+        assert extract(images, spec).info == first.info
+    assert {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", ["cut off", "absent"])
 def test_a_damaged_shard_alone_is_written_again(images, tmp_path, monkeypatch, damage):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
@@ -280,7 +290,7 @@ def test_a_damaged_shard_alone_is_written_again(images, tmp_path, monkeypatch, d
     if damage == "absent":
         shard.unlink()
     else:
-        shard.write_bytes(data[:-100] if damage == "cut off" else data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
+        shard.write_bytes(data[:-100])
     names = written_shards(monkeypatch)
     assert extract(images, spec).info == first.info
     assert names == [shard.name]

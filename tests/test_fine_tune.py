@@ -13,12 +13,13 @@ import evaluate
 import fit
 import input_fn as input_fn_module
 import train
-from assemble import trained_features, trained_model, untrained_model
 from cxr import experiment
 from cxr.data.dataset import open_dataset
 from cxr.findings import FINDINGS
+from cxr.networks.assembly import trained_features, trained_model
 from cxr.params import load_params, parse_params
 from input_fn import input_fn
+from model_fn import model_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,9 +97,10 @@ def finished(data_dir, begun, tmp_path_factory) -> Path:
 
 
 def test_a_run_leaves_what_design_says_and_a_head_that_is_an_experiment(finished, data_dir):
-    products = "params.json dataset.json patients.json history.csv tensorboard resume best.weights.h5 last.weights.h5 "
+    products = "params.json run.json dataset.json patients.json history.csv tensorboard resume "
+    products += "best.weights.h5 last.weights.h5 "
     products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
-    assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head"}
+    assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head", ".lock"}
     assert {path.name for path in (finished / "head").iterdir()} >= set(products.split())
     assert load_params(finished / "head") == parse_params(SMALL | {"fine_tune": None}, where="")
     head = trained_model(finished / "head")  # from images; what it wrote went through the cache
@@ -176,7 +178,7 @@ def one_epoch(data_dir: Path, model_dir: Path, **changes) -> tuple[fit.Run, dict
     """Train the whole model for one epoch from an untrained head: (run, {weight: whether it changed}, loss)."""
     params = parse_params(SMALL | changes, where="")
     images = open_dataset(data_dir)
-    run = fit.Run(params, untrained_model(params, images.info), {"image": images}, model_dir)
+    run = fit.Run(params, model_fn(params, images.info), {"image": images}, model_dir)
     before = {weight.path: weight.numpy() for weight in run.model.weights}
     loss = fit.fit_epoch(run, 0)["loss"]
     return run, {w.path: not np.array_equal(before[w.path], w.numpy()) for w in run.model.weights}, loss
@@ -264,7 +266,7 @@ def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypa
     plain, view, again = (folder for _, folder in seen)
     assert plain == again != view
     infos = [open_dataset(data_dir / "features" / folder).info for folder in (plain, view)]
-    assert [info.get("view", {}).get("number") for info in infos] == [None, 1]
+    assert [info.get("copy", {}).get("number") for info in infos] == [None, 1]
 
 
 def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from runs import EPOCHS, assert_same_run, change_records, make_experiment, read_history, read_weights, run_train
 
 import fit
-from assemble import trained_model
 from cxr.data.dataset import open_dataset
+from cxr.networks.assembly import trained_model
 from cxr.params import load_params
 from input_fn import batch_ids, input_fn
 from model_fn import model_fn

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cxr.networks import runtime
+from cxr.networks.extraction import Settings
 from cxr.networks.extractors import load_extractor
-from cxr.networks.features import Settings, frozen_function
 from cxr.networks.hub import HubModule, resolve
+from cxr.params import Params
 
 WEIGHTS = np.array([[1, 0], [0, 2], [0, 4]], np.float32)  # features of RGB means (r, g, b): (r, 2 g + 4 b)
 
@@ -90,7 +92,7 @@ KINDS = {
 
 def load(folder: Path | str, image_size: int = 16):
     spec = {"source": "hub", "handle": str(folder), "image_size": image_size}
-    return load_extractor(spec, record_size=16, normalization="extractor", trained_features=None)
+    return load_extractor(spec, record_size=16, normalization="extractor")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +105,7 @@ def test_every_kind_of_module_is_fed_zero_to_one_and_gives_its_features(tmp_path
     assert (extractor.name, extractor.dimension, extractor.model.trainable_weights) == ("module", 2, [])
     np.testing.assert_allclose(extractor.model({"image": images}), expected, atol=1e-6)
     spec = json.dumps({"source": "hub", "handle": str(folder), "image_size": 16})
-    run = frozen_function(Settings(spec, 16, "extractor", "float32", None))
+    run = runtime.prepare(Settings(spec, Params(), 16, "keras", "CPU").load().model, "keras", "float32")
     np.testing.assert_allclose(run(tf.constant(images)), expected, atol=1e-6)  # the way of extraction
 
 

@@ -3,12 +3,13 @@ import shutil
 import tarfile
 
 import pytest
+from ready import write_identity
 
-from assemble import untrained_model
 from cxr import experiment
 from cxr.evaluation import localization
 from cxr.findings import FINDINGS
 from cxr.params import load_params
+from model_fn import model_fn
 from tools import localize
 
 BOXES = """Image Index,Finding Label,Bbox [x,y,w,h],,,
@@ -39,7 +40,8 @@ def world(tmp_path_factory, write_release):
     (model_dir / "params.json").write_text('{"image_size": 32, "num_channels": 4, "num_blocks": 2}')
     info = {"findings": list(FINDINGS), "image_size": 32, "splits": splits, "fingerprint": "f" * 64}
     (model_dir / "dataset.json").write_text(json.dumps(info))
-    experiment.save_weights(untrained_model(load_params(model_dir), info), model_dir, "best")
+    experiment.save_weights(model_fn(load_params(model_dir), info), model_dir, "best")
+    write_identity(model_dir)
     experiment.patients_path(model_dir).write_text('{"train": [1], "val": [2]}')
     return root
 

@@ -23,7 +23,7 @@ for place, count in enumerate((2, 1, 2)):
     with strategy.scope():
         params = tests.parse_params(tests.SMALL | {"dropout": 0.0, "ema_decay": 0.9} | constant, where="")
         images = tests.open_dataset(sys.argv[1])
-        model = tests.untrained_model(params, images.info)
+        model = tests.model_fn(params, images.info)
         for layer in model.get_layer("feature_extractor").layers if place else ():
             layer.trainable = "batch_normalization" not in layer.name  # a device norms its own share of a batch
         run = tests.fit.Run(params, model, {"image": images}, pathlib.Path(sys.argv[2]))

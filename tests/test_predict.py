@@ -63,7 +63,7 @@ def test_probabilities_are_those_of_the_keras_model_for_the_pixels_of_a_build(pr
     pictures = [predictor.read(encoded(np.roll(SOFT, shift))) for shift in range(3)]
     found = predictor.predict(pictures)
     squares = np.stack([picture.square for picture in pictures])[..., None]
-    logits = predictor.model.predict({"image": squares}, verbose=0)
+    logits = predictor.network.keras_model().predict({"image": squares}, verbose=0)
     np.testing.assert_allclose([reading.probabilities for reading in found], 1 / (1 + np.exp(-logits)), atol=1e-6)
     assert np.ptp([reading.probabilities for reading in found], axis=0).max() > 1e-3  # images differ, so do answers
 

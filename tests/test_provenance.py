@@ -6,6 +6,7 @@ import pytest
 
 from cxr.evaluation import provenance
 from cxr.findings import FINDINGS
+from cxr.params import load_params
 
 
 def info(fingerprint: str) -> dict:
@@ -45,7 +46,7 @@ def test_patients_of_another_dataset_that_the_weights_have_seen(tmp_path, train,
 def test_train_and_val_of_the_own_dataset_are_no_leak(tmp_path):
     model_dir = make_experiment(tmp_path / "a", fingerprint="one", train=[1, 2], val=[3])
     assert provenance.find_leak(model_dir, info("one"), "train", SCORED)["patients"] == 0
-    assert provenance.find_leak(model_dir, info("one"), "val", SCORED)["patients"] == 0
+    assert provenance.find_leak(model_dir, info("one"), "val", SCORED[3:])["patients"] == 0
     assert provenance.find_leak(model_dir, info("one"), "test", SCORED)["patients"] == 3  # its lists were changed
 
 
@@ -64,7 +65,29 @@ def test_the_experiments_below_count_too(tmp_path):
     assert list(provenance.experiments_below(top)) == [top, below, lowest, beside]
     found = provenance.find_leak(top, info("new"), "test", SCORED)
     assert found == {"patients": 3, "images": 4, "where": [str(lowest), str(beside)], "unknown": []}
-    assert provenance.find_leak(top, info("new"), "val", SCORED)["patients"] == 3  # val is not val to those below
+    assert provenance.find_leak(top, info("new"), "val", SCORED)["patients"] == 2  # but for 2, of the val of `beside`
+
+
+def test_patients_of_the_own_val_that_other_weights_were_trained_on_are_a_leak(tmp_path):
+    model_dir = make_experiment(
+        tmp_path / "a", fingerprint="one", train=[3, 9], val=[3, 4]
+    )  # trained with --allow_leak
+    assert provenance.find_leak(model_dir, info("one"), "val", SCORED[3:])["patients"] == 1
+
+
+def test_patients_of_val_that_networks_were_trained_on_are_found_before_training(tmp_path):
+    below = make_experiment(tmp_path / "below", fingerprint="old", train=[3], val=[4])
+    over = make_experiment(tmp_path / "over", fingerprint="old", train=[9], over=[below])
+    start = make_experiment(tmp_path / "start", fingerprint="old", train=[1])
+    params = load_params(over)
+    assert provenance.training_leak(params, SCORED, None) == {
+        **{"patients": 1, "images": 1, "where": [str(below)], "unknown": []}
+    }
+    found = provenance.training_leak(params, SCORED, start)
+    assert (found["patients"], found["where"]) == (2, [str(start), str(below)])
+    text = f"2 patients of val were in training of {start} and {below}: val scores would be too good."
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}.*--allow_leak"):
+        provenance.require_no_training_leak(found)
 
 
 def test_a_leak_is_refused_in_one_line():

@@ -131,7 +131,8 @@ def test_names_and_ids_cannot_become_markup(copy):
     evaluated.result["params"]["extractors"] = [HOSTILE]
     evaluated.result["evaluated_on"]["csv"] = HOSTILE
     compared = metrics.none_for_nan(comparison.compare(evaluated.predictions, evaluated.predictions))
-    evaluated.result["comparison"] = {"model_dir": HOSTILE, **compared}
+    leak = {"patients": 1, "images": 1, "where": [HOSTILE], "unknown": [HOSTILE]}
+    evaluated.result["comparison"] = {"model_dir": HOSTILE, "leak": leak, **compared}
     evaluated = evaluated._replace(
         model_dir=copy / HOSTILE,
         predictions=evaluated.predictions._replace(image_ids=ids),

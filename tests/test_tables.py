@@ -159,6 +159,7 @@ def test_an_empty_split_has_no_table():
 def test_the_comparison_is_a_table():
     comparison = {
         "model_dir": "experiments/other",
+        "leak": {"patients": 2, "images": 5, "where": ["experiments/other"], "unknown": []},
         "mean_auroc": {"difference": 0.0123, "low": -0.001, "high": 0.02, "p": 0.0719, "findings": 13},
         "findings": {
             "Mass": {"difference": -0.04, "low": -0.06, "high": -0.02, "p": 0.002},
@@ -167,9 +168,13 @@ def test_the_comparison_is_a_table():
     }
     lines = tables.comparison_table(comparison).splitlines()
     assert lines[0] == ("AUROC minus that of experiments/other, on the same images (paired bootstrap over patients)")
-    assert [line.split() for line in lines[1:]] == [
+    assert [line.split() for line in lines[1:-1]] == [
         ["finding", "difference", "95", "%", "interval", "p"],
         ["Mass", "-0.040", "[-0.060,", "-0.020]", "0.002"],
         ["Hernia", "undefined"],
         ["mean", "of", "13", "+0.012", "[-0.001,", "+0.020]", "0.072"],
     ]
+    assert lines[-1] == (
+        "LEAK: 2 of these patients (5 images) were in training or validation of experiments/other; "
+        "the scores of experiments/other are too good"
+    )

@@ -32,7 +32,7 @@ def copy(finished, tmp_path) -> Path:
 
 
 def test_a_run_leaves_what_design_says(finished):
-    expected = "params.json dataset.json patients.json train.log history.csv tensorboard resume "
+    expected = "params.json run.json .lock dataset.json patients.json train.log history.csv tensorboard resume "
     expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
     expected += "predictions_val_best.csv predictions_val_last.csv"
     assert {path.name for path in finished.iterdir()} == set(expected.split())
@@ -126,7 +126,10 @@ def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbe
     assert (model_dir / "best.weights.h5").exists()  # after the weights, before the first state
     assert not (model_dir / "resume").exists()
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
-    assert "the run had not finished its first epoch: beginning anew" in (model_dir / "train.log").read_text()
+    assert (
+        "no epoch had been finished: the run begins again from its initial weights"
+        in (model_dir / "train.log").read_text()
+    )
 
 
 def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, built_dataset, tmp_path):

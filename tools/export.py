@@ -10,17 +10,21 @@ docs/serving.md.
 import argparse
 import pathlib
 import shutil
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
-from cxr import experiment, storage
+from cxr import experiment, identity, storage
 from cxr.data.dataset import open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import operating, provenance
 from cxr.findings import FINDINGS
 from predictor import Predictor
-from tools.exporting import card, converters, parity, saved_model
+from tools.exporting import card, converters, parity, rescoring, saved_model
+
+if TYPE_CHECKING:
+    import keras
 
 VERSION = "1"  # TensorFlow Serving wants a number below the model's folder
 CALIBRATION = 200  # val images that show int8 its ranges
@@ -54,11 +58,19 @@ def read_val(args: argparse.Namespace, predictor: Predictor) -> tuple[np.ndarray
     return parity.read_val(images, predictor.params, args.images)
 
 
-def convert(folder: pathlib.Path, predictor: Predictor, val: tuple, args: argparse.Namespace) -> dict[str, dict]:
+def convert(
+    folder: pathlib.Path,
+    predictor: Predictor,
+    model: "keras.Model",
+    *,
+    val: tuple,
+    limit: float,
+    args: argparse.Namespace,
+) -> dict[str, dict]:
     """Write the other formats that were asked for; returns what the check of each found, by file name."""
     if not (args.tflite or args.onnx):
         return {}
-    model = converters.with_probabilities(predictor.model)
+    model = converters.with_probabilities(model)
     squares, labels = val
     drawn = [predictor.read(file).square[..., None] for file in parity.drawn_images(predictor.image_size)]
     squares = squares if len(squares) else np.stack(drawn)
@@ -76,7 +88,7 @@ def convert(folder: pathlib.Path, predictor: Predictor, val: tuple, args: argpar
         runs["model.onnx"] = converters.onnx_runner(folder / "model.onnx")
     found = {name: parity.compare(run, squares, labels, expected) for name, run in runs.items()}
     if args.onnx:
-        parity.require_close(found["model.onnx"]["difference"], "model.onnx")
+        parity.require_close(found["model.onnx"]["difference"], "model.onnx", limit)
     return {name: {"takes": TAKES["squares"].format(predictor.image_size), **of} for name, of in found.items()}
 
 
@@ -92,6 +104,7 @@ def describe(args: argparse.Namespace, predictor: Predictor, files: dict[str, di
             name: dict(zip(points._fields, row, strict=True)) for name, row in zip(FINDINGS, columns, strict=True)
         },
         "trained_on": provenance.described(experiment.dataset_of(args.model_dir)),
+        "run": identity.read(args.model_dir),
         "files": files,
         "git_sha": experiment.git_sha(),
         "library_versions": experiment.library_versions(),
@@ -110,18 +123,25 @@ def export(args: argparse.Namespace) -> dict:
         raise ValueError(f"{args.output_dir} is there already; delete it or give another --output_dir")
     if args.onnx:
         converters.require_onnx()
-    predictor = Predictor(args.model_dir, args.checkpoint)
+    predictor, rescored = Predictor(args.model_dir, args.checkpoint), None
     saved_model.require_tensorflow()
     val = read_val(args, predictor)
+    model = predictor.network.keras_model()
+    if not predictor.network.is_exact_in_keras:
+        images = args.data_dir and open_dataset(args.data_dir)
+        predictor, rescored = rescoring.in_float32(predictor, model, images)
+    is_float32 = rescored or predictor.params.precision == "float32"
+    limit = parity.TOLERANCE if is_float32 else parity.HALF_TOLERANCE
     partial = args.output_dir.with_name(args.output_dir.name + storage.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     target = partial / "saved_model" / VERSION
     target.mkdir(parents=True)
-    saved_model.save(predictor.model, predictor.points, target)
+    saved_model.save(model, predictor.points, target)
     checked = [*parity.drawn_images(predictor.image_size), *parity.as_png(val[0])]
-    difference = parity.require_same(target, predictor, checked)
+    difference = parity.require_same(target, predictor, checked, limit)
     files = {f"saved_model/{VERSION}": {"takes": TAKES["bytes"], "images": len(checked), "difference": difference}}
-    result = describe(args, predictor, files | convert(partial, predictor, val, args))
+    files |= convert(partial, predictor, model, val=val, limit=limit, args=args)
+    result = describe(args, predictor, files) | {"rescored": rescored}
     storage.write_json(partial / "export.json", result)
     card.write_card(partial, args.model_dir, predictor.params, result)
     partial.rename(args.output_dir)
@@ -136,7 +156,10 @@ def main(argv: list[str] | None = None) -> None:
         for name, found in result["files"].items():
             lost = (found.get("mean_auroc") or {"lost": None})["lost"]
             auroc = "" if lost is None else f", mean AUROC lost {lost:+.4f}"
-            print(f"{name:22} within {found['difference']:.1g} of predict.py{auroc} ({found['images']} images)")
+            other = "itself in float32" if result["rescored"] else "predict.py"
+            print(f"{name:22} within {found['difference']:.1g} of {other}{auroc} ({found['images']} images)")
+        if result["rescored"]:
+            print(card.rescored(result["rescored"]))
         if all(of["thresholds"] is None for of in result["findings"].values()):
             print(f"no operating points. Run: {operating.advice(args.model_dir, args.checkpoint)} and export again")
         print(f"written: {args.output_dir}, with export.json and MODEL_CARD.md")

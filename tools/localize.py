@@ -11,13 +11,13 @@ import argparse
 import collections
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from cxr import experiment, storage
+from cxr import experiment, identity, storage
 from cxr.data import bbox_list, images, sources
 from cxr.data.bbox_list import Boxed
 from cxr.errors import one_line_errors
@@ -27,7 +27,9 @@ from cxr.evaluation.localization import Judged
 from cxr.evaluation.localization_table import results_table
 from cxr.findings import FINDINGS
 from cxr.networks import cam
-from cxr.params import load_params
+
+if TYPE_CHECKING:
+    from cxr.networks.trained import TrainedExperiment
 
 BATCH = 16  # images a step
 FILE = "localization.json"
@@ -76,17 +78,16 @@ def in_batches(pictures: Iterable[tuple[str, np.ndarray]]) -> Iterator[dict[str,
 
 
 def views(
-    mapper: cam.HeatMapper, batch: dict[str, np.ndarray], boxed: dict[str, Boxed], image_size: int
+    network: "TrainedExperiment", mapper: cam.HeatMapper, batch: dict[str, np.ndarray], boxed: dict[str, Boxed]
 ) -> Iterator[View]:
     """Heat maps of every annotated finding of some images, uint8 [height, width] by image id."""
-    import keras
-
+    image_size = network.image_size
     squares = np.stack([images.resize_square(pixels, image_size) for pixels in batch.values()])[..., None]
     findings = [finding for finding in FINDINGS if any(finding in boxed[image_id].boxes_nih for image_id in batch)]
     columns = [FINDINGS.index(finding) for finding in findings]
     maps = mapper(squares, columns)  # [B, F, h, w]
-    logits = mapper.model({"image": squares}, training=False)
-    probabilities = keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))[:, columns]
+    logits = network.logits({"image": squares}).astype(np.float64)  # as evaluate.py scores it, whatever draws the maps
+    probabilities = (1 / (1 + np.exp(-logits)))[:, columns]
     for row, (image_id, pixels) in enumerate(batch.items()):
         placement = Placement(pixels.shape[1], pixels.shape[0], image_size)
         for finding, annotated_nih in boxed[image_id].boxes_nih.items():
@@ -116,11 +117,11 @@ def draw(view: View, method: str, output_dir: pathlib.Path) -> str:
 
 
 def judge(
+    network: "TrainedExperiment",
     mapper: cam.HeatMapper,
     pictures: Iterable[tuple[str, np.ndarray]],
     boxed: dict[str, Boxed],
     *,
-    image_size: int,
     output_dir: pathlib.Path,
     num_overlays: int,
 ) -> list[Judged]:
@@ -128,11 +129,10 @@ def judge(
 
     Args:
         pictures: (image id, uint8 [height, width]).
-        image_size: pixels a side that the model sees.
     """
     judged, drawn = [], collections.Counter()
     for batch in in_batches(pictures):
-        for view in views(mapper, batch, boxed, image_size):
+        for view in views(network, mapper, batch, boxed):
             name = f"{view.image_id} {view.finding}"
             scores = localization.score_with_controls(view.heat, view.placement, view.annotated_nih, name=name)
             wanted = drawn[view.finding] < num_overlays
@@ -165,21 +165,22 @@ def localize(args: argparse.Namespace) -> dict:
         FileNotFoundError: the experiment is not trained, or there are no boxes.
         ValueError: boxes that do not fit the release, none of their images, or patients that the weights have seen.
     """
-    from assemble import trained_model
+    from cxr.networks.trained import TrainedExperiment
 
-    image_size, broken = experiment.dataset_of(args.model_dir)["image_size"], {}
+    params = identity.trained_params(args.model_dir)
+    broken = {}
     boxed = bbox_list.read_boxed(args.data_dir)
     found = sources.find_images(args.data_dir, boxed)
     present = boxed if found.streams else found.locations  # what a stream holds is known when it has been read
     leak = find_leak(args, [boxed[image_id].patient_id for image_id in present])
-    model, crop_size = trained_model(args.model_dir, args.checkpoint), load_params(args.model_dir).crop_size
-    mapper = cam.HeatMapper(model, args.method, crop_size=crop_size)
+    network = TrainedExperiment(args.model_dir, args.checkpoint)
+    mapper = cam.HeatMapper(network.keras_model(), args.method, crop_size=params.crop_size)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     remove_pictures(args.output_dir)
     pictures = bbox_list.read_images(args.data_dir, found, boxed, broken)
     pictures = tqdm(pictures, total=len(present), unit="image", desc="localizing", mininterval=0.5)
-    to = {"image_size": image_size, "output_dir": args.output_dir, "num_overlays": args.overlays}
-    judged = judge(mapper, pictures, boxed, **to)
+    to = {"output_dir": args.output_dir, "num_overlays": args.overlays}
+    judged = judge(network, mapper, pictures, boxed, **to)
     if not judged:
         raise ValueError(
             f"none of the {len(boxed):,} images with boxes is below {args.data_dir} and readable; download them: they "
@@ -189,6 +190,7 @@ def localize(args: argparse.Namespace) -> dict:
         "model_dir": str(args.model_dir),
         "checkpoint": args.checkpoint,
         "method": mapper.method,
+        "heat_map_precision": params.precision if network.is_exact_in_keras else "float32",
         "data_dir": str(args.data_dir),
         "boxed_images": len(boxed),
         "absent": len(boxed) - len({one.image_id for one in judged}) - len(broken),

@@ -41,12 +41,16 @@ def read_points(model_dir: pathlib.Path, checkpoint: str) -> OperatingPoints:
     """Read the metrics of val; without that file every point is nan.
 
     Raises:
-        ValueError: it is of other findings, or no metrics file.
+        ValueError: it is of other findings or weights, or not a metrics file.
     """
     path = experiment.metrics_path(model_dir, "val", checkpoint)
     if not path.is_file():
         return OperatingPoints(*(np.full(len(FINDINGS), np.nan) for _ in OperatingPoints._fields))
-    found = storage.read_json(path).get("findings", {})
+    result = storage.read_json(path)
+    if "weights_sha256" in result:
+        sha256 = storage.sha256_of(experiment.weights_path(model_dir, checkpoint))
+        experiment.require_measured(result, sha256, path)
+    found = result.get("findings", {})
     require_same_findings(list(found), str(path))
     try:
         thresholds = [finding["threshold"] for finding in found.values()]
@@ -55,8 +59,19 @@ def read_points(model_dir: pathlib.Path, checkpoint: str) -> OperatingPoints:
         return OperatingPoints(*(np.array(column, np.float64) for column in columns))  # None becomes nan
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is no metrics file ({error!r}); make it again: {advice(model_dir, checkpoint)}"
+            f"{path} is not a metrics file ({error!r}); make it again: {advice(model_dir, checkpoint)}"
         ) from error
+
+
+def points_of(chosen: dict[str, dict]) -> OperatingPoints:
+    """The operating points in what `scoring.choose` fitted."""
+    lines = [of["calibration"] or {"slope": np.nan, "intercept": np.nan} for of in chosen.values()]
+    columns = (
+        [of["thresholds"]["youden"] for of in chosen.values()],
+        [line["slope"] for line in lines],
+        [line["intercept"] for line in lines],
+    )
+    return OperatingPoints(*(np.array(column, np.float64) for column in columns))
 
 
 def advice(model_dir: pathlib.Path, checkpoint: str) -> str:

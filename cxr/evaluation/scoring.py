@@ -22,20 +22,25 @@ def choose(predictions: Predictions) -> dict[str, dict]:
     return chosen
 
 
-def chosen_on_val(model_dir: pathlib.Path, checkpoint: str) -> dict[str, dict]:
-    """What `choose` chose, from the experiment's metrics file of val; nothing without that file.
+def chosen_on_val(folder: pathlib.Path, checkpoint: str, weights_sha256: str) -> dict[str, dict]:
+    """What `choose` chose, from the metrics file of val in a folder of results; {} without that file.
 
     Nothing, rather than operating points fitted to the images they are judged on.
 
+    Args:
+        weights_sha256: of the weights that are scored now, which val must have been scored with.
+
     Raises:
-        ValueError: the file is of a version that chose less.
+        ValueError: the file is of other weights, or of a version that chose less.
     """
-    path = experiment.metrics_path(model_dir, "val", checkpoint)
-    findings = storage.read_json(path)["findings"] if path.is_file() else {}
+    path = experiment.metrics_path(folder, "val", checkpoint)
+    result = storage.read_json(path) if path.is_file() else {"findings": {}}
+    experiment.require_measured(result, weights_sha256, path)
+    findings = result["findings"]
     if not all("operating_points" in finding for finding in findings.values()):
         raise ValueError(
             f"{path} has no operating points: an earlier version wrote it. "
-            f"Run: python evaluate.py --model_dir {model_dir} --split val --checkpoint {checkpoint}"
+            f"Evaluate --split val --checkpoint {checkpoint} of this experiment again"
         )
     return {
         name: {

@@ -35,7 +35,8 @@ def comparison_table(comparison: dict) -> str:
             interval = f"[{tested['low']:+.3f}, {tested['high']:+.3f}]"
             rows.append((name, f"{tested['difference']:+.3f}", interval, f"{tested['p']:.3f}"))
     head = f"AUROC minus that of {comparison['model_dir']}, on the same images (paired bootstrap over patients)"
-    return "\n".join([head, *aligned(rows)])
+    notes = provenance.leak_notes(comparison["leak"], f"scores of {comparison['model_dir']}")
+    return "\n".join([head, *aligned(rows), *notes])
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

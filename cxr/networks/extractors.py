@@ -13,7 +13,6 @@ keras and hub take "image_size" (default 224).
 import difflib
 import hashlib
 import itertools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -88,17 +87,17 @@ def load_extractor(
     name: str | None = None,
     record_size: int,
     normalization: str,
-    trained_features: Callable[[pathlib.Path], "keras.Model"],
     fine_tune: FineTune | None = None,
 ) -> Extractor:
-    """Load one extractor for records of `record_size` pixels.
+    """Load a network of keras.applications or a hub module for records of `record_size` pixels.
+
+    Those of source "experiment" are assembled of what is here: see `assembly.load_extractor`.
 
     Args:
         spec: see the module's text.
         name: of the extractor; default that of `extractor_name`.
         normalization: "extractor" feeds the range that the network was trained on; "per_image" feeds per-image
             standardised pixels whatever it was trained on, as the 2018 study did.
-        trained_features: rebuilds an experiment, with its weights, as a model from image to penultimate features.
         fine_tune: None freezes the network; else which of its layers train and how its batch norms go.
 
     Raises:
@@ -107,8 +106,6 @@ def load_extractor(
     """
     check_spec(spec)
     name = name or extractor_name(spec)
-    if spec["source"] == "experiment":
-        return _experiment_extractor(spec, name, record_size, trained_features)
     network, to_range = (keras_network if spec["source"] == "keras" else _hub_network)(spec)
     import keras
 
@@ -123,7 +120,7 @@ def load_extractor(
     features = network(pixels, **inference)
     features = keras.ops.cast(features, "float32") if fine_tune else as_cached(features)
     model = keras.Model({"image": image}, features, name=f"{name}_extractor")
-    return Extractor(name, spec, model, _sha256(network))
+    return Extractor(name, spec, model, weights_sha256(network))
 
 
 def as_cached(features):
@@ -176,24 +173,7 @@ def _hub_network(spec: dict) -> tuple["keras.Layer", Callable]:
     return HubModule(spec["handle"], spec.get("image_size", DEFAULT_SIZE)), lambda pixels: pixels / 255.0
 
 
-def _experiment_extractor(spec: dict, name: str, record_size: int, trained_features: Callable) -> Extractor:
-    """What a trained experiment feeds its logits layer. It prepares pixels by itself, from records of its own size."""
-    import keras
-
-    penultimate = trained_features(pathlib.Path(spec["model_dir"]))
-    penultimate.trainable = False
-    own_size = penultimate.input["image"].shape[1]
-    image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
-    pixels = image
-    if record_size != own_size:
-        resized = keras.layers.Resizing(own_size, own_size, antialias=True)(keras.ops.cast(image, "float32"))
-        pixels = keras.ops.cast(keras.ops.round(resized), "uint8")
-    features = as_cached(penultimate({"image": pixels}, training=False))
-    model = keras.Model({"image": image}, features, name=f"{name}_extractor")
-    return Extractor(name, spec, model, _sha256(penultimate))
-
-
-def _sha256(network) -> str:
+def weights_sha256(network) -> str:
     """Hash of a network's weights, in their order; of a hub module, of its files."""
     if hasattr(network, "sha256"):
         return network.sha256()

@@ -31,6 +31,8 @@ def write_card(folder: pathlib.Path, model_dir: pathlib.Path, params: Params, ex
         trained_on(info),
         "## How good",
         quality(model_dir, export["checkpoint"]),
+        "## Run",
+        identity(export["run"]),
         "## Files",
         files(export),
         "## Limits",
@@ -80,9 +82,35 @@ def quality(model_dir: pathlib.Path, checkpoint: str) -> str:
     return "\n".join([*lines, f"| mean of {mean['findings']} | | {interval(mean, 'value')} | | |"])
 
 
+def identity(run: dict) -> str:
+    """What the weights were trained from, out of run.json."""
+    start = run["restore_from"]
+    lines = [
+        f"- trained in {run['precision']} on {run['device']}, features by the runtime {run['runtime']}, code "
+        f"{run['git_sha'] or 'outside a checkout'}",
+        f"- began with {start['model_dir'] + ' ' + start['weights_sha256'][:12] if start else 'initial weights'}",
+        *(f"- frozen network `{name}`, SHA-256 of its weights {sha256}" for name, sha256 in run["networks"].items()),
+        f"- libraries: {', '.join(f'{name} {version}' for name, version in run['library_versions'].items())}",
+    ]
+    return "\n".join(lines)
+
+
+def rescored(found: dict) -> str:
+    """What the arithmetic of the files changes, where it is not that of the experiment."""
+    aurocs = found["mean_auroc"]
+    return (
+        f"The experiment was scored in {found['precision']}; the files compute in float32, which is another model. On "
+        f"the {found['images']:,} images of val a probability differs by up to {found['difference']:.2g}, and the mean "
+        f"AUROC is {number(aurocs['after'])} where the experiment has {number(aurocs['before'])}. Calibration and "
+        "operating points of the files are fitted on val, as the files compute."
+    )
+
+
 def files(export: dict) -> str:
     """Every file with what the check at export found."""
-    lines = ["| file | takes | largest difference from predict.py | mean AUROC lost on val |", "|---|---|---|---|"]
+    other = "the experiment in float32" if export["rescored"] else "predict.py"
+    lines = [rescored(export["rescored"]), ""] if export["rescored"] else []
+    lines += [f"| file | takes | largest difference from {other} | mean AUROC lost on val |", "|---|---|---|---|"]
     for name, found in export["files"].items():
         aurocs = found.get("mean_auroc") or {"lost": None}
         lost = "" if aurocs["lost"] is None else f"{aurocs['lost']:+.4f} ({found['images']:,} images)"

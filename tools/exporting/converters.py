@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tools.exporting import saved_model
+from cxr.networks.runtime import frozen_graph
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ def to_tflite(model: "keras.Model", samples: np.ndarray | None = None) -> bytes:
     """
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([saved_model.frozen(model, batch=1)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen_graph(model, batch=1)])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
     if samples is None:

@@ -1,12 +1,12 @@
 """An experiment as a SavedModel that needs nothing but TensorFlow: from the bytes of image files to answers."""
 
 import pathlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cxr.evaluation.calibration import EDGE
 from cxr.evaluation.operating import OperatingPoints
 from cxr.findings import FINDINGS
+from cxr.networks.runtime import frozen_graph
 from tools.exporting import decoding
 
 if TYPE_CHECKING:
@@ -20,25 +20,6 @@ def require_tensorflow() -> None:
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Keras runs on {keras.backend.backend()}, a SavedModel needs KERAS_BACKEND=tensorflow")
-
-
-def frozen(model: "keras.Model", batch: int | None = None) -> Callable:
-    """A model as one graph with its weights as constants: f(*inputs, in the order of model.input) -> float32 [B, 14].
-
-    So whatever is inside, a hub module too, needs no class of ours to be loaded again, and batch norms fold into the
-    convolutions before them.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    names = list(model.input)
-    specs = [tf.TensorSpec([batch, *model.input[n].shape[1:]], model.input[n].dtype, name=n) for n in names]
-
-    @tf.function(autograph=False)
-    def logits(*values):
-        return model(dict(zip(names, values, strict=True)), training=False)
-
-    return convert_variables_to_constants_v2(logits.get_concrete_function(*specs))
 
 
 def answers(logits: "tf.Tensor", points: OperatingPoints) -> dict[str, "tf.Tensor"]:
@@ -75,7 +56,7 @@ def save(model: "keras.Model", points: OperatingPoints, folder: pathlib.Path) ->
     """
     import tensorflow as tf
 
-    size, network, names = model.input["image"].shape[1], frozen(model), list(model.input)
+    size, network, names = model.input["image"].shape[1], frozen_graph(model), list(model.input)
     told = {name: tf.TensorSpec([None], model.input[name].dtype, name=name) for name in names if name != "image"}
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels = tf.TensorSpec([None, None, None, 1], tf.uint8, name="image")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from cxr import experiment, storage
+from cxr import experiment, identity, storage
 from cxr.data.dataset import Dataset, open_dataset
 from cxr.evaluation import provenance
 from cxr.evaluation.predictions import Predictions, read_predictions
@@ -23,6 +23,7 @@ class Evaluated(NamedTuple):
     model_dir: pathlib.Path
     folder: pathlib.Path  # of the results: model_dir, or below its external/
     result: dict  # the metrics file
+    run: dict  # run.json
     predictions: Predictions
     dataset: Dataset | None  # the images
     history: list[dict] | None  # a row per epoch, None where undefined
@@ -40,7 +41,7 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         FileNotFoundError: not trained, or this split not evaluated.
         ValueError: a file that cannot be read, or metrics and predictions of different runs.
     """
-    experiment.dataset_of(model_dir)
+    identity.trained_params(model_dir)
     dataset = data_dir and open_dataset(data_dir)
     folder = provenance.results_dir(model_dir, dataset.info) if dataset else model_dir
     path = experiment.metrics_path(folder, split, CHECKPOINT)
@@ -63,6 +64,7 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         model_dir=model_dir,
         folder=folder,
         result=result,
+        run=identity.read(model_dir),
         predictions=predictions,
         dataset=dataset,
         history=read_history(model_dir / "history.csv"),

@@ -9,7 +9,7 @@ import shlex
 import numpy as np
 
 from cxr import experiment
-from cxr.evaluation import literature, tables
+from cxr.evaluation import literature, provenance, tables
 from cxr.findings import FINDINGS
 from cxr.params import Params
 from tools.reporting import finding_figures, page, pictures, result_figures
@@ -32,8 +32,10 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
         "experiment.html",
         name=evaluated.model_dir.resolve().name,
         result=result,
+        run=evaluated.run,
         external=evaluated.folder != evaluated.model_dir,
         notes=page.noted(notes(result)),
+        comparison_notes=comparison_notes(result),
         published=rows[0] if rows else None,
         published_mean=tables.mean_over_defined(rows[0], result) if rows else None,
         also_published=[(row, tables.mean_over_defined(row, result)) for row in rows[1:]],
@@ -52,6 +54,12 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
 def notes(result: dict) -> list[str]:
     """What the result is of and what to know before believing it, as evaluate.py prints it under its table."""
     return tables.results_table(result).split("\n\n")[-1].splitlines()
+
+
+def comparison_notes(result: dict) -> list[str]:
+    """What to know of the other experiment before believing the comparison."""
+    other = result.get("comparison")
+    return provenance.leak_notes(other["leak"], f"scores of {other['model_dir']}") if other else []
 
 
 def finding_part(evaluated: Evaluated, name: str) -> dict:

@@ -1,0 +1,167 @@
+"""run.json: what a run was trained from, and the check that what is here now is still the same.
+
+Written before the first step and kept through every resume. Whatever uses the weights later compares: parameters,
+frozen networks and dataset must be those of the run, or its numbers would describe another model.
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+from cxr import experiment, storage
+from cxr.params import Params, as_json, load_params, parse_params
+
+FILE = "run.json"
+LOCATIONS = ("weights", "handle", "model_dir")  # of an extractor: where it is; its SHA-256 tells what it is
+SHOWN = 12  # digits of a hash in a message
+
+
+def path_of(model_dir: pathlib.Path) -> pathlib.Path:
+    """Where the identity of a run is kept."""
+    return model_dir / FILE
+
+
+def describe(
+    params: Params,
+    *,
+    networks: dict[str, str],
+    fingerprint: str,
+    runtime: str,
+    device: str,
+    restore_from: dict | None = None,
+    leak: dict | None = None,
+) -> dict:
+    """What run.json holds.
+
+    Args:
+        networks: SHA-256 of the weights of every extractor, by its name.
+        fingerprint: of the dataset of images.
+        runtime: that of the extractors, see cxr/networks/runtime.py.
+        device: description of what it was trained on.
+        restore_from: {"model_dir", "weights_sha256"} of the weights that it began with; None for initial ones.
+        leak: patients of val that its networks were trained on, see `provenance.training_leak`.
+    """
+    return {
+        "params": as_json(params),
+        "networks": networks,
+        "dataset_fingerprint": fingerprint,
+        "restore_from": restore_from,
+        "precision": params.precision,
+        "runtime": runtime,
+        "device": device,
+        "leak": leak,
+        "git_sha": experiment.git_sha(),
+        "library_versions": experiment.library_versions(),
+    }
+
+
+def read(model_dir: pathlib.Path) -> dict:
+    """Read run.json.
+
+    Raises:
+        FileNotFoundError: the experiment has not been trained.
+        ValueError: it was trained by a version that kept no run.json, or the file is damaged.
+    """
+    path = path_of(model_dir)
+    if not path.is_file():
+        if not experiment.has_run(model_dir):
+            raise FileNotFoundError(f"{model_dir} has not been trained. Run: python train.py --model_dir {model_dir}")
+        raise ValueError(
+            f"{model_dir} was trained by a version that kept no {FILE}, so which networks, parameters and data its "
+            f"weights belong to is unknown. Train it again: python train.py --model_dir {model_dir} --restart"
+        )
+    return storage.read_json(path)
+
+
+def begun(model_dir: pathlib.Path) -> dict | None:
+    """run.json of a run to be resumed; None where no run has begun. Raises ValueError as `read` does."""
+    return read(model_dir) if experiment.has_run(model_dir) else None
+
+
+def trained_params(model_dir: pathlib.Path) -> Params:
+    """The parameters of a trained experiment, for whatever uses its weights.
+
+    Raises:
+        FileNotFoundError: it has not been trained.
+        ValueError: params.json or dataset.json are not those of the run; the difference is named.
+    """
+    run, params = read(model_dir), load_params(model_dir)
+    require_params(model_dir, params)
+    if experiment.dataset_of(model_dir)["fingerprint"] != run["dataset_fingerprint"]:
+        raise ValueError(
+            f"{model_dir / 'dataset.json'} is of another dataset than the one its weights were trained on "
+            f"({run['dataset_fingerprint'][:SHOWN]}). Restore it, or train again with --restart"
+        )
+    return params
+
+
+def require_params(model_dir: pathlib.Path, params: Params) -> None:
+    """Raise ValueError unless these are the parameters of the run, the places of its networks left aside."""
+    before = as_json(parse_params(read(model_dir)["params"], where=str(path_of(model_dir))))
+    changed = list(differences(_without_locations(before), _without_locations(as_json(params))))
+    if changed:
+        raise ValueError(
+            f"{model_dir / 'params.json'} was changed since the run began: {'; '.join(changed)}. Undo that, copy the "
+            "folder to try another value, or begin again with --restart"
+        )
+
+
+def require_networks(model_dir: pathlib.Path, networks: dict[str, str]) -> None:
+    """Raise ValueError unless the frozen networks, SHA-256 by name, are those of the run."""
+    changed = list(differences(read(model_dir)["networks"], networks))
+    if changed:
+        raise ValueError(
+            f"the frozen networks of {model_dir} are not those it was trained on: SHA-256 of {'; '.join(changed)}. "
+            "Bring the old weights back, or train again with --restart"
+        )
+
+
+def require_dataset(model_dir: pathlib.Path, fingerprint: str) -> None:
+    """Raise ValueError unless a run that is resumed began on the dataset with this fingerprint."""
+    before = read(model_dir)["dataset_fingerprint"]
+    if before != fingerprint:
+        raise ValueError(
+            f"--data_dir is not the dataset the run began on (fingerprint {before[:SHOWN]}, now "
+            f"{fingerprint[:SHOWN]}). Give that one, or begin again with --restart"
+        )
+
+
+def differences(before: object, now: object, name: str = "") -> Iterator[str]:
+    """Every leaf that differs between two JSON values, as "name before, now after"; dots lead into objects."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else f"{key}")
+    elif before != now:
+        yield f"{name} {_short(before)}, now {_short(now)}"
+
+
+def _short(value: object) -> str:
+    is_hash = isinstance(value, str) and len(value) == 64
+    return value[:SHOWN] if is_hash else str(value)
+
+
+def _without_locations(params: dict) -> dict:
+    extractors = [{key: spec[key] for key in spec if key not in LOCATIONS} for spec in params["extractors"]]
+    return params | {"extractors": extractors}
+
+
+def weights_of(model_dir: pathlib.Path) -> dict:
+    """The best weights of an experiment as the start of another: the "restore_from" of its run.json."""
+    path = experiment.weights_path(model_dir, "best")
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}. Run: python train.py --model_dir {model_dir}")
+    return {"model_dir": str(model_dir), "weights_sha256": storage.sha256_of(path)}
+
+
+def require_weights(restore_from: dict) -> pathlib.Path:
+    """The folder of the weights that a run began with; ValueError where they are not the same any more."""
+    folder = pathlib.Path(restore_from["model_dir"])
+    now = weights_of(folder)["weights_sha256"]
+    if now != restore_from["weights_sha256"]:
+        raise ValueError(
+            f"the run began with the best weights of {folder}, which have changed since: SHA-256 "
+            f"{_short(restore_from['weights_sha256'])}, now {_short(now)}. Bring the old ones back, or begin again "
+            "with --restart"
+        )
+    return folder

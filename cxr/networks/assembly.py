@@ -1,0 +1,209 @@
+"""The architectures: extractors and heads put together, from pixels or cached features to logits. No initial values."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cxr import experiment, identity
+from cxr.networks import extractors as networks
+from cxr.networks import patient
+from cxr.networks.cnn import simple_cnn
+from cxr.networks.extractors import Extractor, extractor_names
+from cxr.networks.geometry import centre_crop, crop_start
+from cxr.networks.head import fully_connected
+from cxr.networks.precision import layers_in
+from cxr.params import Params
+
+if TYPE_CHECKING:
+    import keras
+
+
+def trainable_part(
+    params: Params, info: dict, widths: dict[str, int] | None = None, *, output_bias: Sequence[float] | None = None
+) -> "keras.Model":
+    """What an experiment trains from scratch: the whole simple_cnn, or the head over the features of its extractors.
+
+    Args:
+        info: dataset.json of the images; its image_size shapes the input.
+        widths: of each extractor's features, by its name; not for simple_cnn.
+        output_bias: initial biases of the logits; None is 0.
+
+    Returns:
+        Model named params.model, from {"image": uint8 [B, H, W, 1]} or {<extractor>: float32 [B, D]}, and with
+        params.metadata from the inputs of `patient.patient_inputs`, to float32 logits [B, 14].
+
+    Raises:
+        ValueError: crop_size is larger than the records.
+    """
+    import keras
+
+    crop_start(info["image_size"], params.crop_size or info["image_size"])
+    patient_inputs = patient.patient_inputs() if params.metadata else {}
+    if params.model == "simple_cnn":
+        size = info["image_size"]
+        inputs = {"image": keras.Input((size, size, 1), dtype="uint8", name="image")}
+        with layers_in(params.precision):
+            penultimate = simple_cnn(inputs["image"], params)
+        if patient_inputs:
+            penultimate = keras.layers.Concatenate()([penultimate, patient.embed(patient_inputs)])
+    else:
+        inputs = {name: keras.Input((width,), name=name) for name, width in widths.items()}
+        penultimate = fully_connected(inputs, params, patient_inputs)
+    penultimate = keras.layers.Dropout(params.dropout)(penultimate)
+    bias = "zeros" if output_bias is None else keras.initializers.Constant(output_bias)
+    logits = keras.layers.Dense(len(info["findings"]), bias_initializer=bias, dtype="float32", name="logits")
+    return keras.Model(inputs | patient_inputs, logits(penultimate), name=params.model)
+
+
+def with_extractors(head: "keras.Model", extractors: dict[str, Extractor]) -> "keras.Model":
+    """Put extractors under a head over their features: one model from images (and patient inputs) to logits."""
+    import keras
+
+    image = next(iter(extractors.values())).model.input["image"]
+    image = keras.Input(image.shape[1:], dtype="uint8", name="image")
+    features = {name: extractor.model({"image": image}) for name, extractor in extractors.items()}
+    patient_inputs = patient.patient_inputs() if set(head.input) - set(extractors) else {}
+    return keras.Model({"image": image} | patient_inputs, head(features | patient_inputs), name="assembled")
+
+
+def load_extractors(params: Params, info: dict, *, policy: str | None = None) -> dict[str, Extractor]:
+    """The extractors of an experiment by name, for records of the dataset's image size; frozen unless fine-tuned.
+
+    Args:
+        policy: precision of their layers, see `precision.layers_in`; default that of params where they are fine-tuned,
+            else float32.
+    """
+    return {
+        name: load_extractor(
+            spec,
+            name=name,
+            params=params,
+            record_size=info["image_size"],
+            policy=policy or (params.precision if params.fine_tune else "float32"),
+        )
+        for name, spec in extractor_names(params.extractors).items()
+    }
+
+
+def load_extractor(spec: dict, *, name: str, params: Params, record_size: int, policy: str) -> Extractor:
+    """One extractor of an experiment, from uint8 [B, record_size, record_size, 1] to float32 [B, D].
+
+    Args:
+        params: of the experiment: its normalization, crop_size, precision and fine_tune are read.
+        policy: precision of its layers.
+    """
+    import keras
+
+    seen_size = params.crop_size or record_size  # pixels a side, from the centre of the record
+    crop_start(record_size, seen_size)
+    with layers_in(policy):
+        if spec["source"] == "experiment":
+            extractor = _experiment_extractor(spec, name, params, seen_size, policy=policy)
+        else:
+            extractor = networks.load_extractor(
+                spec,
+                name=name,
+                record_size=seen_size,
+                normalization=params.normalization,
+                fine_tune=params.fine_tune,
+            )
+    if seen_size == record_size:
+        return extractor
+    image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
+    features = extractor.model({"image": centre_crop(image, seen_size)})
+    return extractor._replace(model=keras.Model({"image": image}, features, name=extractor.model.name))
+
+
+def _experiment_extractor(spec: dict, name: str, params: Params, record_size: int, *, policy: str) -> Extractor:
+    """The input of a trained experiment's logits layer, the patient inputs unknown. It prepares pixels by itself.
+
+    Raises:
+        ValueError: its own frozen networks were scored in another precision than that of `params`.
+    """
+    import keras
+
+    networks.check_spec(spec)
+    folder = pathlib.Path(spec["model_dir"])
+    own = identity.trained_params(folder)
+    if own.extractors and own.precision != params.precision:
+        raise ValueError(
+            f"{folder} was trained and scored on features in {own.precision}, this experiment computes in "
+            f"{params.precision}, in which they are another network's. Set precision to {own.precision!r} here too"
+        )
+    penultimate = trained_features(folder, policy=policy)
+    penultimate.trainable = False
+    own_size = penultimate.input["image"].shape[1]
+    image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
+    pixels = image
+    if record_size != own_size:
+        resized = keras.layers.Resizing(own_size, own_size, antialias=True)(keras.ops.cast(image, "float32"))
+        pixels = keras.ops.cast(keras.ops.round(resized), "uint8")
+    features = networks.as_cached(penultimate({"image": pixels}, training=False))
+    model = keras.Model({"image": image}, features, name=f"{name}_extractor")
+    return Extractor(name, spec, model, networks.weights_sha256(penultimate))
+
+
+def trained_model(model_dir: pathlib.Path, checkpoint: str = "best", *, policy: str | None = None) -> "keras.Model":
+    """Rebuild a trained experiment as one Keras model from images to logits, patient inputs included.
+
+    For gradients, export and experiments that stand on this one; what predicts is `trained.TrainedExperiment`, whose
+    frozen networks run in the arithmetic they were scored in.
+
+    Args:
+        policy: precision of the layers of frozen extractors; default float32.
+
+    Raises:
+        FileNotFoundError: the experiment has not been trained.
+        ValueError: params.json, networks, dataset or weights are not those of its run.json.
+    """
+    params, info = identity.trained_params(model_dir), experiment.dataset_of(model_dir)
+    if not params.extractors:
+        model = trainable_part(params, info)
+        experiment.load_weights(model, model_dir, checkpoint)
+        return model
+    extractors = load_extractors(params, info, policy=policy)
+    widths = {name: extractor.dimension for name, extractor in extractors.items()}
+    if params.fine_tune:
+        model = with_extractors(trainable_part(params, info, widths), extractors)
+        experiment.load_weights(model, model_dir, checkpoint)
+        return model
+    hashes = {name: extractor.sha256 for name, extractor in extractors.items()}
+    return with_extractors(trained_head(model_dir, widths, hashes, checkpoint), extractors)
+
+
+def trained_head(
+    model_dir: pathlib.Path, widths: dict[str, int], hashes: dict[str, str], checkpoint: str
+) -> "keras.Model":
+    """The trained head of an experiment with frozen extractors.
+
+    Args:
+        widths, hashes: number of features and SHA-256 of the weights of each extractor, by its name.
+
+    Raises:
+        ValueError: an extractor has other weights than when the head was trained, or the weights file does not fit.
+    """
+    identity.require_networks(model_dir, hashes)
+    head = trainable_part(identity.trained_params(model_dir), experiment.dataset_of(model_dir), widths)
+    experiment.load_weights(head, model_dir, checkpoint)
+    return head
+
+
+def trained_features(model_dir: pathlib.Path, *, policy: str | None = None) -> "keras.Model":
+    """A trained experiment from images to the input of its logits layer, the patient inputs unknown."""
+    model = trained_model(model_dir, policy=policy)
+    return patient.image_only(penultimate_of(model, identity.trained_params(model_dir)))
+
+
+def penultimate_of(model: "keras.Model", params: Params) -> "keras.Model":
+    """A model of `trainable_part` or `with_extractors` up to the input of its logits layer."""
+    import keras
+
+    head = model if model.name == params.model else model.get_layer(params.model)
+    penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
+    if head is model:
+        return penultimate
+    image = {"image": model.input["image"]}
+    patient_inputs = {name: value for name, value in model.input.items() if name != "image"}
+    names = [name for name in head.input if name not in patient_inputs]
+    features = {name: model.get_layer(f"{name}_extractor")(image) for name in names}
+    return keras.Model(model.input, penultimate(features | patient_inputs))

@@ -1,0 +1,115 @@
+"""Extraction of features, shard by shard: jobs that any process or machine can do."""
+
+import dataclasses
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from cxr import storage
+from cxr.data import records, shards
+from cxr.networks import assembly, augment, runtime
+from cxr.networks.extractors import Extractor, extractor_name
+from cxr.params import Params
+
+BATCH = 64  # images a step: larger ones are no faster, smaller ones a little slower
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides the features of an image."""
+
+    spec: str  # of the extractor, as JSON
+    params: Params  # of the experiment: its normalization, crop_size and precision, and augmentation for copies
+    record_size: int  # pixels a side
+    runtime: str  # see cxr/networks/runtime.py
+    device: str  # "CPU" or "GPU", whose arithmetic differs
+
+    def load(self) -> Extractor:
+        """Load the extractor."""
+        spec = json.loads(self.spec)
+        policy = runtime.layer_policy(self.params.precision, self.runtime)
+        frozen = dataclasses.replace(self.params, fine_tune=None)
+        of = {"name": extractor_name(spec), "params": frozen, "record_size": self.record_size, "policy": policy}
+        return assembly.load_extractor(spec, **of)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureJob:
+    """One shard of images to turn into one shard of features."""
+
+    images: str  # path of the image shard
+    path: str  # where the features go
+    split: str
+    info: dict  # dataset.json of the images
+    settings: Settings
+    sha256: str  # of the extractor's weights
+    copy: int = 0  # number of the augmented copy; 0 is the images as they are
+    place: int = 0  # of the shard among those of its split
+
+
+def write_features(job: FeatureJob) -> shards.ShardReport:
+    """Run the extractor over one shard of images and write its features as float16, in the same order."""
+    import tensorflow as tf
+
+    run = prepared.function(job)
+    serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
+    batches = serialized.map(lambda batch: records.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
+    batches = records.without_autotuner(batches)
+    with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
+        vectors = [np.asarray(run(changed(images, job, step))) for step, images in enumerate(batches)]
+        vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
+    rows = [records.unpack_row(record) for record in records.read_records(job.images)]
+    with storage.whole_file(job.path) as file:
+        for row, vector in zip(rows, vectors, strict=True):
+            if not np.isfinite(vector).all():
+                raise ValueError(
+                    f"the features of {row.image_id} are not finite; the extractor's weights or input range are wrong"
+                )
+            records.write_record(file, records.pack_features(row, vector))
+    return shards.report(job.path, job.split, rows, [])
+
+
+def changed(images, job: FeatureJob, step: int):
+    """A batch of a shard as the job's copy has it: as it is, or augmented by (seed, copy, shard, step)."""
+    if not job.copy:
+        return images
+    params = job.settings.params
+    random = np.random.default_rng((params.seed, job.copy, job.place, step))
+    return augment.augment(images.numpy(), params, random)
+
+
+class _Prepared:
+    """The extractor that this process has prepared last: one job follows another with the same one."""
+
+    class Entry(NamedTuple):
+        settings: Settings
+        sha256: str
+        function: runtime.Runtime
+
+    def __init__(self) -> None:
+        self.entry: _Prepared.Entry | None = None
+
+    def keep(self, settings: Settings, extractor: Extractor) -> None:
+        """Prepare a loaded extractor."""
+        function = runtime.prepare(extractor.model, settings.runtime, settings.params.precision)
+        self.entry = self.Entry(settings, extractor.sha256, function)
+
+    def function(self, job: FeatureJob) -> runtime.Runtime:
+        """The function of a job's extractor, loaded where it is not the last one.
+
+        Raises:
+            ValueError: its weights are not those that the job was planned with.
+        """
+        if self.entry is None or (self.entry.settings, self.entry.sha256) != (job.settings, job.sha256):
+            extractor = job.settings.load()
+            if extractor.sha256 != job.sha256:
+                raise ValueError(
+                    f"the weights of {extractor.name} differ between the machines of this extraction, or changed while "
+                    "it ran; give every machine the same files and run the same command again"
+                )
+            self.keep(job.settings, extractor)
+        return self.entry.function
+
+
+prepared = _Prepared()

@@ -1,0 +1,76 @@
+"""A trained experiment as it was scored: the same networks in the same arithmetic, from images to logits."""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr import experiment, identity
+from cxr.networks import assembly, patient, runtime
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+class TrainedNetwork:
+    """Logits of images. Frozen extractors run in the runtime that extracted the features their head was trained on."""
+
+    def __init__(self, model: "keras.Model", extractors: dict[str, runtime.Runtime] | None = None) -> None:
+        """Take a whole Keras model, or the head of these prepared extractors."""
+        self.model, self.extractors = model, extractors or {}
+        self.input: list[str] = ["image", *(name for name in model.input if name in patient.INPUTS)]
+
+    def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Logits float32 [B, 14].
+
+        Args:
+            inputs: "image" uint8 [B, S, S, 1] and patient inputs; those that are absent are unknown.
+        """
+        images = inputs["image"]
+        features = {name: run(images) for name, run in self.extractors.items()} or {"image": images}
+        unknown = {name: np.full(len(images), patient.UNKNOWN, patient.INPUTS[name]) for name in self.input[1:]}
+        known = {name: value for name, value in inputs.items() if name in unknown}
+        return np.asarray(self.model.predict_on_batch(features | unknown | known))
+
+    def predict(self, batches: "tf.data.Dataset", verbose: int = 0) -> np.ndarray:
+        """Logits float32 [n, 14] of every batch of an input_fn, as `keras.Model.predict` gives them."""
+        return np.concatenate([self.logits(inputs) for inputs, *_ in batches])
+
+
+class TrainedExperiment(TrainedNetwork):
+    """The network of an experiment's folder."""
+
+    def __init__(self, model_dir: pathlib.Path, checkpoint: str = "best") -> None:
+        """Load it.
+
+        Raises:
+            FileNotFoundError: the experiment has not been trained.
+            ValueError: params.json, networks, dataset or weights are not those of its run.json.
+        """
+        params, info = identity.trained_params(model_dir), experiment.dataset_of(model_dir)
+        self.model_dir, self.checkpoint, self.image_size = model_dir, checkpoint, info["image_size"]
+        self.runtime: str = identity.read(model_dir)["runtime"]
+        self.policy = runtime.layer_policy(params.precision, self.runtime)  # of frozen extractors
+        if not params.extractors or params.fine_tune:
+            super().__init__(assembly.trained_model(model_dir, checkpoint))
+            return
+        extractors = assembly.load_extractors(params, info, policy=self.policy)
+        widths = {name: extractor.dimension for name, extractor in extractors.items()}
+        hashes = {name: extractor.sha256 for name, extractor in extractors.items()}
+        prepared = {
+            name: runtime.prepare(extractor.model, self.runtime, params.precision)
+            for name, extractor in extractors.items()
+        }
+        super().__init__(assembly.trained_head(model_dir, widths, hashes, checkpoint), prepared)
+
+    def keras_model(self) -> "keras.Model":
+        """The experiment as one Keras model, for gradients and export; bfloat16 of oneDNN becomes float32 there."""
+        if not self.extractors:
+            return self.model
+        return assembly.trained_model(self.model_dir, self.checkpoint, policy=self.policy)
+
+    @property
+    def is_exact_in_keras(self) -> bool:
+        """Whether `keras_model` computes in the arithmetic that the experiment was scored in."""
+        return not self.extractors or self.runtime == "keras"
