@@ -7,10 +7,12 @@ import pathlib
 import socket
 from collections.abc import Callable, Iterator
 
+from cxr import interrupts
 from cxr.data.engines import Engine, Job, Result
 from cxr.errors import ROOT
 
 RETRIES = 3  # of a job whose worker or machine is lost
+END_WAIT = 10.0  # seconds for cancelled jobs to end; a machine that does not answer is not waited for
 
 
 def run_ray(
@@ -19,7 +21,8 @@ def run_ray(
     """Map a function over jobs on a Ray cluster; results in order of completion.
 
     Every machine needs this project, its libraries and the data under the same paths. Only two jobs a core are under
-    way at once. A lost worker or machine costs the jobs it was at, which are done again elsewhere.
+    way at once. A lost worker or machine costs the jobs it was at, which are done again elsewhere. When the generator
+    ends early (an error, Ctrl-C, SIGTERM, `close`) the workers of its jobs are killed first, as in `run_local`.
 
     Args:
         accelerated: a job takes a GPU to itself or, in a cluster without, all cores of a machine.
@@ -33,14 +36,25 @@ def run_ray(
     with ray_session(engine) as ray:
         task = ray.remote(_in_folder).options(max_retries=RETRIES, **_share(ray, accelerated))
         here, waiting, running = str(pathlib.Path.cwd()), iter(jobs), []
-        while True:
-            limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
-            free = max(0, limit - len(running))
-            running += [task.remote(here, function, job) for job in itertools.islice(waiting, free)]
-            if not running:
-                return
-            done, running = ray.wait(running)
-            yield _result(ray, done[0])
+        try:
+            while True:
+                limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
+                with interrupts.held():  # no task without its reference
+                    running += [task.remote(here, function, job) for job in itertools.islice(waiting, limit - len(running))]
+                if not running:
+                    return
+                done, running = ray.wait(running)
+                yield _result(ray, done[0])
+        finally:
+            _end_tasks(ray, running)
+
+
+def _end_tasks(ray, running: list) -> None:
+    """Kill the workers of tasks and wait until they are gone; a second Ctrl-C does not cut that short."""
+    with interrupts.held():
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.wait(running, num_returns=len(running), timeout=END_WAIT) if running else None
 
 
 @contextlib.contextmanager
