@@ -9,16 +9,26 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (kill, systemd, SLURM at the end of a job's time) raise KeyboardInterrupt inside, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # only there are handlers installed and run
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of both signals back when the block ends, whatever was installed inside."""
+    if not _in_main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: installed by a library written in C
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM (kill, systemd, SLURM at the end of a job's time) raise KeyboardInterrupt inside, as Ctrl-C does."""
+    with handlers_kept():
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        yield
 
 
 @contextlib.contextmanager
@@ -28,17 +38,22 @@ def held() -> Iterator[None]:
     A mask alone does not do: the kernel hands a signal that the main thread blocks to any other thread, and Python then
     runs the handler in the main thread. Handlers alone do not either: only the mask is inherited by a new program.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
     caught = []
-    handlers = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in SIGNALS}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: installed by a library written in C
-        for number in caught[:1]:
-            signal.raise_signal(number)
+    with handlers_kept():
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: caught.append(number))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for number in caught[:1]:
+        signal.raise_signal(number)
+
+
+def _in_main_thread() -> bool:
+    """Whether signal handlers can be installed here; they run nowhere else."""
+    return threading.current_thread() is threading.main_thread()

@@ -39,8 +39,9 @@ def run_ray(
         try:
             while True:
                 limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
+                free = max(0, limit - len(running))
                 with interrupts.held():  # no task without its reference
-                    running += [task.remote(here, function, job) for job in itertools.islice(waiting, limit - len(running))]
+                    running += [task.remote(here, function, job) for job in itertools.islice(waiting, free)]
                 if not running:
                     return
                 done, running = ray.wait(running)
@@ -51,10 +52,12 @@ def run_ray(
 
 def _end_tasks(ray, running: list) -> None:
     """Kill the workers of tasks and wait until they are gone; a second Ctrl-C does not cut that short."""
+    if not running:
+        return
     with interrupts.held():
         for reference in running:
             ray.cancel(reference, force=True)
-        ray.wait(running, num_returns=len(running), timeout=END_WAIT) if running else None
+        ray.wait(running, num_returns=len(running), timeout=END_WAIT)
 
 
 @contextlib.contextmanager
@@ -78,13 +81,16 @@ def ray_session(engine: Engine) -> Iterator:
         options = {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital unasked
     try:
-        ray.init(
-            engine.ray_address or "local",
-            log_to_driver=False,
-            logging_level="warning",
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
-            **options,
-        )
+        with interrupts.handlers_kept():  # Ray's own would end this process at a SIGTERM, without a word
+            ray.init(
+                engine.ray_address or "local",
+                log_to_driver=False,
+                logging_level="warning",
+                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
+                **options,
+            )
+    except SystemExit as error:  # of Ray's SIGTERM handler, which is in place while it starts
+        raise KeyboardInterrupt from error
     except Exception as error:  # Ray raises nothing more special when a machine is too busy to start it in time
         raise RuntimeError(
             f"Ray did not start ({error}). Run the same command again, or without --engine ray"
@@ -92,7 +98,8 @@ def ray_session(engine: Engine) -> Iterator:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with interrupts.held():
+            ray.shutdown()
 
 
 def _require_reachable(address: str) -> None:
