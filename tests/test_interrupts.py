@@ -98,7 +98,6 @@ def require_interrupted(process: subprocess.Popen) -> None:
         pytest.param("local", signal.SIGINT, os.killpg, id="local, SIGINT to all, as a terminal does"),
         pytest.param("local", signal.SIGTERM, os.kill, id="local, SIGTERM to the command alone"),
         pytest.param("local", signal.SIGTERM, os.killpg, id="local, SIGTERM to all, as systemd does"),
-        pytest.param("ray", signal.SIGINT, os.killpg, id="ray, SIGINT to all"),
         pytest.param("ray", signal.SIGTERM, os.kill, id="ray, SIGTERM to the command alone"),
     ],
 )
