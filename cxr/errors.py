@@ -6,6 +6,8 @@ import re
 import traceback
 from collections.abc import Iterator
 
+from cxr.interrupts import sigterm_as_interrupt
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -15,9 +17,11 @@ def one_line_errors() -> Iterator[None]:
 
     That is what the system refuses (OSError: no such file, disk full), a missing optional package, and every ValueError
     and RuntimeError that this project itself raises. The same errors out of a library's depths are bugs and pass.
+    SIGTERM ends a command as Ctrl-C does.
     """
     try:
-        yield
+        with sigterm_as_interrupt():
+            yield
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is lost but the work since the last file was written") from None
     except MemoryError as error:

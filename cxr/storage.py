@@ -86,13 +86,16 @@ def exclusive(folder: epath.PathLike, doing: str) -> Iterator[None]:
 
     Raises:
         ValueError: another process holds it. Object stores and some file systems have no locks: there nothing is held.
+        ImportError: this is Windows.
     """
     folder = epath.Path(folder)
     if "://" in str(folder):
         yield
         return
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError as error:
+        raise ImportError("locking a folder needs Linux, macOS or another POSIX system; on Windows use WSL") from error
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

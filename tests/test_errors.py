@@ -1,5 +1,6 @@
 import json
 import pathlib
+import signal
 
 import pytest
 
@@ -15,6 +16,10 @@ def run(function, *arguments):
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+def terminate():
+    signal.raise_signal(signal.SIGTERM)
 
 
 def import_absent():
@@ -37,6 +42,7 @@ def map_in_a_worker():
         pytest.param(lambda: pathlib.Path("absent").read_bytes(), "error: .*No such file.*'absent'", id="the system's"),
         pytest.param(import_absent, "error: Reading DICOM needs pydicom", id="an optional package"),
         pytest.param(interrupt, "interrupted; nothing is lost but the work since the last file", id="Ctrl-C"),
+        pytest.param(terminate, "interrupted; nothing is lost but the work since the last file", id="SIGTERM"),
         pytest.param(map_in_a_worker, "error: unknown finding 'Nonsense'", id="ours, raised in a worker process"),
     ],
 )
@@ -61,3 +67,10 @@ def test_a_bug_keeps_its_traceback(function, error):
 
 def test_without_an_error_nothing_happens():
     run(lambda: None)
+
+
+def test_the_handler_of_sigterm_is_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(interrupt)
+    assert signal.getsignal(signal.SIGTERM) == before

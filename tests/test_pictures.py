@@ -1,12 +1,18 @@
 import io
+import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.data import images
 from cxr.data.dicom_header import Header
 from cxr.data.pictures import NOBODY, Patient, read_picture
 
+ROOT = Path(__file__).resolve().parents[1]
 SOFT = np.clip(np.random.default_rng(0).normal(120, 40, (40, 48)), 0, 255).astype(np.uint8)  # 48 wide
 
 
@@ -65,3 +71,71 @@ def test_flags_go_before_the_header(shared_dir):
     file.save_as(buffer)
     assert read_picture(buffer.getvalue(), 32, NOBODY).patient == Patient(58, "M", "AP")
     assert read_picture(buffer.getvalue(), 32, Patient(age=3.0, view="PA")).patient == Patient(3.0, "M", "PA")
+
+
+READ_IN_THREADS = """
+import concurrent.futures, pathlib, sys, warnings
+from cxr.data.images import ImageError
+from cxr.data.pictures import NOBODY, read_picture
+
+def read(path):
+    try:
+        return path.name, f"mean {read_picture(path.read_bytes(), 32, NOBODY).pixels.mean():.1f}"
+    except ImageError as error:
+        return path.name, str(error)
+
+files = sorted(pathlib.Path(sys.argv[1]).iterdir())
+first = set(map(read, files))  # imports libraries, which add filters of their own
+before = list(warnings.filters)
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    found = set(pool.map(read, files * 200))
+print(*(": ".join(pair) for pair in sorted(found | first)), sep="\\n")
+print("filters unchanged:", warnings.filters == before)
+"""
+
+
+def warning_files() -> dict[str, bytes]:
+    """Files of even grey values, of which Pillow and pydicom warn at different places, and good and broken ones."""
+    samples = pytest.importorskip("pydicom.data")
+    even = np.full((40, 40), 100, np.uint8)
+    palette = io.BytesIO()
+    indexed = Image.fromarray(np.zeros((40, 40), np.uint8), "P")
+    indexed.putpalette([80, 80, 80])
+    indexed.save(palette, "PNG", transparency=bytes([7, 9]))  # "Palette images with Transparency expressed in bytes"
+    jpeg = encoded(even, "JPEG")
+    size = jpeg.index(b"\xff\xc0") + 5  # where the frame declares its height and width
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIHH", 0x0112, 3, 1, 1, 0)  # one of two tags
+    dicom = Path(samples.get_testdata_file("CT_small.dcm")).read_bytes()
+    return {
+        "bomb.jpg": jpeg[:size] + struct.pack(">HH", 10_000, 10_000) + jpeg[size + 4 :],  # DecompressionBombWarning
+        "exif.jpg": jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:],  # "Corrupt EXIF data"
+        "good.jpg": jpeg,
+        "good.png": encoded(even + 20),
+        "half.jpg": jpeg[:-20],
+        "good.dcm": dicom,
+        "letters.dcm": dicom.replace(b"ISO_IR 100", b"ISO_IR 999"),  # "Unknown encoding 'ISO_IR 999'"
+        "palette.png": palette.getvalue(),
+    }
+
+
+def test_in_many_threads_every_file_has_its_own_outcome_and_no_filter_of_warnings_changes(tmp_path):
+    files = warning_files()
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    scan = images.decode_grey(files["good.dcm"]).mean()
+    command = [sys.executable, "-W", "error", "-c", READ_IN_THREADS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == (
+        [
+            "bomb.jpg: declares 10000 x 10000 pixels, over the limit of 67,108,864",
+            "exif.jpg: mean 100.0",
+            f"good.dcm: mean {scan:.1f}",
+            "good.jpg: mean 100.0",
+            "good.png: mean 120.0",
+            "half.jpg: broken image: image file is truncated (2 bytes not processed)",
+            f"letters.dcm: mean {scan:.1f}",
+            "palette.png: mean 80.0",
+            "filters unchanged: True",
+        ],
+        "",
+    )

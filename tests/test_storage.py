@@ -2,10 +2,12 @@ import errno
 import fcntl
 import os
 import re
+import sys
 
 import pytest
 
 from cxr import storage
+from cxr.errors import one_line_errors
 
 
 def fail(code):
@@ -132,6 +134,13 @@ def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch)
         pass
     monkeypatch.setattr(fcntl, "flock", fail(errno.EIO))
     with pytest.raises(OSError, match=r"^\[Errno 5\]"), storage.exclusive(tmp_path, "building"):
+        pass
+
+
+def test_windows_is_one_line_that_names_the_supported_systems(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    line = r"^error: locking a folder needs Linux, macOS or another POSIX system; on Windows use WSL$"
+    with pytest.raises(SystemExit, match=line), one_line_errors(), storage.exclusive(tmp_path, "building"):
         pass
 
 

@@ -5,7 +5,6 @@ Only pixels and the few numbers that display them are read; neither patient data
 
 import io
 import struct
-import warnings
 
 import numpy as np
 
@@ -54,7 +53,7 @@ def decode_dicom(data: bytes) -> np.ndarray:
     if DEFLATED in data:
         raise ImageError("deflated DICOM, whose size cannot be checked before it is unpacked")
     try:
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
             file = pydicom.dcmread(io.BytesIO(data))
             _require_one_grey_frame(file)
             stored = pixels.pixel_array(file, decoding_plugin=_plugin(file))

@@ -2,7 +2,6 @@
 
 import io
 import math
-import warnings
 from typing import NamedTuple
 
 from cxr.data.entries import SEXES, VIEWS, parse_age
@@ -56,6 +55,5 @@ def read_header(data: bytes) -> Header:
     """Read the header of a file that `dicom.decode_dicom` has decoded: it is whole and not deflated."""
     import pydicom
 
-    with warnings.catch_warnings(action="ignore"):
-        file = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(TAGS))
-        return Header(*(" ".join(str(file.get(tag) or "").upper().split())[:40] for tag in TAGS))
+    file = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(TAGS))
+    return Header(*(" ".join(str(file.get(tag) or "").upper().split())[:40] for tag in TAGS))

@@ -14,6 +14,10 @@ MAX_PIXELS = 64 << 20  # 8192 x 8192; a small file that declares more is an atta
 MIN_SIDE = 32  # pixels; less is an icon or a placeholder
 ENCODINGS = ("png", "jpeg", "raw")
 
+# What decoders warn of either makes no difference to the pixels or is an ImageError here. Once for the process:
+# warnings.catch_warnings around a call changes the filters of all threads, and two that overlap leave them changed.
+warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
+
 
 class ImageError(ValueError):
     """These bytes are not a usable image; the text says why."""
@@ -89,7 +93,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             require_size(*image.size)
             return _to_grey(image)
     except Image.UnidentifiedImageError as error:

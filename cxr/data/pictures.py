@@ -2,7 +2,6 @@
 
 import io
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +86,7 @@ def has_colour(data: bytes) -> bool:
     """Whether a PNG, JPEG or WebP that `images.decode_grey` has decoded is more than grey."""
     from PIL import Image
 
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
         if image.mode in ("1", "L", "LA") or image.mode.startswith("I"):
             return False
         image.draft("RGB", (COLOUR_SIDE, COLOUR_SIDE))  # a JPEG is decoded no larger than needed
@@ -101,7 +100,7 @@ def is_turned(data: bytes) -> bool:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
             return image.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:  # the pixels are whole, see `has_colour`; only the tags are broken
         return False

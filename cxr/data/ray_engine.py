@@ -7,10 +7,12 @@ import pathlib
 import socket
 from collections.abc import Callable, Iterator
 
+from cxr import interrupts
 from cxr.data.engines import Engine, Job, Result
 from cxr.errors import ROOT
 
 RETRIES = 3  # of a job whose worker or machine is lost
+END_WAIT = 10.0  # seconds for cancelled jobs to end; a machine that does not answer is not waited for
 
 
 def run_ray(
@@ -19,7 +21,8 @@ def run_ray(
     """Map a function over jobs on a Ray cluster; results in order of completion.
 
     Every machine needs this project, its libraries and the data under the same paths. Only two jobs a core are under
-    way at once. A lost worker or machine costs the jobs it was at, which are done again elsewhere.
+    way at once. A lost worker or machine costs the jobs it was at, which are done again elsewhere. When the generator
+    ends early (an error, Ctrl-C, SIGTERM, `close`) the workers of its jobs are killed first, as in `run_local`.
 
     Args:
         accelerated: a job takes a GPU to itself or, in a cluster without, all cores of a machine.
@@ -33,14 +36,28 @@ def run_ray(
     with ray_session(engine) as ray:
         task = ray.remote(_in_folder).options(max_retries=RETRIES, **_share(ray, accelerated))
         here, waiting, running = str(pathlib.Path.cwd()), iter(jobs), []
-        while True:
-            limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
-            free = max(0, limit - len(running))
-            running += [task.remote(here, function, job) for job in itertools.islice(waiting, free)]
-            if not running:
-                return
-            done, running = ray.wait(running)
-            yield _result(ray, done[0])
+        try:
+            while True:
+                limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
+                free = max(0, limit - len(running))
+                with interrupts.held():  # no task without its reference
+                    running += [task.remote(here, function, job) for job in itertools.islice(waiting, free)]
+                if not running:
+                    return
+                done, running = ray.wait(running)
+                yield _result(ray, done[0])
+        finally:
+            _end_tasks(ray, running)
+
+
+def _end_tasks(ray, running: list) -> None:
+    """Kill the workers of tasks and wait until they are gone; a second Ctrl-C does not cut that short."""
+    if not running:
+        return
+    with interrupts.held():
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.wait(running, num_returns=len(running), timeout=END_WAIT)
 
 
 @contextlib.contextmanager
@@ -64,13 +81,16 @@ def ray_session(engine: Engine) -> Iterator:
         options = {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital unasked
     try:
-        ray.init(
-            engine.ray_address or "local",
-            log_to_driver=False,
-            logging_level="warning",
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
-            **options,
-        )
+        with interrupts.handlers_kept():  # Ray's own would end this process at a SIGTERM, without a word
+            ray.init(
+                engine.ray_address or "local",
+                log_to_driver=False,
+                logging_level="warning",
+                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
+                **options,
+            )
+    except SystemExit as error:  # of Ray's SIGTERM handler, which is in place while it starts
+        raise KeyboardInterrupt from error
     except Exception as error:  # Ray raises nothing more special when a machine is too busy to start it in time
         raise RuntimeError(
             f"Ray did not start ({error}). Run the same command again, or without --engine ray"
@@ -78,7 +98,8 @@ def ray_session(engine: Engine) -> Iterator:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with interrupts.held():
+            ray.shutdown()
 
 
 def _require_reachable(address: str) -> None:

@@ -1,0 +1,59 @@
+"""Ctrl-C (SIGINT) and SIGTERM: both end a command, and neither in the middle of a block that must be completed."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of both signals back when the block ends, whatever was installed inside."""
+    if not _in_main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: installed by a library written in C
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM (kill, systemd, SLURM at the end of a job's time) raise KeyboardInterrupt inside, as Ctrl-C does."""
+    with handlers_kept():
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        yield
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold both signals back until the block ends; processes started inside never receive them.
+
+    A mask alone does not do: the kernel hands a signal that the main thread blocks to any other thread, and Python then
+    runs the handler in the main thread. Handlers alone do not either: only the mask is inherited by a new program.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    caught = []
+    with handlers_kept():
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: caught.append(number))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for number in caught[:1]:
+        signal.raise_signal(number)
+
+
+def _in_main_thread() -> bool:
+    """Whether signal handlers can be installed here; they run nowhere else."""
+    return threading.current_thread() is threading.main_thread()
