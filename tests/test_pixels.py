@@ -35,9 +35,7 @@ def pillow_pixels(encoded: bytes, encoding: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("encoding", images.ENCODINGS)
-def test_batches_hold_the_pixels_that_pillow_decodes_and_mean_and_stddev_describe(
-    release, build, tmp_path, encoding
-):
+def test_batches_hold_the_pixels_that_pillow_decodes_and_mean_and_stddev_describe(release, build, tmp_path, encoding):
     build(release, tmp_path, "--image_size", SIZE, "--encoding", encoding, "--ratios", 1, 0, 0, "--split", "random")
     dataset = open_dataset(tmp_path)
     batches = input_fn("train", {"image": dataset}, Params(image_size=SIZE)).as_numpy_iterator()

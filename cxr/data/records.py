@@ -15,7 +15,6 @@ from etils import epath
 from cxr.data.entries import ImageRow
 from cxr.findings import FINDINGS
 
-
 STATISTICS = ("image/mean", "image/stddev")  # of the stored pixels, 0 to 255
 
 
@@ -123,9 +122,7 @@ def row_of(feature) -> ImageRow:
 
 def statistics_of(feature) -> tuple[float, float]:
     """Mean and standard deviation of the stored pixels, among the features of a record; nan where it has none."""
-    mean, stddev = (
-        feature[name].float_list.value[0] if name in feature else float("nan") for name in STATISTICS
-    )
+    mean, stddev = (feature[name].float_list.value[0] if name in feature else float("nan") for name in STATISTICS)
     return mean, stddev
 
 
