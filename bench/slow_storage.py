@@ -3,10 +3,11 @@
     python -m bench.slow_storage
 
 Beside it the same shards read one after the other, as `interleave` and `flat_map` do without parallel calls. The bucket
-is emulated in this process, but TensorFlow's own client talks to it (it needs requirements-dev.txt). About a minute.
+is a process on this machine, but TensorFlow's own client talks to it. Needs requirements-dev.txt; about a minute.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import tempfile
@@ -15,13 +16,13 @@ import numpy as np
 from etils import epath
 
 import input_fn
+from bench.slow_server import BUCKET, slow_storage
 from bench.timing import images_per_second
 from cxr.data import records
 from cxr.data.dataset import Dataset
 from cxr.data.entries import ImageRow
 from cxr.findings import FINDINGS
 from cxr.params import Params
-from tests.bucket import NAME, Proxy, emulated
 
 SIZE = 128  # pixels a side, raw: 16 KiB an image
 IMAGES_EACH = 256  # 4 MiB a shard
@@ -37,8 +38,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_dataset(folder: epath.Path, shards: int) -> Dataset:
-    """Raw noise images, all of them train."""
+def write_dataset(folder: pathlib.Path, shards: int) -> Dataset:
+    """Raw noise images, all of them train; the dataset is the one in the bucket."""
     generator, listed = np.random.default_rng(230), []
     for shard in range(shards):
         name = f"train-{shard:05d}-of-{shards:05d}.tfrecord"
@@ -47,9 +48,11 @@ def write_dataset(folder: epath.Path, shards: int) -> Dataset:
                 row = ImageRow(f"{shard:08d}_{image:03d}.png", shard, (0,) * len(FINDINGS), 50.0, 0, 0)
                 pixels = generator.bytes(SIZE * SIZE)
                 records.write_record(file, records.pack_image(row, pixels, encoding="raw", mean=0, stddev=0))
-        listed.append({"file": name, "images": IMAGES_EACH, "bytes": (folder / name).stat().length})
+        listed.append({"file": name, "images": IMAGES_EACH, "bytes": (folder / name).stat().st_size})
     train = {"images": shards * IMAGES_EACH, "shards": listed}
-    return Dataset(folder, {"kind": "images", "encoding": "raw", "image_size": SIZE, "splits": {"train": train}})
+    return Dataset(
+        epath.Path(BUCKET), {"kind": "images", "encoding": "raw", "image_size": SIZE, "splits": {"train": train}}
+    )
 
 
 def one_after_the_other(dataset: Dataset, epoch: int | None):
@@ -65,11 +68,11 @@ def one_after_the_other(dataset: Dataset, epoch: int | None):
     return records.without_autotuner(batches.prefetch(input_fn.PREFETCHED))
 
 
-def contestant(make, delay: float):
-    """A function that reads every batch of make() from a bucket with that delay."""
+def contestant(make, wait, delay: float):
+    """A function that reads every batch of make() where the storage has that delay."""
 
     def run() -> int:
-        Proxy.delay = delay
+        wait.value = delay
         return sum(len(labels) for _, labels in make().as_numpy_iterator())
 
     return run
@@ -79,17 +82,15 @@ def main() -> None:
     """Print images/s with and without the delay, and their ratio, of training and of evaluation."""
     args = parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryDirectory() as name, emulated(pathlib.Path(name)) as environment:
+    with tempfile.TemporaryDirectory() as name, slow_storage(pathlib.Path(name)) as (environment, wait):
         # A request for each MiB. As it comes TensorFlow asks for 64 at once; NFS and Lustre for one or less.
         os.environ.update(environment, GCS_READ_CACHE_BLOCK_SIZE_MB="1")
-        folder = epath.Path(f"gs://{NAME}/records")
-        folder.mkdir(parents=True, exist_ok=True)
-        dataset = write_dataset(folder, args.shards)
-        ways, contestants = {"one after the other": one_after_the_other, "input_fn": ours}, {}
+        dataset, contestants = write_dataset(pathlib.Path(name), args.shards), {}
         for reading, epoch in (("training", 0), ("evaluation", None)):
-            for way, make in ways.items():
+            for way, make in (("one after the other", one_after_the_other), ("input_fn", ours)):
                 for delay in (0.0, args.delay):
-                    contestants[reading, way, delay] = contestant(lambda m=make, e=epoch: m(dataset, e), delay)
+                    batches = functools.partial(make, dataset, epoch)
+                    contestants[reading, way, delay] = contestant(batches, wait, delay)
         rates = images_per_second(contestants, rounds=args.rounds)
     print(f"{args.shards} shards of {IMAGES_EACH} images; images/s without a delay, with {args.delay:g} s a request")
     for reading, way, _ in list(contestants)[::2]:

@@ -10,7 +10,6 @@ import socket
 import socketserver
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +38,6 @@ def read_head(client: socket.socket) -> bytes:
 class Proxy(socketserver.BaseRequestHandler):
     """One connection: a tunnel that ends here (CONNECT), or one request in the open."""
 
-    delay = 0.0  # seconds that a request waits; TensorFlow's client opens a connection for each
-
     def handle(self) -> None:
         with contextlib.suppress(OSError):  # the client may leave at any time
             head = read_head(self.request)
@@ -53,7 +50,6 @@ class Proxy(socketserver.BaseRequestHandler):
 
     def exchange(self, client: socket.socket, head: bytes) -> None:
         """Hand a request to the emulator, and its answer back."""
-        time.sleep(self.delay)
         start, separator, body = head.partition(b"\r\n\r\n")
         start = re.sub(rb"http://www\.googleapis\.com", b"", start, count=1)
         if b"\r\nTransfer-Encoding: chunked" in start:  # RFC 9112, 6.3: then the length does not count
