@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from cxr.findings import FINDINGS
 from cxr.params import Params
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parents[1]
 SIZES = (40, 1, 33, 16, 17, 64, 5, 90, 32, 48, 2, 70)  # images of each shard: more shards than are open at once
 PARAMS = Params(batch_size=8)
 
@@ -72,3 +76,11 @@ def test_training_reads_sixteen_of_each_open_shard_in_turn(uneven, monkeypatch, 
     expected = taken_in_turn(shards)
     assert len(expected) == sum(SIZES) == 418
     assert found == expected[:416]  # 52 batches of eight
+
+
+def test_the_read_size_of_buckets_is_set_before_tensorflow_loads():
+    code = "import os, sys, input_fn; print(os.environ['GCS_READ_CACHE_BLOCK_SIZE_MB'], 'tensorflow' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name != "GCS_READ_CACHE_BLOCK_SIZE_MB"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4", "False"]
