@@ -95,7 +95,7 @@ def grey_levels(index: Index) -> list[Drawing]:
     if np.isnan(index.means).all():
         return []
     mean = by_view(index, index.means, title="Mean grey value", label="mean grey value of an image", most=256)
-    deviation = "standard deviation of an image's grey values"
+    deviation = "standard deviation of an image"
     return [mean, by_view(index, index.stddevs, title="Contrast", label=deviation, most=128)]
 
 
