@@ -3,16 +3,17 @@ import hashlib
 import numpy as np
 import pytest
 
-from cxr.data import records
+from cxr.data import images, records
 from cxr.data.checks import ShardCheck, check_shard
 from cxr.data.entries import ImageRow
 
 ROW = ImageRow("00000012_003.png", 12, (0, 1) + (0,) * 12, age=58.0, sex=0, view=1)
-PNG, JPEG, RAW = b"\x89PNG\r\n\x1a\n...", b"\xff\xd8\xff...", bytes(1024)
+HALVES = np.repeat(np.array([[50, 150]], np.uint8), 16, axis=1).repeat(32, axis=0)  # mean 100, stddev 50; JPEG keeps it
+PNG, JPEG, RAW = (images.encode(HALVES, encoding) for encoding in ("png", "jpeg", "raw"))
 
 
-def image_record(encoded=PNG, encoding="png"):
-    return records.pack_image(ROW, encoded, encoding=encoding, mean=1.5, stddev=0.25)
+def image_record(encoded=PNG, encoding="png", *, mean=100, stddev=50):
+    return records.pack_image(ROW, encoded, encoding=encoding, mean=mean, stddev=stddev)
 
 
 def edit(change, record=None):
@@ -74,6 +75,36 @@ def test_a_record_without_what_it_must_hold_is_named_and_the_next_is_read(tmp_pa
     found = contents_of(tmp_path, [image_record(), record, image_record()])
     assert found.faults[0].startswith(f"{found.file} record 1 {expected}")
     assert found.rows[0] == found.rows[-1] == ROW
+
+
+@pytest.mark.parametrize("encoding", images.ENCODINGS)
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ({"mean": 100.0009}, None),
+        ({"mean": 100.002}, "has pixels of mean 100.000, expected the recorded 100.002"),
+        ({"stddev": 49.9}, "has pixels of stddev 50.000, expected the recorded 49.900"),
+        ({"stddev": float("nan")}, "has pixels of stddev 50.000, expected the recorded nan"),
+    ],
+    ids=["a rounded mean", "another mean", "another stddev", "no number"],
+)
+def test_the_first_image_is_compared_with_its_mean_and_stddev(tmp_path, encoding, recorded, expected):
+    record = image_record(images.encode(HALVES, encoding), encoding, **recorded)
+    found = contents_of(tmp_path, [record, record], encoding=encoding)
+    assert found.faults == ([f"{found.file} record 0 (00000012_003.png) {expected}"] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        (PNG[:-20], "cannot be decoded: broken image: "),
+        (images.encode(HALVES.repeat(2, axis=1), "png"), "has 64 x 32 pixels, expected 32 x 32"),
+    ],
+    ids=["cut off", "another size"],
+)
+def test_the_first_image_must_be_decodable_to_the_size_of_the_dataset(tmp_path, encoded, expected):
+    [fault] = contents_of(tmp_path, [image_record(encoded)]).faults
+    assert f" record 0 (00000012_003.png) {expected}" in fault
 
 
 def test_raw_pixels_of_another_size_are_named(tmp_path):

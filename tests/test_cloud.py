@@ -6,11 +6,13 @@ Both go the way of a real bucket: etils.epath hands every `scheme://` to TensorF
 import functools
 import json
 import os
+import re
 import tarfile
+import threading
 
 import numpy as np
 import pytest
-from bucket import NAME, emulated
+from bucket import NAME, Proxy, emulated
 from etils import epath
 from etils.epath import gpath, register
 
@@ -138,6 +140,30 @@ def test_training_and_evaluation_read_the_same_from_a_store(remote, local):
             np.testing.assert_array_equal(labels, same_labels)
     near, far = (records.read_index(way["image"].paths("test")) for way in ways)
     assert near.image_ids.tolist() == far.image_ids.tolist()
+
+
+@pytest.mark.parametrize("epoch", [0, None], ids=["training", "evaluation"])
+def test_shards_are_read_at_the_same_time(bucket, local, monkeypatch, epoch):
+    """The first request for one shard is answered only when the first for another has come."""
+    folder, exchange = epath.Path(bucket) / f"parallel_{epoch}", Proxy.exchange
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*local.glob("*.tfrecord"), local / "dataset.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    opened = dataset.open_dataset(folder)
+    together, seen = threading.Barrier(2, timeout=20), set()
+
+    def wait_for_another(proxy, client, head):
+        name = re.search(rb"train-\d+", head)
+        if name and name[0] not in seen:
+            seen.add(name[0])
+            if len(seen) <= 2:
+                together.wait()
+        exchange(proxy, client, head)
+
+    monkeypatch.setattr(Proxy, "exchange", wait_for_another)
+    list(input_fn("train", {"image": opened}, Params(image_size=32, batch_size=2), epoch=epoch))
+    assert len(seen) == len(opened.paths("train")) >= 2
+    assert not together.broken
 
 
 def test_an_error_while_writing_leaves_the_old_file_in_a_store(cloud):

@@ -1,23 +1,27 @@
 """What the page of a dataset says; how a browser shows it is in test_browser.py."""
 
+import base64
+import io
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cxr.data.dataset import open_dataset
 from cxr.data.records import Index
 from cxr.findings import FINDINGS, NO_FINDING
 from tools import report
-from tools.reporting import dataset_page, pictures
+from tools.reporting import dataset_figures, dataset_page, pictures
 
 
 def index_of(labels: np.ndarray, patients: list[int], **known) -> Index:
     number = len(labels)
     unknown = np.full(number, -1)
-    columns = {"ages": np.full(number, np.nan, np.float32), "sexes": unknown, "views": unknown} | known
+    nan = np.full(number, np.nan, np.float32)
+    columns = {"ages": nan, "sexes": unknown, "views": unknown, "means": nan, "stddevs": nan} | known
     return Index(np.arange(number).astype(str), np.array(patients), labels, **columns)
 
 
@@ -65,6 +69,42 @@ def test_findings_together_by_hand():
     assert cells["Hernia", "Mass"] == (0, 0.0)
 
 
+def test_blank_images_are_those_below_one_grey_level():
+    labels, patients = labels_of("", "", "", ""), [1, 2, 3, 4]
+    train = index_of(labels, patients, means=np.array([9, 80, 7, 6.0]), stddevs=np.array([0.5, 1, 0.999, 0]))
+    val = index_of(labels, patients, means=np.full(4, 3.0), stddevs=np.array([50, 0.25, 50, 50.0]))
+    found = dataset_page.blank_images({"train": train, "val": val, "test": index_of(labels, patients)})
+    assert [tuple(one.values()) for one in found] == [
+        ("3", "train", 6, 0),
+        ("0", "train", 9, 0.5),
+        ("2", "train", 7, 0.999),
+        ("1", "val", 3, 0.25),
+    ]
+
+
+def test_grey_values_are_drawn_by_view_position_and_not_of_features():
+    labels, views = labels_of("", "", ""), np.array([0, 1, 1])
+    index = index_of(labels, [1, 2, 3], views=views, means=np.array([90, 120, 130.0]), stddevs=np.array([50, 60, 0.0]))
+    drawn = dataset_figures.grey_levels(index)
+    assert [one.title for one in drawn] == ["Mean grey value by view position", "Contrast by view position"]
+    svg = base64.b64decode(drawn[0].uri.split(",")[1]).decode()
+    assert "PA (1)" in svg
+    assert "AP (2)" in svg
+    assert "unknown" not in svg
+    assert dataset_figures.grey_levels(index_of(labels, [1, 2, 3])) == []
+
+
+def test_the_page_names_blank_images(tiny_release, build, tmp_path):
+    release = tiny_release(patients=5)
+    for path in sorted(release.glob("images/*.png"))[:11]:
+        Image.fromarray(np.full((48, 48), 200, np.uint8)).save(path)
+    build(release, tmp_path / "records", "--ratios", 1, 0, 0, "--split", "random")
+    text = page_of(tmp_path / "records")
+    assert "11 images are blank or nearly so" in text
+    assert "<td>train</td><td>200.0</td><td>0.00</td>" in text
+    assert "The first 10 of 11." in text
+
+
 def test_the_page_counts_as_dataset_json_does(copy):
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", page_of(copy)))
     splits = open_dataset(copy).info["splits"]
@@ -93,6 +133,7 @@ def test_what_was_left_out_is_told_and_cannot_become_markup(copy):
     info = json.loads((copy / "dataset.json").read_text()) | {"missing": 1234, "rejected": 101, "patients_sampled": 20}
     (copy / "dataset.json").write_text(json.dumps(info))
     text = page_of(copy)
+    assert "No image is blank" in text
     assert "1,234 images that the CSV lists were missing, 0 were on no list,\n101 could not be read." in text
     assert "20 patients were drawn from all." in text
     assert "<script" not in text
@@ -121,11 +162,6 @@ def test_an_image_is_shown_whatever_its_encoding(tiny_release, build, tmp_path, 
 
 
 def test_large_pictures_shrink_and_colours_keep_their_place():
-    import base64
-    import io
-
-    from PIL import Image
-
     red = np.zeros((400, 800, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
     image = Image.open(io.BytesIO(base64.b64decode(pictures.picture_uri(red).split(",")[1])))
     assert image.size == (192, 96)

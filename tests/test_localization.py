@@ -3,10 +3,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import binomtest
 
 from cxr.evaluation import localization as loc
-from cxr.evaluation import localization_table, overlays
+from cxr.evaluation import localization_table, metrics, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.evaluation.localization import Found, Judged, Score
 
@@ -81,15 +80,58 @@ def test_accuracy_is_over_boxes_false_positives_over_images():
     assert whole["published"] is None
 
 
-@pytest.mark.parametrize(("hits", "trials"), [(5, 10), (2, 2), (0, 20), (1, 1), (700, 984)])
-def test_wilson_interval_is_that_of_scipy(hits, trials):
-    theirs = binomtest(hits, trials).proportion_ci(method="wilson")
-    assert loc.wilson(hits / trials, trials) == pytest.approx({"low": theirs.low, "high": theirs.high})
+def ends_of(judged_ones: list[Judged], key: str = "") -> tuple[float, float]:
+    at = loc.summarize(judged_ones)["Mass"]["heat_map"]["iobb"]["0.5"]
+    return at[f"{key}low"], at[f"{key}high"]
 
 
-def test_an_interval_is_as_wide_as_the_patients_make_it():
-    same = [judged(str(image), 7, "Mass", one_box(True)) for image in range(50)]
-    assert loc.summarize(same)["Mass"]["heat_map"]["iobb"]["0.5"]["low"] == pytest.approx(0.2065, abs=5e-5)  # 1 trial
+def test_the_shares_of_drawn_patients_by_hand():
+    two = Score(2, np.full((2, 11), 2), np.full((2, 11), 3), 1.0)  # patient 0: one image, both boxes hit
+    scores, patient = [two, one_box(False), one_box(False, false_positives=1)], np.array([0, 1, 1])
+    draws = np.array([[1, 1], [2, 0], [0, 2.0]])  # everyone, patient 0 twice, patient 1 twice
+    found = loc.shares(scores, patient, draws)
+    assert found["accuracy"].shape == found["false_positives"].shape == (3, 2, 11)
+    assert found["accuracy"][:, 0, HALF].tolist() == [2 / 4, 1, 0]
+    assert found["false_positives"][:, 1, HALF].tolist() == [4 / 3, 3, 1 / 2]
+    assert found["pointing"].tolist() == [1 / 3, 1, 0]
+
+
+def test_two_patients_are_resampled_to_none_both_or_all_of_the_hits():
+    """Of two draws from two patients a quarter is twice the one, a quarter twice the other."""
+    table = [judged("a", 1, "Mass", one_box(True, pointing=1)), judged("b", 2, "Mass", one_box(False))]
+    patient, draws = metrics.draw_patients(np.array([1, 2]))
+    accuracies = loc.shares([one.scores["heat_map"] for one in table], patient, np.array(draws))["accuracy"][:, 0, HALF]
+    values, counts = np.unique(accuracies, return_counts=True)
+    assert values.tolist() == [0, 0.5, 1]
+    assert counts / metrics.RESAMPLES == pytest.approx([0.25, 0.5, 0.25], abs=0.05)  # 3.6 standard deviations
+    assert ends_of(table) == (0, 1)
+    assert loc.summarize(table)["Mass"]["heat_map"]["pointing"] == {"value": 0.5, "low": 0, "high": 1}
+
+
+def test_an_interval_is_as_wide_as_the_patients_make_it_and_not_the_boxes():
+    def of(patients: int, images_each: int) -> list[Judged]:
+        """Every second patient has all boxes hit and two false positives in each image."""
+        return [
+            judged(f"{patient}_{image}", patient, "Mass", one_box(patient % 2, false_positives=2 * (patient % 2)))
+            for patient in range(patients)
+            for image in range(images_each)
+        ]
+
+    few, more_images, more_patients = of(40, 1), of(40, 10), of(400, 1)
+    assert ends_of(few) == ends_of(more_images)
+    # The standard deviation of a share of n is sqrt(0.25 / n), its interval 1.96 of them to either side.
+    assert ends_of(few) == pytest.approx((0.345, 0.655), abs=0.03)
+    assert ends_of(more_patients) == pytest.approx((0.451, 0.549), abs=0.01)
+    assert ends_of(more_patients, "false_positives_") == pytest.approx((0.902, 1.098), abs=0.02)
+
+
+def test_one_patient_has_no_interval():
+    found = loc.summarize([judged(str(image), 7, "Mass", one_box(True)) for image in range(50)])["Mass"]["heat_map"]
+    assert found["iou"]["0.9"] == {
+        **{"accuracy": 1, "low": None, "high": None},
+        **{"false_positives": 0, "false_positives_low": None, "false_positives_high": None},
+    }
+    assert found["pointing"] == {"value": 0, "low": None, "high": None}
 
 
 def test_controls_depend_on_the_name_and_nothing_else():
@@ -154,12 +196,20 @@ def result() -> dict:
 def test_the_table_has_controls_and_the_published_row_under_each_finding(result):
     lines = [line.split() for line in localization_table.results_table(result).splitlines()]
     assert lines[1][:3] == ["Mass", "1", "cam"]
-    assert " ".join(lines[1][3:]) == (
-        "1.00 / 2.00 1.00 / 2.00 1.00 [0.21, 1.00] / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00"
-    )
+    assert " ".join(lines[1][3:]) == ("1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00")
     assert [line[:2] for line in lines[2:5]] == [["random", "maps"], ["shifted", "maps"], ["Wang", "et"]]
     assert lines[4][3:6] == ["0.44", "/", "0.64"]
     assert lines[5][:2] == ["all", "1"]
+
+
+def test_the_table_has_intervals_of_the_heat_map_where_there_are_two_patients():
+    table = [judged("a", 1, "Mass", one_box(True, false_positives=2, pointing=1))]
+    values = loc.summarize([*table, judged("b", 2, "Mass", one_box(False))])["Mass"]["heat_map"]
+    found = localization_table.cells(values, with_interval=True)
+    assert found[2] == "0.50 [0.00, 1.00] / 1.00 [0.00, 2.00]"
+    assert found[0] == "0.50 / 1.00"
+    assert found[-1] == "0.50 [0.00, 1.00]"
+    assert localization_table.cells(values, with_interval=False)[2:] == ["0.50 / 1.00"] * 4 + ["0.50"]
 
 
 def test_the_table_says_what_it_is_of(result):

@@ -4,12 +4,15 @@ import dataclasses
 import hashlib
 from typing import NamedTuple
 
+import numpy as np
 from etils import epath
 
-from cxr.data import records
+from cxr.data import images, records
 from cxr.data.entries import ImageRow
 from cxr.findings import FINDINGS
 
+# Grey levels: float32 rounds a mean by 1e-5; TensorFlow's default JPEG transform moves it by 0.3 to 0.5.
+TOLERANCE = 1e-3
 STARTS = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "raw": b""}  # of the bytes of an image
 
 
@@ -43,7 +46,7 @@ def check_shard(check: ShardCheck) -> Contents:
     try:
         size = path.stat().length
         for number, record in enumerate(records.read_records(path, digest)):
-            row, fault = read_row(record, check)
+            row, fault = read_row(record, check, with_pixels=number == 0)
             rows += [row] if row else []
             faults += [f"{path.name} record {number} {fault}"] if fault else []
     except records.CorruptRecordError as error:
@@ -61,14 +64,20 @@ def check_shard(check: ShardCheck) -> Contents:
     return Contents(path.name, check.split, size, rows, faults)
 
 
-def read_row(record: bytes, check: ShardCheck) -> tuple[ImageRow | None, str | None]:
-    """(the row of a record, None if there is none; what is wrong with the record, None if nothing)."""
+def read_row(record: bytes, check: ShardCheck, *, with_pixels: bool = False) -> tuple[ImageRow | None, str | None]:
+    """(the row of a record, None if there is none; what is wrong with the record, None if nothing).
+
+    Args:
+        with_pixels: decode the image as well and compare it with its mean and standard deviation.
+    """
     from google.protobuf.message import DecodeError
 
     try:
         feature = records.features_of(record)
         row = records.row_of(feature)
         fault = payload_fault(feature, check)
+        if with_pixels and fault is None and check.kind == "images":
+            fault = pixel_fault(feature, check)
     except (DecodeError, IndexError, UnicodeDecodeError) as error:
         return None, f"is no record of a dataset of {check.kind}: {error}"
     if len(row.labels) != len(FINDINGS) or not set(row.labels) <= {0, 1}:
@@ -90,3 +99,28 @@ def payload_fault(feature, check: ShardCheck) -> str | None:
     if encoding == "raw" and len(encoded) != check.size**2:
         return f"has {len(encoded):,} pixels, expected {check.size**2:,}"
     return None if encoded and encoded.startswith(STARTS[encoding]) else f"holds no {encoding} image"
+
+
+def pixel_fault(feature, check: ShardCheck) -> str | None:
+    """Where the decoded pixels of an image are not of the size, mean or stddev recorded; None if they are.
+
+    It sees what no hash can: that this machine decodes an image to other pixels than the one that built the dataset.
+    """
+    encoded = feature["image/encoded"].bytes_list.value[0]
+    try:
+        pixels = (
+            np.frombuffer(encoded, np.uint8).reshape(check.size, check.size)
+            if check.encoding == "raw"
+            else images.decode_grey(encoded)
+        )
+    except images.ImageError as error:
+        return f"cannot be decoded: {error}"
+    if pixels.shape != (check.size, check.size):
+        height, width = pixels.shape
+        return f"has {width} x {height} pixels, expected {check.size} x {check.size}"
+    for name, has, recorded in zip(
+        ("mean", "stddev"), (pixels.mean(), pixels.std()), records.statistics_of(feature), strict=True
+    ):
+        if not abs(has - recorded) <= TOLERANCE:  # so that nan is a fault
+            return f"has pixels of {name} {has:.3f}, expected the recorded {recorded:.3f}"
+    return None

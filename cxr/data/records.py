@@ -15,6 +15,8 @@ from etils import epath
 from cxr.data.entries import ImageRow
 from cxr.findings import FINDINGS
 
+STATISTICS = ("image/mean", "image/stddev")  # of the stored pixels, 0 to 255
+
 
 class CorruptRecordError(ValueError):
     """A TFRecord file is cut off or changed; the text names it."""
@@ -29,6 +31,8 @@ class Index(NamedTuple):
     ages: np.ndarray  # float32 [n] years, nan unknown
     sexes: np.ndarray  # int64 [n] 0 F, 1 M, -1 unknown
     views: np.ndarray  # int64 [n] 0 PA, 1 AP, -1 unknown
+    means: np.ndarray  # float32 [n] grey levels, 0 to 255; nan of features
+    stddevs: np.ndarray  # float32 [n] grey levels; nan of features
 
 
 @functools.cache
@@ -116,6 +120,12 @@ def row_of(feature) -> ImageRow:
     )
 
 
+def statistics_of(feature) -> tuple[float, float]:
+    """Mean and standard deviation of the stored pixels, among the features of a record; nan where it has none."""
+    mean, stddev = (feature[name].float_list.value[0] if name in feature else float("nan") for name in STATISTICS)
+    return mean, stddev
+
+
 def _masked_crc(data: bytes) -> int:
     """CRC-32C, rotated and shifted as in tensorflow/core/lib/hash/crc32c.h."""
     import google_crc32c
@@ -159,8 +169,9 @@ def read_records(path: epath.PathLike, digest=None) -> Iterator[bytes]:
 
 def read_index(paths: list[epath.Path]) -> Index:
     """Read everything but the pixels of some shards, in their order; a damaged one raises CorruptRecordError."""
-    rows = [unpack_row(record) for path in paths for record in read_records(path)]
-    columns = list(zip(*rows, strict=True)) or [()] * len(ImageRow._fields)
+    features = (features_of(record) for path in paths for record in read_records(path))
+    rows = [(*row_of(feature), *statistics_of(feature)) for feature in features]
+    columns = list(zip(*rows, strict=True)) or [()] * (len(ImageRow._fields) + len(STATISTICS))
     return Index(
         image_ids=np.array(columns[0], dtype=str),
         patient_ids=np.array(columns[1], np.int64),
@@ -168,6 +179,8 @@ def read_index(paths: list[epath.Path]) -> Index:
         ages=np.array(columns[3], np.float32),
         sexes=np.array(columns[4], np.int64),
         views=np.array(columns[5], np.int64),
+        means=np.array(columns[6], np.float32),
+        stddevs=np.array(columns[7], np.float32),
     )
 
 
@@ -218,11 +231,13 @@ def parse_batch(serialized, info: dict) -> tuple[dict, object]:
 
 
 def _decode_images(encoded, encoding: str, size: int):
-    """uint8 [B, size, size, 1] of encoded images [B]."""
+    """uint8 [B, size, size, 1] of encoded images [B], the pixels that `images.stored_pixels` measured."""
     import tensorflow as tf
 
     if encoding == "raw":
         return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), [-1, size, size, 1])
-    decode = {"png": tf.io.decode_png, "jpeg": tf.io.decode_jpeg}[encoding]
+    # TensorFlow's default for JPEG is a faster transform, up to 16 grey levels from what Pillow and OpenCV decode.
+    exact_jpeg = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
+    decode = {"png": tf.io.decode_png, "jpeg": exact_jpeg}[encoding]
     pixels = tf.TensorSpec([size, size, 1], tf.uint8)
     return tf.map_fn(lambda image: decode(image, channels=1), encoded, fn_output_signature=pixels)

@@ -9,14 +9,13 @@ IoBB favours many small boxes. So two controls go the same way: smooth random ma
 by a random way and wrapped, which keeps the size and number of boxes and takes away only the place.
 """
 
-import math
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from cxr.evaluation import boxes as geometry
-from cxr.evaluation.metrics import SEED
+from cxr.evaluation.metrics import SEED, draw_patients
 from cxr.findings import FINDINGS
 
 THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
@@ -26,6 +25,10 @@ DRAWS = 5  # of each control, averaged
 CONTROL_NAMES = {"random": "random maps", "shifted": "shifted maps"}
 ALL = "all"  # the row over every finding
 SOURCES = ("heat_map", *CONTROL_NAMES)
+AT_A_THRESHOLD = (
+    *("accuracy", "low", "high"),
+    *("false_positives", "false_positives_low", "false_positives_high"),
+)
 BLUR = 0.1  # of the longer side: standard deviation of the Gaussian that smooths random maps
 
 PUBLISHED_SOURCE = "Wang et al. 2017 (CVPR, Table 4; all 984 boxes of the official test set)"
@@ -129,51 +132,70 @@ def summarize(judged: list[Judged]) -> dict[str, dict]:
     result = {}
     for finding, group in [*groups.items(), (ALL, judged)]:
         if group:
-            patients = len({one.patient_id for one in group})
+            patient, draws = draw_patients(np.array([one.patient_id for one in group]))
+            draws = np.vstack([np.ones_like(draws[0]), *draws]).astype(float)  # first of all everyone
             result[finding] = {
                 "boxes": sum(one.scores["heat_map"].boxes for one in group),
                 "images": len({one.image_id for one in group}),
-                "patients": patients,
-                **{source: summarize_source([one.scores[source] for one in group], patients) for source in SOURCES},
+                "patients": draws.shape[1],
+                **{
+                    source: summarize_source([one.scores[source] for one in group], patient, draws)
+                    for source in SOURCES
+                },
                 "published": published(finding),
             }
     return result
 
 
-def summarize_source(scores: list[Score], patients: int) -> dict:
-    """Accuracy, false positives per image and the pointing game, of one finding or of all.
+def summarize_source(scores: list[Score], patient: np.ndarray, draws: np.ndarray) -> dict:
+    """Accuracy, false positives per image and the pointing game, of one finding or of all, with 95 % intervals.
+
+    Boxes of one patient are alike, so the intervals are over resamples of the patients, as those of AUROC are. Of one
+    patient they are None: there is nobody else to draw.
 
     Args:
         scores: one for each image and finding.
+        patient: which of the patients each score is of, int [n] from 0.
+        draws: how often each patient counts, float [1 + resamples, patients]: first all of them once, then as drawn.
 
     Returns:
-        {"iobb" and "iou": {"0.1": {"accuracy", "low", "high", "false_positives"}, ...}, "pointing": {"value", "low",
-        "high"}}; low and high are the 95 % interval, as wide as `patients` trials make it: boxes of one patient are
-        alike.
+        {"iobb" and "iou": {"0.1": {"accuracy", "low", "high", "false_positives", "false_positives_low",
+        "false_positives_high"}, ...}, "pointing": {"value", "low", "high"}}.
     """
-    boxes = sum(score.boxes for score in scores)
-    accuracy = np.sum([score.hits for score in scores], axis=0) / boxes  # [2, T]
-    false_positives = np.mean([score.false_positives for score in scores], axis=0)
+    values = shares(scores, patient, draws)
+    intervals = {name: np.percentile(samples[1:], [2.5, 97.5], axis=0) for name, samples in values.items()}
+
+    def numbers(name: str, *place: int) -> tuple[float | None, ...]:
+        """Value, low and high."""
+        ends = intervals[name][:, *place].tolist() if draws.shape[1] > 1 else (None, None)
+        return float(values[name][0, *place]), *ends
+
     result = {}
     for row, overlap in enumerate(OVERLAPS):
         result[overlap] = {}
         for column, limit in enumerate(THRESHOLDS):
-            share = float(accuracy[row, column])
-            result[overlap][str(limit)] = {
-                "accuracy": share,
-                **wilson(share, patients),
-                "false_positives": float(false_positives[row, column]),
-            }
-    pointing = float(np.mean([score.pointing for score in scores]))
-    return {**result, "pointing": {"value": pointing, **wilson(pointing, patients)}}
+            six = *numbers("accuracy", row, column), *numbers("false_positives", row, column)
+            result[overlap][str(limit)] = dict(zip(AT_A_THRESHOLD, six, strict=True))
+    return {**result, "pointing": dict(zip(("value", "low", "high"), numbers("pointing"), strict=True))}
 
 
-def wilson(share: float, trials: int) -> dict[str, float]:
-    """The 95 % interval of a share, {"low", "high"} (Wilson 1927): of use also at 0 and 1, and for few trials."""
-    z = 1.959964  # 97.5 % of a standard normal distribution lie below
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    reach = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return {"low": max(0.0, middle - reach), "high": min(1.0, middle + reach)}
+def shares(scores: list[Score], patient: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
+    """Each measure where the patients count as often as drawn; the arguments are those of `summarize_source`.
+
+    Returns:
+        "accuracy" and "false_positives" [draws, 2, T] by OVERLAPS and THRESHOLDS, "pointing" [draws].
+    """
+    columns = [[s.boxes, 1, s.pointing, *s.hits.ravel(), *s.false_positives.ravel()] for s in scores]
+    by_patient = np.zeros((draws.shape[1], len(columns[0])))
+    np.add.at(by_patient, patient, columns)
+    sums = draws @ by_patient  # [draws, columns]
+    boxes, images, pointing = sums[:, :3].T
+    hits, false_positives = sums[:, 3:].reshape(-1, 2, len(OVERLAPS), len(THRESHOLDS)).swapaxes(0, 1)
+    return {
+        "accuracy": hits / boxes[:, None, None],
+        "false_positives": false_positives / images[:, None, None],
+        "pointing": pointing / images,
+    }
 
 
 def published(finding: str) -> dict | None:

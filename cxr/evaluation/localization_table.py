@@ -22,23 +22,31 @@ def results_table(result: dict) -> str:
 
 
 def cells(values: dict, *, with_interval: bool) -> list[str]:
-    """Accuracy / false positives at each T shown, at T(IoBB) 0.5 with its interval, and the pointing game."""
+    """Accuracy / false positives at each T shown, and the pointing game; intervals at T(IoBB) 0.5 and of pointing."""
     found = []
     for overlap, limits in SHOWN.items():
         for limit in limits:
             at = values.get(overlap, {}).get(limit)
             found.append(f"{at['accuracy']:.2f} / {at['false_positives']:.2f}" if at else "")
             if with_interval and (overlap, limit) == ("iobb", "0.5"):
-                found[-1] = f"{at['accuracy']:.2f} [{at['low']:.2f}, {at['high']:.2f}] / {at['false_positives']:.2f}"
+                found[-1] = f"{words(at, 'accuracy')} / {words(at, 'false_positives', 'false_positives_')}"
     pointing = values.get("pointing")
-    return [*found, f"{pointing['value']:.2f}" if pointing else ""]
+    if pointing is None:
+        return [*found, ""]
+    return [*found, words(pointing, "value") if with_interval else f"{pointing['value']:.2f}"]
+
+
+def words(values: dict, key: str, prefix: str = "") -> str:
+    """A value and its interval under prefix + "low" and "high": 0.46 [0.41, 0.51]; without it where it is None."""
+    low, high = values[f"{prefix}low"], values[f"{prefix}high"]
+    return f"{values[key]:.2f}" if low is None else f"{values[key]:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def notes(result: dict) -> list[str]:
     """What a reader must know before believing the table."""
     whole = result["findings"][ALL]
     lines = [
-        "accuracy [95 % interval over patients] / false positives per image that has the finding annotated",
+        "accuracy / false positives per image that has the finding annotated; 95 % intervals over resampled patients",
         f"{whole['boxes']:,} boxes in {whole['images']:,} images of {whole['patients']:,} patients; "
         f"{result['absent']:,} of the {result['boxed_images']:,} images with boxes are not in {result['data_dir']}",
     ]

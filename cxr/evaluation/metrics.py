@@ -74,12 +74,24 @@ def bootstrap_aurocs(
     Returns:
         [resamples, findings]; nan where a resample lacks a class.
     """
+    patient, draws = draw_patients(patient_ids, resamples=resamples, seed=seed)
+    columns = [_aurocs_of_draws(labels[:, f], scores[:, f], patient, draws) for f in range(labels.shape[1])]
+    return np.array(columns).T.reshape(resamples, labels.shape[1])
+
+
+def draw_patients(
+    patient_ids: np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Draw as many patients as there are, with replacement, once for every resample.
+
+    Returns:
+        Which of the patients each row is of, int [n] from 0; for each resample how often each patient was drawn,
+        int [patients].
+    """
     _, patient = np.unique(patient_ids, return_inverse=True)
     count = patient.max(initial=-1) + 1
     generator = np.random.default_rng(seed)
-    draws = [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples)]
-    columns = [_aurocs_of_draws(labels[:, f], scores[:, f], patient, draws) for f in range(labels.shape[1])]
-    return np.array(columns).T.reshape(resamples, labels.shape[1])
+    return patient, [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples)]
 
 
 def _aurocs_of_draws(

@@ -17,6 +17,11 @@ LOOKS = {  # split: colour, mark, line
     "val": (figures.VERMILLION, "s", "--"),
     "test": (figures.BLACK, "^", ":"),
 }
+VIEWS = {  # name: code in an index, colour, line
+    "PA": (0, figures.BLUE, "-"),
+    "AP": (1, figures.VERMILLION, "--"),
+    "unknown": (-1, figures.GREY, ":"),
+}
 GROUPS = ((1, "1"), (2, "2"), (3, "3"), (4, "4"), (9, "5-9"), (19, "10-19"), (np.inf, "20+"))  # most images, its name
 
 
@@ -83,3 +88,31 @@ def images_per_patient(indexes: dict[str, Index]) -> Drawing:
 
     alt = "Line plot of the share of patients with one image, two and more, one line for each split."
     return draw(paint, title="Images per patient in the splits", alt=alt)
+
+
+def grey_levels(index: Index) -> list[Drawing]:
+    """Mean grey value and contrast of the images of a split by view position; none where it has features or nothing."""
+    if np.isnan(index.means).all():
+        return []
+    mean = by_view(index, index.means, title="Mean grey value", label="mean grey value of an image", most=256)
+    deviation = "standard deviation of an image"
+    return [mean, by_view(index, index.stddevs, title="Contrast", label=deviation, most=128)]
+
+
+def by_view(index: Index, values: np.ndarray, *, title: str, label: str, most: int) -> Drawing:
+    """Histogram of a value [n] of each image, a line for each view position, in 32 bins from 0 to `most`."""
+    edges = np.linspace(0, most, 33)
+
+    def paint(axes: "Axes") -> None:
+        for name, (code, color, line) in VIEWS.items():
+            shown = values[index.views == code]
+            if len(shown):
+                shares = 100 * np.histogram(shown, edges)[0] / len(shown)
+                label_of_line = f"{name} ({len(shown):,})"
+                axes.stairs(shares, edges, color=color, linestyle=line, linewidth=1.5, label=label_of_line)
+        axes.set(xlabel=label, ylabel="images, % of the view position", xlim=(0, most), ylim=(0, None))
+        axes.set_xticks(np.linspace(0, most, 5))
+        figures.legend_above(axes)
+
+    alt = f"Histogram of the {label}, 0 to {most}, one line for each view position."
+    return draw(paint, title=f"{title} by view position", alt=alt)

@@ -13,6 +13,8 @@ from cxr.findings import FINDINGS, NO_FINDING
 from tools.reporting import dataset_figures, page, pictures
 
 EXAMPLES = 4  # images of each finding, of different patients
+BLANK = 1.0  # grey level: an image of less contrast shows nothing
+SHOWN_BLANK = 10  # images
 SHOWN_REJECTED = 100  # rows of rejected.csv
 
 
@@ -42,6 +44,9 @@ def dataset_page(dataset: Dataset, command: str) -> str:
         findings=finding_rows(present),
         together=together(labels),
         drawn=dataset_figures.dataset_figures(present),
+        grey_levels=dataset_figures.grey_levels(present["train"]) if "train" in present else [],
+        blank=blank_images(present),
+        shown_blank=SHOWN_BLANK,
         examples=examples(dataset) if dataset.info["kind"] == "images" else None,
         rejected=rejected(dataset),
         shown_rejected=SHOWN_REJECTED,
@@ -103,6 +108,17 @@ def together(labels: np.ndarray) -> list[dict]:
         {"name": name, "cells": list(zip(counts[row].tolist(), shares[row].tolist(), strict=True))}
         for row, name in enumerate(FINDINGS)
     ]
+
+
+def blank_images(indexes: dict[str, records.Index]) -> list[dict]:
+    """Images of one grey level or nearly so: image id, split, mean and stddev, the flattest first in each split."""
+    found = []
+    for split, index in indexes.items():
+        blank = np.flatnonzero(index.stddevs < BLANK)  # nan, of features, is not
+        for row in blank[np.argsort(index.stddevs[blank], kind="stable")]:
+            numbers = {"mean": float(index.means[row]), "stddev": float(index.stddevs[row])}
+            found.append({"image_id": str(index.image_ids[row]), "split": split, **numbers})
+    return found
 
 
 def examples(dataset: Dataset) -> dict[str, list[Example]]:
