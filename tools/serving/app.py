@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import fastapi
 
 STATIC = pathlib.Path(__file__).parent / "static"
-THREADS = 4  # that decode and run the network; an image of 64 million pixels takes about 200 MB while it is resized
+THREADS = 4  # that decode and run the network; a grey image of 64 million pixels takes up to 200 MB
 BODIES = 8  # images held in memory at once, up to MAX_BYTES each; other requests wait before theirs is read
 CONNECTIONS = 512  # at once; more are answered with 503
 SECONDS_TO_END = 2  # for requests in progress when the server is interrupted
