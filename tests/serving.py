@@ -82,17 +82,17 @@ def serve(model_dir: Path, scratch: Path) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "tools.serve", "--model_dir", str(model_dir), "--port", "0"]
     options = {"cwd": ROOT, "env": os.environ | {"TMPDIR": str(scratch)}, "text": True, "stdout": subprocess.PIPE}
     path = scratch.with_name(scratch.name + ".stderr")
-    with path.open("w") as said, subprocess.Popen(command, stderr=said, **options) as process:
-        said_first = process.stdout.readline()
-        assert said_first.startswith(f"{model_dir.name}: http://127.0.0.1:"), path.read_text()
-        process.url, process.scratch = said_first.split()[1], scratch
+    with path.open("w") as errors, subprocess.Popen(command, stderr=errors, **options) as process:
+        first_line = process.stdout.readline()
+        assert first_line.startswith(f"{model_dir.name}: http://127.0.0.1:"), path.read_text()
+        process.url, process.scratch = first_line.split()[1], scratch
         yield process
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
     assert "Traceback" not in path.read_text()
 
 
-def ask(server: subprocess.Popen, data: bytes, **patient: object) -> requests.Response:
+def post_predict(server: subprocess.Popen, data: bytes, **patient: object) -> requests.Response:
     return requests.post(f"{server.url}/api/predict", data=data, params=patient, timeout=60)
 
 

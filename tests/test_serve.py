@@ -11,7 +11,7 @@ import pytest
 import requests
 import serving
 from PIL import Image
-from serving import HTML, ask, huge_png, noise, png, rgb_of, seeded_experiment, status
+from serving import HTML, huge_png, noise, png, post_predict, rgb_of, seeded_experiment, status
 
 import predict
 from cxr.data.pictures import Patient
@@ -47,7 +47,7 @@ def assert_same(found: dict, wanted: dict, tolerance: float = 1e-6) -> None:
         assert found[finding] == pytest.approx(wanted[finding], abs=tolerance), finding
 
 
-def image_of(server, data: bytes, **query: object) -> requests.Response:
+def post_image(server, data: bytes, **query: object) -> requests.Response:
     return requests.post(f"{server.url}/api/image", data=data, params=query, timeout=60)
 
 
@@ -57,7 +57,7 @@ def test_answers_are_those_of_predict_py(server, model_dir, tmp_path):
     files = [str(tmp_path / f"{seed}.png") for seed in range(3)]
     predict.main(["--model_dir", str(model_dir), *files, "--output", str(tmp_path / "out.json")])
     for image in json.loads((tmp_path / "out.json").read_text())["images"]:
-        answer = ask(server, Path(image["file"]).read_bytes()).json()
+        answer = post_predict(server, Path(image["file"]).read_bytes()).json()
         assert answer["warnings"] == image["warnings"]
         assert_same(answer["findings"], image["findings"])
 
@@ -73,8 +73,11 @@ def test_fifty_concurrent_requests_among_hostile_ones_are_all_answered_right(ser
 
     def request(number: int) -> tuple:
         data = images[number % 10]
-        answers = ask(server, data, age=58, sex="F", view_position="AP"), image_of(server, data, finding="Effusion")
-        return *answers, ask(server, hostile[number % 5])
+        answers = (
+            post_predict(server, data, age=58, sex="F", view_position="AP"),
+            post_image(server, data, finding="Effusion"),
+        )
+        return *answers, post_predict(server, hostile[number % 5])
 
     threads, memory = status(server, "Threads"), status(server, "VmHWM")
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
@@ -92,14 +95,14 @@ def test_large_images_do_not_block_other_requests(server):
     large = png(np.random.default_rng(1).integers(0, 256, (4000, 4000), np.uint8))  # 16 MB, 0.2 s to decode
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         started = time.monotonic()
-        asked = [pool.submit(ask, server, large) for _ in range(24)]
+        pending = [pool.submit(post_predict, server, large) for _ in range(24)]
         slowest = 0.0
-        while not all(future.done() for future in asked):
+        while not all(future.done() for future in pending):
             begun = time.monotonic()
             assert requests.get(f"{server.url}/api/model", timeout=60).status_code == 200
             slowest = max(slowest, time.monotonic() - begun)
         lasted = time.monotonic() - started
-    assert [future.result().status_code for future in asked] == [200] * 24
+    assert [future.result().status_code for future in pending] == [200] * 24
     assert slowest < lasted / 3
 
 
@@ -121,18 +124,18 @@ def test_the_model_is_described(server, predictor, built_dataset):
 
 def test_the_image_is_drawn_plain_or_under_a_heat_map(server, predictor):
     data = noise(7, height=60, width=48)
-    plain, heat = image_of(server, data), image_of(server, data, finding="Effusion")
+    plain, heat = post_image(server, data), post_image(server, data, finding="Effusion")
     assert (plain.headers["content-type"], heat.headers["content-type"]) == ("image/png", "image/png")
     grey, overlay = rgb_of(plain.content), rgb_of(heat.content)
     assert grey.shape == overlay.shape == (512, 410, 3)
     assert (grey.min(axis=2) == grey.max(axis=2)).all()
     assert np.abs(overlay - rgb_of(predictor.overlay(predictor.read(data), "Effusion"))).max() <= 2
-    refused = image_of(server, data, finding="effusion")
+    refused = post_image(server, data, finding="effusion")
     assert (refused.status_code, refused.json()["detail"][:44]) == (422, "finding effusion: expected Atelectasis, Card")
 
 
 def test_an_answer_names_its_model_and_warns(server):
-    answer = ask(server, noise(3, height=40, width=100)).json()
+    answer = post_predict(server, noise(3, height=40, width=100)).json()
     assert answer["experiment"] == "seeded"
     assert answer["checkpoint"] == "best"
     assert answer["clinical_use"] is False
@@ -144,14 +147,14 @@ def test_an_answer_names_its_model_and_warns(server):
 
 def test_the_patient_inputs_change_the_answer(server):
     image = noise(1)
-    answers = [ask(server, image, **known).json()["findings"] for known in ({}, {"age": 80}, {"sex": "M"})]
+    answers = [post_predict(server, image, **known).json()["findings"] for known in ({}, {"age": 80}, {"sex": "M"})]
     assert len({answer["Mass"]["probability"] for answer in answers}) == 3
 
 
 def test_real_images_and_a_dicom_of_the_same_pixels(server, predictor, shared_dir):
     files = sorted((shared_dir / "nih-1024/images").glob("*.png"))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda file: ask(server, file.read_bytes()), files))
+        answers = list(pool.map(lambda file: post_predict(server, file.read_bytes()), files))
     pictures = [predictor.read(file.read_bytes()) for file in files]
     wanted = [reading.probabilities for reading in predictor.predict(pictures)]
     found = [[answer.json()["findings"][f]["probability"] for f in FINDINGS] for answer in answers]
@@ -159,7 +162,7 @@ def test_real_images_and_a_dicom_of_the_same_pixels(server, predictor, shared_di
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
     known = {"age": 58, "sex": "M", "view_position": "PA"}  # else the DICOM's header would say what the PNG cannot
     twins = [shared_dir / "odd/nih_dicom.dcm", shared_dir / "nih-1024/images/00000001_000.png"]
-    dicom, plain = (ask(server, file.read_bytes(), **known).json()["findings"] for file in twins)
+    dicom, plain = (post_predict(server, file.read_bytes(), **known).json()["findings"] for file in twins)
     assert_same(dicom, plain)
 
 
@@ -179,7 +182,7 @@ def test_an_impossible_patient_is_refused(server, query, why):
     with pytest.raises(RequestError) as caught:
         parse_patient(query)
     assert (caught.value.status, str(caught.value)) == (422, why)
-    answer = ask(server, noise(1), **query)
+    answer = post_predict(server, noise(1), **query)
     assert (answer.status_code, answer.json()) == (422, {"detail": why})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import requests
 import serving
-from serving import BOMB_REFUSED, HTML, NO_IMAGE, ask, huge_png, noise, png, seeded_experiment, status
+from serving import BOMB_REFUSED, HTML, NO_IMAGE, huge_png, noise, png, post_predict, seeded_experiment, status
 
 from tools.serving import validation
 from tools.serving.app import BODIES
@@ -40,7 +40,7 @@ def server(built_dataset, tmp_path_factory):
     ids=["empty", "html", "truncated", "1x1", "bomb", "20,000x20,000"],
 )
 def test_an_unusable_image_is_refused_with_a_reason(server, data, why):
-    answer = ask(server, data)
+    answer = post_predict(server, data)
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(why)
 
@@ -73,7 +73,7 @@ def test_clients_that_hang_up_leave_no_trace(server):
     for _ in range(2 * BODIES):  # each would keep a place if it were not given back
         with socket.create_connection(server.url.removeprefix("http://").split(":"), timeout=60) as connection:
             connection.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
-    assert ask(server, noise(1)).status_code == 200
+    assert post_predict(server, noise(1)).status_code == 200
 
 
 def test_a_declared_size_is_refused_at_once(server):

@@ -47,7 +47,7 @@ def server(model_dir, browser, tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, server) -> Iterator:
-    """opened(width): the page; afterwards nothing may have been logged, asked of others, or kept."""
+    """opened(width): the page; afterwards nothing may have been logged, requested from elsewhere, or kept."""
     tabs = []
 
     def open_page(width: int = 1280):

@@ -1,4 +1,4 @@
-// The chosen image stays in the browser and is sent again with every question, so that the server keeps nothing.
+// The chosen image stays in the browser and is sent again with every request, so that the server keeps nothing.
 import { element, findingNodes, notice, readable } from "./findings.js";
 
 const $ = (id) => document.getElementById(id);
@@ -6,7 +6,7 @@ const form = $("form");
 const result = $("result");
 let image = null; // ArrayBuffer: the file or sample that is looked at
 let choices = 0; // counts them, so that a slow one does not replace a later one
-let pending = new AbortController(); // of the latest question; an earlier one is aborted
+let pending = new AbortController(); // of the latest request; an earlier one is aborted
 
 class Refusal extends Error {} // message: what is shown in bold; cause: why
 
@@ -20,14 +20,14 @@ async function post(path, query = {}) {
   throw new Refusal(`This ${response.status === 422 ? "patient is impossible" : "image cannot be read"}:`, { cause: detail });
 }
 
-/** Run one question after aborting the one before; show why it failed, unless a later one has taken its place. */
-async function ask(question) {
+/** Send requests after aborting those before; show why they failed, unless later ones have taken their place. */
+async function send(requests) {
   pending.abort();
   pending = new AbortController();
   const { signal } = pending;
   result.setAttribute("aria-busy", "true");
   try {
-    await question(signal);
+    await requests(signal);
   } catch (error) {
     if (signal.aborted) return;
     const refusal = error instanceof Refusal;
@@ -56,7 +56,7 @@ function refuse(what, why) {
 function look() {
   if (!image) return;
   result.inert = true;
-  ask(async (signal) => {
+  send(async (signal) => {
     const fields = $("patient").hidden ? [] : form.querySelectorAll("[name]");
     const patient = Object.fromEntries([...fields].map((field) => [field.name, field.value]));
     const [answer, picture] = await Promise.all([
@@ -78,7 +78,7 @@ function look() {
 
 /** Show the heat map of a finding, or the plain image again for null. */
 function locate(finding) {
-  ask(async (signal) => {
+  send(async (signal) => {
     const picture = await post("api/image", { finding: finding ?? "" }).then((response) => response.blob());
     if (!signal.aborted) showPicture(picture, finding);
   });
