@@ -1,4 +1,4 @@
-"""A running tools/serve.py and what is sent to it, for tests/test_serve.py."""
+"""A running tools/serve.py and what is sent to it, for the tests of the page and of its JSON interface."""
 
 import base64
 import importlib.util
@@ -56,17 +56,18 @@ def huge_png(side: int, *, pixels: bool) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def seeded_experiment(folder: Path, data_dir: Path) -> Path:
-    """An experiment with seeded random weights, which takes metadata, and operating points set by hand."""
+def seeded_experiment(folder: Path, data_dir: Path, *, metadata: bool = True, points: bool = True) -> Path:
+    """An experiment with seeded random weights; with points, operating points set by hand."""
     import keras
 
     from model_fn import model_fn
 
     folder.mkdir()
-    small = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "metadata": True}
+    small = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "metadata": metadata}
     (folder / "params.json").write_text(json.dumps(small))
     shutil.copy(data_dir / "dataset.json", folder)
-    (folder / "metrics_val_best.json").write_text(json.dumps({"findings": POINTS}))
+    if points:
+        (folder / "metrics_val_best.json").write_text(json.dumps({"findings": POINTS}))
     keras.utils.set_random_seed(230)
     model = model_fn(load_params(folder), experiment.dataset_of(folder))
     model.layers[-1].kernel.assign(20 * model.layers[-1].kernel)  # so that images differ by more than rounding
@@ -76,28 +77,28 @@ def seeded_experiment(folder: Path, data_dir: Path) -> Path:
 
 def serve(model_dir: Path, scratch: Path) -> Iterator[subprocess.Popen]:
     """The command in a process of its own, with .url, and .scratch where its temporary files are; then Ctrl-C."""
-    if importlib.util.find_spec("gradio") is None:
-        pytest.skip("no gradio. Run: pip install -r requirements-serve.txt")
+    if importlib.util.find_spec("fastapi") is None:
+        pytest.skip("no FastAPI. Run: pip install -r requirements-serve.txt")
     command = [sys.executable, "-m", "tools.serve", "--model_dir", str(model_dir), "--port", "0"]
     options = {"cwd": ROOT, "env": os.environ | {"TMPDIR": str(scratch)}, "text": True, "stdout": subprocess.PIPE}
     path = scratch.with_name(scratch.name + ".stderr")
-    with path.open("w") as said, subprocess.Popen(command, stderr=said, **options) as process:
-        said_first = process.stdout.readline()
-        assert said_first.startswith("seeded: http://127.0.0.1:"), path.read_text()
-        process.url, process.scratch = said_first.split()[1], scratch
+    with path.open("w") as errors, subprocess.Popen(command, stderr=errors, **options) as process:
+        first_line = process.stdout.readline()
+        assert first_line.startswith(f"{model_dir.name}: http://127.0.0.1:"), path.read_text()
+        process.url, process.scratch = first_line.split()[1], scratch
         yield process
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
     assert "Traceback" not in path.read_text()
 
 
-def ask(server: subprocess.Popen, data: bytes, **patient: object) -> requests.Response:
+def post_predict(server: subprocess.Popen, data: bytes, **patient: object) -> requests.Response:
     return requests.post(f"{server.url}/api/predict", data=data, params=patient, timeout=60)
 
 
-def peak_memory(process: subprocess.Popen) -> int:
-    """Megabytes that a process has had at most."""
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())[1]) >> 10
+def status(process: subprocess.Popen, key: str) -> int:
+    """A number of /proc: "VmHWM" is the peak memory in kB, "Threads" how many threads there are."""
+    return int(re.search(rf"{key}:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1])
 
 
 def choose(tab, data: bytes) -> None:
@@ -120,9 +121,28 @@ def rgb_of(data: bytes) -> np.ndarray:
 
 def shown_image(tab) -> np.ndarray:
     """RGB [height, width, 3] of what the page shows."""
-    return rgb_of(base64.b64decode(tab.get_attribute("figure img", "src").split(",")[1]))
+    script = """async image => {
+        await image.decode();
+        const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+        canvas.getContext("2d").drawImage(image, 0, 0);
+        return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
+    }"""
+    return rgb_of(bytes(tab.eval_on_selector("#image", script)))
 
 
 def wait_for_text(tab, selector: str, text: str) -> None:
     same = "([selector, text]) => document.querySelector(selector)?.innerText === text"
     tab.wait_for_function(same, arg=[selector, text])
+
+
+def open_tab(browser, url: str, width: int = 1280):
+    """A tab with the page; `.logged` is what the console says, `.requested` every URL it asks for."""
+    tab = browser.new_page(viewport={"width": width, "height": 844})
+    tab.logged, tab.requested = [], []
+    tab.set_default_timeout(30_000)
+    tab.on("console", lambda message: tab.logged.append(message.text))
+    tab.on("pageerror", lambda error: tab.logged.append(str(error)))
+    tab.on("request", lambda request: tab.requested.append(request.url))
+    tab.goto(url)
+    tab.wait_for_selector("[data-sample]")
+    return tab

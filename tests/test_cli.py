@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"tensorflow", "keras", "pandas", "PIL", "cv2", "sklearn", "scipy", "matplotlib", "ray", "torch"}
-HEAVY |= {"optuna", "gradio", "fastapi", "uvicorn"}
+HEAVY |= {"optuna", "fastapi", "uvicorn"}
 SOURCES = {path.name: path for path in ROOT.glob("*.py")} | {
     f"-m tools.{path.stem}": path for path in (ROOT / "tools").glob("*.py")
 }

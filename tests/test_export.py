@@ -86,7 +86,8 @@ def test_the_graph_decodes_every_form_to_the_same_pixels(graph, data):
         pytest.param(1024, 1024, id="release"),
         pytest.param(701, 100, id="tall: rows first"),
         pytest.param(100, 701, id="wide"),
-        pytest.param(97, 48, id="twice as tall"),
+        pytest.param(97, 48, id="just rows first"),
+        pytest.param(96, 48, id="just not rows first"),
     ],
 )
 def test_the_graph_resizes_to_the_last_bit(graph, height, width):

@@ -5,7 +5,7 @@
 Drop an X-ray (PNG, JPEG, WebP, DICOM) on http://127.0.0.1:7860 for 14 calibrated probabilities beside their operating
 points; click a finding for its heat map. The same as JSON, with predict.py's numbers:
 `curl --data-binary @xray.png http://127.0.0.1:7860/api/predict`. Images are read in memory and not kept, and the page
-asks nothing of the network. Needs `pip install -r requirements-serve.txt`. Not for clinical use.
+works without network. Needs `pip install -r requirements-serve.txt`. Not for clinical use.
 """
 
 import argparse
@@ -15,6 +15,9 @@ import pathlib
 
 from cxr import experiment
 from cxr.errors import one_line_errors
+from cxr.evaluation import operating
+from predictor import Predictor
+from tools.serving.app import Served, listen, run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model_dir", type=pathlib.Path, required=True, help="a trained experiment")
-    add("--port", type=int, default=7860, help="of the page; 0 is any free one (default: %(default)s)")
+    add("--port", type=int, default=7860, help="port of the page; 0 is any free one (default: %(default)s)")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= 65535:
@@ -30,26 +33,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def require_gradio() -> None:
-    """Raise ImportError, which says what to do, before anything slow has begun."""
-    if importlib.util.find_spec("gradio") is None:
-        raise ImportError("the page needs Gradio. Run: pip install -r requirements-serve.txt")
+def require_fastapi() -> None:
+    """Raise ImportError with the command that installs it, before anything slow begins."""
+    if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
+        raise ImportError("the page needs FastAPI and uvicorn. Run: pip install -r requirements-serve.txt")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Serve one experiment until interrupted."""
     args = parse_args(argv)
     with one_line_errors(), contextlib.suppress(KeyboardInterrupt):
-        experiment.dataset_of(args.model_dir)  # has it been trained?
-        require_gradio()
-        from cxr.evaluation import operating
-        from predictor import Predictor
-        from tools.serving.app import Served, listen, run
-
+        dataset = experiment.dataset_of(args.model_dir)  # raises before anything slow if it has not been trained
+        require_fastapi()
         with listen(args.port) as listener:  # before the model, which takes seconds
             predictor = Predictor(args.model_dir, args.checkpoint)
             advice = operating.advice(args.model_dir, args.checkpoint)
-            run(Served(predictor, args.model_dir.name, args.checkpoint, advice), listener)
+            run(Served(predictor, args.model_dir.name, args.checkpoint, dataset, advice), listener)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 `cxr.data.images` makes grey as Pillow does and resizes with Pillow; a network notices when the pixels of serving are
 others than those of training. tf.image.resize differs from Pillow by some grey levels, so the integer arithmetic of
-Pillow 12 is repeated here: libImaging/Convert.c, Reduce.c and Resample.c.
+Pillow 13 is repeated here: libImaging/Convert.c, Reduce.c and Resample.c.
 """
 
 from typing import TYPE_CHECKING
@@ -61,8 +61,14 @@ def resize_square(pixels: "tf.Tensor", size: int) -> "tf.Tensor":
     inner, extent = tf.cast(inner, tf.int32), tf.cast(sides / factors, tf.float32)
     taken = tf.shape(reduced)
     rows, columns = (filter_weights(taken[axis], extent[axis], inner[axis]) for axis in (0, 1))
-    # Each pass is rounded, so their order shows: Pillow 12 begins with the columns (13 at times with the rows).
-    resized = resample(resample(reduced, columns, "hw,vw->hv"), rows, "hv,uh->uv")
+    # Each pass is rounded, so their order shows. Resample.c starts with the columns, but with the rows where the height
+    # shrinks by more than twice as many pixels as the width (since Pillow 13).
+    shrinks = taken - inner
+    resized = tf.cond(
+        shrinks[0] > tf.maximum(2 * shrinks[1], 0),
+        lambda: resample(resample(reduced, rows, "hw,uh->uw"), columns, "uw,vw->uv"),
+        lambda: resample(resample(reduced, columns, "hw,vw->hv"), rows, "hv,uh->uv"),
+    )
     before = (size - inner) // 2
     square = tf.pad(resized, tf.stack([before, size - inner - before], axis=1))
     return tf.cast(tf.ensure_shape(square, [size, size])[..., None], tf.uint8)

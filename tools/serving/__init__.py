@@ -1,1 +1,1 @@
-"""The page and the JSON endpoint of tools/serve.py."""
+"""The page and the JSON interface of tools/serve.py."""

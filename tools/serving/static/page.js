@@ -1,0 +1,166 @@
+// The chosen image stays in the browser and is sent again with every request, so that the server keeps nothing.
+import { element, findingNodes, notice, readable } from "./findings.js";
+
+const $ = (id) => document.getElementById(id);
+const form = $("form");
+const result = $("result");
+let image = null; // ArrayBuffer: the file or sample that is looked at
+let choices = 0; // counts them, so that a slow one does not replace a later one
+let pending = new AbortController(); // of the latest request; an earlier one is aborted
+
+class Refusal extends Error {} // message: what is shown in bold; cause: why
+
+async function post(path, query = {}) {
+  const filled = Object.entries(query).filter(([, value]) => value !== "");
+  const options = { method: "POST", body: image, signal: pending.signal };
+  const response = await fetch(`${path}?${new URLSearchParams(filled)}`, options);
+  if (response.ok) return response;
+  const { detail } = await response.json().catch(() => ({}));
+  if (!detail) throw new Refusal("The server failed:", { cause: `status ${response.status}; its terminal says why` });
+  throw new Refusal(`This ${response.status === 422 ? "patient is impossible" : "image cannot be read"}:`, { cause: detail });
+}
+
+/** Send requests after aborting those before; show why they failed, unless later ones have taken their place. */
+async function send(requests) {
+  pending.abort();
+  pending = new AbortController();
+  const { signal } = pending;
+  result.setAttribute("aria-busy", "true");
+  try {
+    await requests(signal);
+  } catch (error) {
+    if (signal.aborted) return;
+    const refusal = error instanceof Refusal;
+    refuse(refusal ? error.message : "No answer:", refusal ? error.cause : "is the server still running in its terminal?");
+  }
+  if (signal.aborted) return;
+  result.removeAttribute("aria-busy");
+  result.inert = false;
+  // On a phone the answer begins below what can be seen.
+  if (matchMedia("(max-width: 48rem)").matches) result.scrollIntoView({ block: "start" });
+}
+
+function show(id) {
+  for (const part of ["empty", "error", "answer"]) $(part).hidden = part !== id;
+}
+
+function refuse(what, why) {
+  $("error").replaceChildren(...notice(what, why).childNodes);
+  $("status").textContent = "";
+  result.removeAttribute("aria-busy");
+  result.inert = false;
+  show("error");
+}
+
+/** Read the image: predictions and the plain picture. */
+function look() {
+  if (!image) return;
+  result.inert = true;
+  send(async (signal) => {
+    const fields = $("patient").hidden ? [] : form.querySelectorAll("[name]");
+    const patient = Object.fromEntries([...fields].map((field) => [field.name, field.value]));
+    const [answer, picture] = await Promise.all([
+      post("api/predict", patient).then((response) => response.json()),
+      post("api/image").then((response) => response.blob()),
+    ]);
+    if (signal.aborted) return;
+    const warnings = answer.warnings.map((text) => notice("Unlike the training images:", text));
+    const advice = "No operating points yet, so nothing is called and nothing is calibrated. Run:";
+    if (model.advice) warnings.push(notice(advice, model.advice, "code"));
+    $("warnings").replaceChildren(...warnings);
+    $("findings").replaceChildren(...findingNodes(answer.findings, !model.advice));
+    showPicture(picture, null);
+    const called = Object.keys(answer.findings).filter((finding) => answer.findings[finding].call).map(readable);
+    $("status").textContent = `Done. At or above the operating point: ${called.join(", ") || "none"}.`;
+    show("answer");
+  });
+}
+
+/** Show the heat map of a finding, or the plain image again for null. */
+function locate(finding) {
+  send(async (signal) => {
+    const picture = await post("api/image", { finding: finding ?? "" }).then((response) => response.blob());
+    if (!signal.aborted) showPicture(picture, finding);
+  });
+}
+
+function showPicture(blob, finding) {
+  URL.revokeObjectURL($("image").src);
+  $("image").src = URL.createObjectURL(blob);
+  $("image").alt = finding ? `The X-ray under the heat map of ${readable(finding)}` : "The X-ray";
+  const help = ": the yellower, the more it raised this probability. Click the finding again for the plain image.";
+  if (finding) $("caption").replaceChildren(element("strong", readable(finding)), help);
+  else $("caption").textContent = "Click a finding to see where it comes from.";
+  for (const button of $("findings").querySelectorAll("button"))
+    button.setAttribute("aria-pressed", String(button.dataset.finding === finding));
+}
+
+/** Take an image that `load` gives as a promise of an ArrayBuffer. */
+async function choose(name, sample, load) {
+  const choice = ++choices;
+  $("chosen").textContent = name;
+  $("chosen").hidden = !name;
+  for (const button of $("samples").children) button.setAttribute("aria-pressed", String(button === sample));
+  pending.abort();
+  result.inert = true; // its buttons belong to the image before
+  try {
+    const loaded = await load();
+    if (choice !== choices) return;
+    image = loaded;
+    look();
+  } catch (error) {
+    if (choice !== choices) return;
+    image = null;
+    refuse("This image cannot be read:", error.cause ?? "it did not arrive; choose it again");
+  }
+}
+
+function chooseFile(file) {
+  choose(file.name, null, async () => {
+    if (file.size > model.max_bytes) {
+      const cause = `larger than ${model.max_bytes >> 20} MB, which is more than a radiograph needs`;
+      throw new Refusal("", { cause });
+    }
+    return file.arrayBuffer();
+  });
+}
+
+function addSample(name, number) {
+  const button = $("sample").content.firstElementChild.cloneNode(true);
+  const url = `samples/${number}.png`;
+  button.dataset.sample = number;
+  button.querySelector("img").src = url;
+  button.querySelector("span").textContent = name;
+  button.addEventListener("click", () => choose("", button, async () => (await fetch(url)).arrayBuffer()));
+  $("samples").append(button);
+}
+
+const model = await (await fetch("api/model")).json();
+document.title = `Chest X-ray findings: ${model.experiment}`;
+$("name").textContent = model.experiment;
+$("megabytes").textContent = model.max_bytes >> 20;
+$("dataset").textContent = `The model was trained on ${model.dataset.csv}, split ${model.dataset.split}, ` +
+  `dataset ${model.dataset.fingerprint.slice(0, 12)}.`;
+$("patient").hidden = !model.metadata;
+
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("change", ({ target }) => {
+  if (target.name) return look();
+  if (target.files.length) chooseFile(target.files[0]);
+  target.value = ""; // so that the same file can be chosen again
+});
+$("findings").addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) locate(button.getAttribute("aria-pressed") === "true" ? null : button.dataset.finding);
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  form.classList.add("over");
+});
+document.addEventListener("dragleave", () => form.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault(); // anywhere: a browser would leave the page for the file
+  form.classList.remove("over");
+  if (event.dataTransfer.files.length) chooseFile(event.dataTransfer.files[0]);
+});
+model.samples.forEach(addSample);
