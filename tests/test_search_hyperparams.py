@@ -60,11 +60,9 @@ def wait_until(condition, seconds: float = 120):
 
 def end(*processes: subprocess.Popen) -> list[str]:
     """What processes print until they end, as they do without an error."""
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [(p.returncode, errors) for p, (_, errors) in zip(processes, outputs, strict=True)] == [(0, "")] * len(
-        outputs
-    )
-    return [output for output, _ in outputs]
+    ended = [(*process.communicate(timeout=240), process.returncode) for process in processes]
+    assert [(errors, code) for _, errors, code in ended] == [("", 0)] * len(processes)
+    return [output for output, _, _ in ended]
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
