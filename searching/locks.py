@@ -42,7 +42,7 @@ class Locks:
         self._seen: dict[pathlib.Path, tuple[int, float]] = {}  # modification time, and when it was first seen
 
     def take(self, folder: pathlib.Path) -> TrialLock | None:
-        """Lock a trial's folder, made where absent; None while somebody works in it. Call it `one_at_a_time`."""
+        """Lock a trial's folder, made where absent; None while another process works in it. Call it `one_at_a_time`."""
         import fcntl
 
         folder.mkdir(exist_ok=True)
