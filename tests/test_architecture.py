@@ -20,6 +20,7 @@ LAYERS = [
     {"board"},
     {"fit"},
     {"build_dataset", "train", "predict"},
+    {"searching"},
     {"search_hyperparams", "synthesize_results", "tools", "bench"},
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -35,7 +36,7 @@ LOADS_TENSORFLOW = {
 ONLY_LAZILY = {"cxr/networks/hub.py", "cxr/networks/batch_norm.py"}
 SOURCES = sorted(
     [path for path in ROOT.glob("*.py") if not path.name.startswith("conftest")]
-    + [path for folder in ("cxr", "tools", "bench") for path in (ROOT / folder).rglob("*.py")]
+    + [path for folder in ("cxr", "searching", "tools", "bench") for path in (ROOT / folder).rglob("*.py")]
 )
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in SOURCES}
 TESTS = {f"tests/{path.name}": ast.parse(path.read_text()) for path in (ROOT / "tests").glob("*.py")}

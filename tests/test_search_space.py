@@ -1,10 +1,11 @@
 import json
 
+import optuna
 import pytest
 
-from cxr import search_space
 from cxr.params import Params
-from cxr.search_space import Choices, Range, read_space
+from searching import space as search_space
+from searching.space import read_space
 
 KERAS = {"source": "keras", "name": "MobileNet", "weights": None}
 
@@ -20,37 +21,44 @@ def space_of(tmp_path):
     return read
 
 
-def test_lists_and_ranges_become_domains(space_of):
+def suggested(space: dict) -> dict:
+    """What the first trial of a study tries."""
+    return search_space.suggest(space, optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask())
+
+
+def test_every_value_has_the_type_of_its_parameter(space_of):
     space = space_of({
-        "optimizer": ["adamw", "sgd"],
+        "optimizer": ["adamw"],
         "learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
         "dropout": {"low": 0, "high": 0.5},
         "batch_size": {"low": 8, "high": 64},
-        "hidden_units": [[512], [512, 256]],
+        "hidden_units": [[512, 256]],
     })  # fmt: skip
-    assert space == {
-        "optimizer": Choices(("adamw", "sgd")),
-        "learning_rate": Range(1e-5, 1e-2, log=True, integer=False),
-        "dropout": Range(0, 0.5, log=False, integer=False),  # a number, though 0 is written as an integer
-        "batch_size": Range(8, 64, log=False, integer=True),
-        "hidden_units": Choices(([512], [512, 256])),
+    values = suggested(space)
+    assert values == {
+        "optimizer": "adamw",
+        "learning_rate": pytest.approx(3e-4, rel=33),  # 1e-5 to 1e-2
+        "dropout": pytest.approx(0.25, abs=0.25),
+        "batch_size": values["batch_size"],
+        "hidden_units": [512, 256],
     }
-    assert space["hidden_units"].labels == ["[512]", "[512, 256]"]
-    assert not search_space.is_grid(space)
+    assert values["batch_size"] in range(8, 65)
+    assert [type(values[name]) for name in ("dropout", "batch_size")] == [float, int]  # though dropout's low is 0
+    assert search_space.combinations(space) is None
 
 
-def test_a_grid_is_every_combination_and_the_last_parameter_changes_fastest(space_of):
-    space = space_of({"learning_rate": [1e-4, 1e-3], "dropout": [0, 0.5]})
-    assert search_space.is_grid(space)
-    assert search_space.combinations(space) == [
-        {"learning_rate": 1e-4, "dropout": 0},
-        {"learning_rate": 1e-4, "dropout": 0.5},
-        {"learning_rate": 1e-3, "dropout": 0},
-        {"learning_rate": 1e-3, "dropout": 0.5},
-    ]
+def test_a_range_with_log_draws_every_power_of_ten_equally_often(space_of):
+    space = space_of({"learning_rate": {"low": 1e-6, "high": 1e-2, "log": True}})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    drawn = [search_space.suggest(space, study.ask())["learning_rate"] for _ in range(200)]
+    assert sum(value < 1e-4 for value in drawn) == pytest.approx(100, abs=20)  # without log it would be 2
 
 
-def test_a_dot_leads_into_an_object(space_of):
+def test_a_grid_has_the_product_of_its_lists(space_of):
+    assert search_space.combinations(space_of({"learning_rate": [1e-4, 1e-3], "dropout": [0, 0.2, 0.5]})) == 6
+
+
+def test_a_dot_reaches_into_an_object(space_of):
     base = {"model": "feature_extractor", "extractors": [KERAS], "fine_tune": {"epochs": 2}}
     values = {"fine_tune.learning_rate": 1e-4, "dropout": 0.5}
     assert search_space.merged(base, values) == {
@@ -60,7 +68,8 @@ def test_a_dot_leads_into_an_object(space_of):
     }
     assert base["fine_tune"] == {"epochs": 2}  # the base stays as it was
     assert search_space.merged({"fine_tune": None}, {"fine_tune.epochs": 3}) == {"fine_tune": {"epochs": 3}}
-    assert space_of({"fine_tune.epochs": {"low": 1, "high": 4}}, base)["fine_tune.epochs"].integer
+    values = suggested(space_of({"fine_tune.epochs": {"low": 1, "high": 4}}, base))
+    assert values["fine_tune.epochs"] in (1, 2, 3, 4)
 
 
 def test_every_parameter_can_be_searched():
@@ -69,7 +78,7 @@ def test_every_parameter_can_be_searched():
     assert set(Params.__dataclass_fields__) <= set(names)
 
 
-def test_values_are_described_shortly():
+def test_values_are_described_briefly():
     values = {"learning_rate": 0.000123456, "optimizer": "sgd", "hidden_units": [512], "fine_tune": None}
     assert search_space.describe(values) == "learning_rate 0.0001235, optimizer sgd, hidden_units [512], fine_tune null"
 
@@ -99,9 +108,9 @@ def test_without_search_json_there_is_an_example(tmp_path):
         ('{"dropout": {"low": 0, "high": NaN}}', "dropout: the range from 0 to nan is empty"),
         ({"dropout": {"low": 0, "high": 0.5, "log": True}}, "dropout: low is 0; a range with log must begin above 0"),
         ({"dropout": {"low": 0, "high": 0.5, "log": 1}}, "dropout: log is 1; expected true or false"),
-        ({"dropout": {"low": "0", "high": 0.5}}, "dropout: '0' is no end of a range; expected a number"),
-        ({"batch_size": {"low": 1, "high": 8.5}}, r"batch_size: 8\.5 is no end of a range; expected an integer"),
-        ({"batch_size": {"low": True, "high": 8}}, "batch_size: True is no end of a range; expected an integer"),
+        ({"dropout": {"low": "0", "high": 0.5}}, "dropout: '0' is not an end of a range; expected a number"),
+        ({"batch_size": {"low": 1, "high": 8.5}}, r"batch_size: 8\.5 is not an end of a range; expected an integer"),
+        ({"batch_size": {"low": True, "high": 8}}, "batch_size: True is not an end of a range; expected an integer"),
         (
             {"optimizer": {"low": 0, "high": 1}},
             r"optimizer is not a number and has no range; list its values: \[\.\.\.",
@@ -115,6 +124,6 @@ def test_without_search_json_there_is_an_example(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(space_of, wanted, text):
+def test_an_impossible_search_is_rejected(space_of, wanted, text):
     with pytest.raises(ValueError, match=rf"search\.json:? {text}"):
         space_of(wanted)

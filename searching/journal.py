@@ -1,0 +1,101 @@
+"""The study of a search: Optuna's, in one journal file that several processes and machines share.
+
+Locks are Optuna's JournalFileOpenLock: creating a file that must not exist yet is atomic on NFS since version 3, where
+flock may not reach other machines. Its JournalFileSymlinkLock would never expire for a relative path.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL = "search.journal"
+CLAIM = "search.claim"  # + ".lock": held while a process chooses its next trial
+
+
+def import_optuna():
+    """Optuna, silent below warnings; ImportError with the command that installs it."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError("searching needs Optuna. Run: pip install -r requirements-search.txt") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+@contextlib.contextmanager
+def one_at_a_time(parent_dir: pathlib.Path) -> Iterator[None]:
+    """Wait until no other process on any machine is in this block with the same folder, and keep the others waiting.
+
+    The lock of a process that was killed inside expires after 30 seconds.
+    """
+    lock = import_optuna().storages.journal.JournalFileOpenLock(str(parent_dir / CLAIM))
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_study(parent_dir: pathlib.Path, identity: dict[str, str]) -> "optuna.Study":
+    """Open the study of a folder, or begin it.
+
+    Args:
+        identity: by name what all trials must share; stored in the study when it begins.
+
+    Raises:
+        ValueError: the study began with another identity, its journal is damaged, or gone while its trials are here.
+    """
+    optuna = import_optuna()
+    with one_at_a_time(parent_dir):
+        study = optuna.create_study(
+            storage=_open_journal(parent_dir / JOURNAL),
+            study_name="search",
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),  # from the second epoch on
+            load_if_exists=True,
+        )
+        if not study.get_trials(deepcopy=False) and any(parent_dir.glob("trial_*")):
+            raise ValueError(
+                f"{parent_dir} holds trials of a search whose {JOURNAL} is gone. Bring it back, "
+                "or move the trial_* folders away to start from scratch"
+            )
+        _require_unchanged(study, identity, parent_dir)
+    return study
+
+
+def _require_unchanged(study: "optuna.Study", identity: dict[str, str], parent_dir: pathlib.Path) -> None:
+    """Store the identity of a new study; compare it with that of an old one."""
+    for name, value in identity.items():
+        if study.user_attrs.get(name, value) != value:
+            raise ValueError(
+                f"{name} is not what the search in {parent_dir} began with, so its trials would not compare. "
+                "Undo that, or search in another folder"
+            )
+    for name in identity.keys() - study.user_attrs.keys():
+        study.set_user_attr(name, identity[name])
+
+
+def _open_journal(path: pathlib.Path) -> "optuna.storages.JournalStorage":
+    """Read a journal, made where absent; a half-written last line, as a full disk leaves it, is dropped."""
+    optuna = import_optuna()
+    lock = optuna.storages.journal.JournalFileOpenLock(str(path))
+    lock.acquire()
+    try:
+        written = path.read_bytes() if path.exists() else b""
+        whole = written.rfind(b"\n") + 1
+        if whole < len(written):
+            os.truncate(path, whole)
+    finally:
+        lock.release()
+    try:
+        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), lock_obj=lock))
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Restore it from a backup, or move it and the trial_* folders away to start "
+            "from scratch"
+        ) from error

@@ -1,0 +1,73 @@
+"""Who runs a trial: a lock file in its folder.
+
+Optuna's heartbeat and its retry of stale trials exist for RDBStorage only, not for JournalStorage. Here a trial is
+abandoned when the lock is free. train.py inherits the lock, so it is free when both the search and its train.py have
+ended, however they ended. As flock does not reach other machines on every shared file system (NFS mounted with nolock),
+the search also touches the file, and a trial of another machine is abandoned only if that has stopped too.
+"""
+
+import os
+import pathlib
+import socket
+import time
+
+FILE = ".trial.lock"  # its content is the name of the machine
+BEAT = 10.0  # seconds between touches
+STALE = 180.0  # seconds without a touch; NFS may show a file's time a minute late
+
+
+class TrialLock:
+    """The lock of one trial's folder, held until `release`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._touched = time.monotonic()
+
+    def beat(self) -> None:
+        """Touch the file if it is time to, so that other machines see that the trial is not abandoned."""
+        if time.monotonic() - self._touched >= BEAT:
+            os.utime(self.descriptor)
+            self._touched = time.monotonic()
+
+    def release(self) -> None:
+        """Close the file; the lock is free once train.py has closed it too."""
+        os.close(self.descriptor)
+
+
+class Locks:
+    """Takes the locks of trials, and remembers when those of other machines were last seen to change."""
+
+    def __init__(self, machine: str | None = None) -> None:
+        self.machine = machine or socket.gethostname()
+        self._seen: dict[pathlib.Path, tuple[int, float]] = {}  # modification time, and when it was first seen
+
+    def take(self, folder: pathlib.Path) -> TrialLock | None:
+        """Lock a trial's folder, made where absent; None while another process works in it. Call it `one_at_a_time`."""
+        import fcntl
+
+        folder.mkdir(exist_ok=True)
+        path = folder / FILE
+        if self._is_alive_elsewhere(path):
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, self.machine.encode(), 0)
+        os.fsync(descriptor)
+        return TrialLock(descriptor)
+
+    def _is_alive_elsewhere(self, path: pathlib.Path) -> bool:
+        """Whether another machine wrote this file and has touched it lately.
+
+        Only differences of this machine's clock count: clocks of several machines may disagree.
+        """
+        if not path.is_file() or path.read_text() in ("", self.machine):
+            return False
+        changed, now = path.stat().st_mtime_ns, time.monotonic()
+        if self._seen.get(path, (0, 0.0))[0] != changed:
+            self._seen[path] = changed, now
+        return now - self._seen[path][1] < STALE

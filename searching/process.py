@@ -1,0 +1,116 @@
+"""One train.py process in the folder of a trial, and what can be read there while it runs."""
+
+import csv
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from cxr import experiment, storage
+from searching.locks import TrialLock
+from searching.slots import Slot
+
+TRAINER = (sys.executable, str(experiment.ROOT / "train.py"))
+STDERR = "stderr.log"
+BUSY = "another process is extracting features into"  # train.py's error when two trials need the same features
+BUSY_WAIT = 30.0  # seconds before it is started again
+GRACE = 30.0  # seconds to end after SIGTERM
+
+
+class TrialFailed(Exception):
+    """A trial that has no score; the text is the reason."""
+
+
+class TrainProcess:
+    """A trainer in a trial's folder. It inherits the folder's lock.
+
+    Args:
+        trainer: the command that trains, to which --model_dir, --data_dir and perhaps --resume are added.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, lock: TrialLock, slot: Slot, *, data_dir: str, trainer: Sequence[str] = TRAINER
+    ) -> None:
+        self.folder, self.lock, self.slot = folder, lock, slot
+        self.command = [*trainer, "--model_dir", str(folder), "--data_dir", data_dir]
+        self.waits_until: float | None = None  # time.monotonic()
+        self.start()
+
+    def start(self) -> None:
+        """Start training from scratch, or resume the run in the folder."""
+        self.waits_until = None
+        resume = ["--resume"] * bool(experiment.products(self.folder))
+        with (self.folder / STDERR).open("w") as stderr, self.slot.confined():
+            self.process = subprocess.Popen(
+                self.command + resume,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # train.log has it
+                stderr=stderr,
+                env=self.slot.environment,
+                pass_fds=(self.lock.descriptor,),
+            )
+
+    def is_over(self) -> bool:
+        """Whether the process has ended for good; one that must wait for another's features is started again."""
+        if self.waits_until is not None:
+            if time.monotonic() >= self.waits_until:
+                self.start()
+            return False
+        if self.process.poll() == 1 and BUSY in last_line(self.folder / STDERR):
+            self.waits_until = time.monotonic() + BUSY_WAIT
+            return False
+        return self.process.returncode is not None
+
+    def score(self) -> float:
+        """Val mean AUROC of the best weights, once the process is over.
+
+        Raises:
+            TrialFailed: the process failed, the value is undefined, or the weights have seen patients of val.
+        """
+        code = self.process.returncode
+        if code < 0:
+            raise TrialFailed(f"ended by {signal.Signals(-code).name}")
+        if code > 0:
+            raise TrialFailed(f"exit code {code}: {last_line(self.folder / STDERR) or 'no error message'}")
+        metrics = storage.read_json(experiment.metrics_path(self.folder, "val", "best"))
+        leak, value = metrics.get("leak") or {}, metrics["mean_auroc"]["value"]
+        if leak.get("patients"):
+            raise TrialFailed(
+                f"val leaks: the weights have seen {leak['patients']:,} of its patients, so the score is not ranked"
+            )
+        if value is None:
+            raise TrialFailed("val mean AUROC is undefined: no finding has both classes in val")
+        return value
+
+    def stop(self) -> None:
+        """End the process if it still runs, by SIGTERM if that is enough."""
+        self.process.terminate()
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def close(self) -> None:
+        """End the process and release the folder; first store how the trial ended, or another process resumes it."""
+        self.stop()
+        self.lock.release()
+
+
+def read_epochs(folder: pathlib.Path) -> dict[int, float]:
+    """Val mean AUROC by epoch so far, where it is defined."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {
+            int(row["epoch"]): float(row["val_mean_auroc"]) for row in csv.DictReader(file) if row["val_mean_auroc"]
+        }
+
+
+def last_line(path: pathlib.Path) -> str:
+    """The last line of a file that is not blank; "" if all are."""
+    lines = path.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
