@@ -27,7 +27,7 @@ def test_lists_and_ranges_become_domains(space_of):
         "dropout": {"low": 0, "high": 0.5},
         "batch_size": {"low": 8, "high": 64},
         "hidden_units": [[512], [512, 256]],
-    })  # fmt: skip
+    }, {"model": "feature_extractor", "extractors": [KERAS]})  # fmt: skip
     assert space == {
         "optimizer": Choices(("adamw", "sgd")),
         "learning_rate": Range(1e-5, 1e-2, log=True, integer=False),
