@@ -24,7 +24,7 @@ from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import provenance
 from cxr.findings import FINDINGS
-from cxr.networks import precision, runtime
+from cxr.networks import devices, runtime
 from cxr.params import Params, as_json, load_params
 from fit import Run, run_epochs
 
@@ -185,7 +185,7 @@ def fit_head(
     extracted = {name: dataset.info for name, dataset in datasets.items() if name != "image"}
     networks = {name: info["extractor"]["sha256"] for name, info in extracted.items()}
     begin(model_dir, params, images, indexes, networks=networks, start=start)
-    with precision.mirrored_devices().scope():
+    with devices.mirrored_devices().scope():
         model = model_fn(params, images.info, {name: info["dimension"] for name, info in extracted.items()})
         run = Run(params, model, datasets, model_dir, views=[datasets, *copies])
     fit_run(run, images, indexes, params, start)
@@ -206,7 +206,7 @@ def fine_tune(
     from model_fn import model_fn
 
     head_dir, head_params = model_dir / "head", params.head_phase()
-    with precision.mirrored_devices().scope():
+    with devices.mirrored_devices().scope():
         extractors = assembly.load_extractors(params, images.info)
     networks = {name: extractor.sha256 for name, extractor in extractors.items()}
     restore_from = begin(model_dir, params, images, indexes, networks=networks, start=start)["restore_from"]
@@ -215,7 +215,7 @@ def fine_tune(
         storage.write_json(head_dir / "params.json", as_json(head_params))
         fit_head(head_params, images, head_dir, indexes, start)
     log.info("fine-tuning %s", params.fine_tune)
-    with precision.mirrored_devices().scope():
+    with devices.mirrored_devices().scope():
         model = model_fn(params, images.info, extractors=extractors)
         if not restore_from:
             model.set_weights(assembly.trained_model(head_dir).get_weights())

@@ -29,7 +29,7 @@ LOADS_TENSORFLOW = {
     "cxr/history.py",  # TensorBoard
     *(f"cxr/networks/{name}.py" for name in ("features", "extractors", "augment", "losses", "cam", "optimizers")),
     *(f"cxr/networks/{name}.py" for name in ("hub", "normalize", "precision", "averaging", "patient", "batch_norm")),
-    *(f"cxr/networks/{name}.py" for name in ("applications", "cutting")),
+    *(f"cxr/networks/{name}.py" for name in ("applications", "cutting", "devices")),
 }
 # Keras layers: TensorFlow at their top, so nobody imports them at theirs.
 ONLY_LAZILY = {"cxr/networks/hub.py", "cxr/networks/batch_norm.py"}
