@@ -256,8 +256,8 @@ def test_features_are_rounded_as_a_cache_keeps_them():
 )
 def test_unfreezing_layers_without_weights_is_refused(batch_norm, unfreeze, needed):
     text = (
-        rf"^fine_tune: unfreeze {unfreeze} has no effect in params\.json: none of the last layers of mobilenet_0\.25_32 "
-        rf"has weights to train with batch_norm '{batch_norm}'; unfreeze {needed} or more$"
+        rf"^fine_tune: unfreeze {unfreeze} has no effect in params\.json: none of the last layers of "
+        rf"mobilenet_0\.25_32 has weights to train with batch_norm '{batch_norm}'; unfreeze {needed} or more$"
     )
     with pytest.raises(ValueError, match=text):
         load(MOBILE, fine_tune=FineTune(batch_norm=batch_norm, unfreeze=unfreeze))

@@ -4,8 +4,9 @@ import functools
 import logging
 import os
 import pathlib
+import platform
 
-log = logging.getLogger("devices")
+log = logging.getLogger("train.devices")
 
 
 def prepare_devices(*, deterministic: bool = False) -> None:
@@ -36,7 +37,8 @@ def describe_devices() -> str:
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]
     names = [known.get("device_name", "GPU of unknown name") for known in details]
     if not names:
-        return f"CPU {processor_name()}, {usable_cores()} cores"
+        cores = usable_cores()
+        return f"CPU {processor_name()}, {cores} core{'s' * (cores > 1)}"
     counts = {name: names.count(name) for name in names}
     return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
@@ -48,12 +50,12 @@ def processor_name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str
     except OSError:  # not Linux
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), os.uname().machine)
+    return next(filter(None, names), platform.machine())
 
 
 def usable_cores() -> int:
     """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache  # a second strategy over the same devices confuses TensorFlow's collectives
