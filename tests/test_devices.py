@@ -47,7 +47,7 @@ for name, values, count in (("cnn", CNN, 1), ("tuned", tests.SMALL | TUNED, 1), 
     for _ in range(2):
         params = tests.parse_params(values | CHANGED, where=name)
         with mirrored_devices(*["CPU:0", "CPU:1"][:count]).scope():
-            run = tests.fit.Run(params, tests.untrained_model(params, images.info), {"image": images}, folder)
+            run = tests.fit.Run(params, tests.model_fn(params, images.info), {"image": images}, folder)
         before = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
         tests.fit.fit_epoch(run, 0)
         after = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
