@@ -23,6 +23,7 @@ from cxr.errors import one_line_errors
 from cxr.evaluation import comparison, metrics, predictions, provenance, scoring, tables
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
+from cxr.networks import devices
 from cxr.params import Params
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     with one_line_errors():
         params, trained_on = identity.trained_params(args.model_dir), experiment.dataset_of(args.model_dir)
         images = open_dataset(args.data_dir)
+        devices.prepare_devices()
         provenance.require_image_size(images.info, trained_on, args.data_dir)
         patient_ids = read_index(images, args.split).patient_ids
         leak = provenance.find_leak(args.model_dir, images.info, args.split, patient_ids)

@@ -15,6 +15,7 @@ from cxr.evaluation import operating, overlays, readings
 from cxr.evaluation.boxes import Placement
 from cxr.evaluation.readings import Reading
 from cxr.findings import FINDINGS
+from cxr.networks import devices
 from cxr.networks import patient as patient_layers
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Predictor:
             TrainedExperiment,  # late: it loads TensorFlow, and what is above fails without it
         )
 
+        devices.prepare_devices()
         self.network = TrainedExperiment(model_dir, checkpoint)
         self._lock = threading.Lock()
         self._mapper = None

@@ -24,7 +24,7 @@ from cxr.data.dataset import Dataset, open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import provenance
 from cxr.findings import FINDINGS
-from cxr.networks import precision, runtime
+from cxr.networks import devices, runtime
 from cxr.params import Params, as_json, load_params
 from fit import Run, run_epochs
 
@@ -49,7 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue where the run in model_dir stopped")
     again.add_argument("--restore_from", type=pathlib.Path, metavar="DIR", help="begin with this experiment's weights")
-    again.add_argument("--restart", action="store_true", help="move the run in model_dir aside and begin anew")
+    again.add_argument("--restart", action="store_true", help="move the run in model_dir aside and begin again")
+    add("--deterministic", action="store_true", help="the same numbers in every run on a GPU too, where it is slower")
     add("--allow_leak", action="store_true", help="train over networks that have seen patients of val; val is marked")
     engines.add_flags(parser, "features are extracted")
     args = parser.parse_args(argv)
@@ -83,6 +84,7 @@ def log_start(params: Params, images: Dataset, indexes: dict[str, records.Index]
         positives = "  ".join(f"{f} {n:,}" for f, n in zip(FINDINGS, index.labels.sum(axis=0).tolist(), strict=True))
         log.info("%-5s %7s images %6s patients   %s", split, f"{len(index.image_ids):,}",
                  f"{len(np.unique(index.patient_ids)):,}", positives)  # fmt: skip
+    log.info("device %s", devices.describe_devices())
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
 
 
@@ -114,8 +116,8 @@ def begin(
     """
     if (before := identity.begun(model_dir)) is not None:
         identity.require_networks(model_dir, networks)
-        if before["device"] != runtime.device_name():
-            log.info("the run began on %s and continues on %s", before["device"], runtime.device_name())
+        if before["device"] != (here := devices.describe_devices()):
+            log.info("the run began on %s and continues on %s", before["device"], here)
         return before
     leak = provenance.training_leak(params, indexes["val"].patient_ids, start.restore_from)
     if not start.allow_leak:
@@ -127,7 +129,7 @@ def begin(
         networks=networks,
         fingerprint=images.info["fingerprint"],
         runtime=runtime.runtime_of(params.precision),
-        device=runtime.device_name(),
+        device=devices.describe_devices(),
         restore_from=identity.weights_of(start.restore_from) if start.restore_from else None,
         leak=leak,
     )
@@ -185,7 +187,7 @@ def fit_head(
     extracted = {name: dataset.info for name, dataset in datasets.items() if name != "image"}
     networks = {name: info["extractor"]["sha256"] for name, info in extracted.items()}
     begin(model_dir, params, images, indexes, networks=networks, start=start)
-    with precision.mirrored_devices().scope():
+    with devices.mirrored_devices().scope():
         model = model_fn(params, images.info, {name: info["dimension"] for name, info in extracted.items()})
         run = Run(params, model, datasets, model_dir, views=[datasets, *copies])
     fit_run(run, images, indexes, params, start)
@@ -206,7 +208,7 @@ def fine_tune(
     from model_fn import model_fn
 
     head_dir, head_params = model_dir / "head", params.head_phase()
-    with precision.mirrored_devices().scope():
+    with devices.mirrored_devices().scope():
         extractors = assembly.load_extractors(params, images.info)
     networks = {name: extractor.sha256 for name, extractor in extractors.items()}
     restore_from = begin(model_dir, params, images, indexes, networks=networks, start=start)["restore_from"]
@@ -215,7 +217,7 @@ def fine_tune(
         storage.write_json(head_dir / "params.json", as_json(head_params))
         fit_head(head_params, images, head_dir, indexes, start)
     log.info("fine-tuning %s", params.fine_tune)
-    with precision.mirrored_devices().scope():
+    with devices.mirrored_devices().scope():
         model = model_fn(params, images.info, extractors=extractors)
         if not restore_from:
             model.set_weights(assembly.trained_model(head_dir).get_weights())
@@ -244,6 +246,7 @@ def main(argv: list[str] | None = None) -> None:
             identity.require_params(args.model_dir, params)
             identity.require_dataset(args.model_dir, images.info["fingerprint"])
         open_log(args.model_dir)
+        devices.prepare_devices(deterministic=args.deterministic)
         indexes = read_splits(images)
         log_start(params, images, indexes)
         phases = fine_tune if params.fine_tune else fit_head

@@ -9,7 +9,7 @@ import pathlib
 import typing
 from typing import Literal
 
-from cxr import fields, storage
+from cxr import effects, fields, storage
 from cxr.fields import param
 
 FILE = "params.json"
@@ -103,7 +103,10 @@ class Params:
         return head if self.augmented_views else dataclasses.replace(head, augmentation="none", horizontal_flip=False)
 
     def last_phase(self) -> "Params":
-        """These parameters with batch size, epochs and learning rate of fine-tuning, where there is any."""
+        """These parameters with batch size, epochs and learning rate of fine-tuning, where there is any.
+
+        It trains on images, not on features, so that there are no cached copies of them.
+        """
         fine_tune = self.fine_tune
         if fine_tune is None:
             return self
@@ -112,6 +115,7 @@ class Params:
             batch_size=fine_tune.batch_size,
             num_epochs=fine_tune.epochs,
             learning_rate=fine_tune.learning_rate,
+            augmented_views=0,
         )
 
 
@@ -132,10 +136,13 @@ def load_params(model_dir: pathlib.Path) -> Params:
 
 
 def parse_params(values: dict, *, where: str) -> Params:
-    """Check values against the fields of Params, and against one another; `where` names their origin in errors."""
+    """Check values against the fields of Params, and against one another; `where` names their origin in errors.
+
+    A value other than the default that nothing would read is an error too, so complete sets of parameters pass.
+    """
     params = fields.parse(Params, values, where)
     _require_fitting_model(params, where)
-    _require_effect(params, where)
+    effects.require_effect(params, where)
     return params
 
 
@@ -145,8 +152,8 @@ def as_json(params: Params) -> dict:
 
 
 def _require_fitting_model(params: Params, where: str) -> None:
-    """Raise ValueError where model, extractors and fine_tune contradict one another."""
-    if params.image_size >> params.num_blocks == 0:
+    """Raise ValueError where parameters contradict one another."""
+    if not params.extractors and params.image_size >> params.num_blocks == 0:
         raise ValueError(f"{where}: num_blocks {params.num_blocks} halves {params.image_size} pixels to nothing")
     low, high = MODELS[params.model]
     if not low <= len(params.extractors) <= high:
@@ -157,23 +164,6 @@ def _require_fitting_model(params: Params, where: str) -> None:
     if params.fine_tune and any(spec.get("source") != "keras" for spec in params.extractors):
         raise ValueError(
             f"{where}: fine_tune is for extractors of source 'keras'; hub modules and experiments stay frozen"
-        )
-
-
-def _require_effect(params: Params, where: str) -> None:
-    """Raise ValueError where something asked for would change nothing, or could not be done."""
-    if params.augmented_views and not params.extractors:
-        raise ValueError(
-            f"{where}: augmented_views are cached for extractors; {params.model!r} sees new ones in every epoch anyway"
-        )
-    changed = params.sees_changed_images()
-    if params.augmented_views and not (changed or params.crop_size):
-        raise ValueError(f"{where}: augmented_views {params.augmented_views} would all be alike; set augmentation too")
-    if changed and params.extractors and not params.fine_tune and not params.augmented_views:
-        key = "horizontal_flip" if params.augmentation == "none" else "augmentation"
-        raise ValueError(
-            f"{where}: {key} does nothing to frozen extractors, whose features are cached once; "
-            "set augmented_views, or fine_tune"
         )
     if params.mixup and params.metadata:
         raise ValueError(f"{where}: mixup has no mean of two sexes or views; leave out mixup or metadata")

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from ready import write_identity
 
 from cxr import experiment
 from cxr.findings import FINDINGS
@@ -66,6 +67,7 @@ def seeded_experiment(folder: Path, data_dir: Path, *, metadata: bool = True, po
     small = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "metadata": metadata}
     (folder / "params.json").write_text(json.dumps(small))
     shutil.copy(data_dir / "dataset.json", folder)
+    write_identity(folder)
     if points:
         (folder / "metrics_val_best.json").write_text(json.dumps({"findings": POINTS}))
     keras.utils.set_random_seed(230)

@@ -35,7 +35,10 @@ def random_images(count: int = 3, size: int = 32) -> np.ndarray:
 def save_experiment(folder: Path, **params) -> dict:
     """An experiment with random weights, as if it had been trained; returns it as an extractor of params.json."""
     folder.mkdir()
-    (folder / "params.json").write_text(json.dumps({"hidden_units": [16, 12], "transition_units": 8} | params))
+    model = params.get("model")
+    widths = {"hidden_units": [16, 12]} if model else {}
+    widths |= {"transition_units": 8} if model == "ensemble" else {}
+    (folder / "params.json").write_text(json.dumps(widths | params))
     (folder / "dataset.json").write_text(json.dumps(INFO))
     params = load_params(folder)
     extractors = assembly.load_extractors(params, INFO)

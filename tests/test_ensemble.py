@@ -22,8 +22,9 @@ from model_fn import model_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
-SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "num_epochs": 2}
-SMALL |= {"hidden_units": [6, 5], "transition_units": 7, "learning_rate": 0.03, "early_stopping_patience": 99}
+SMALL = {"batch_size": 8, "num_epochs": 2, "learning_rate": 0.03, "early_stopping_patience": 99}
+SMALL_CNN = {"image_size": 32, "num_channels": 4, "num_blocks": 2}
+SMALL_HEAD = {"hidden_units": [6, 5]}
 
 
 class Bands(tf.Module):
@@ -46,7 +47,9 @@ def save_bands(folder: Path, count: int) -> dict:
 
 def run_train(model_dir: Path, data_dir: Path, *flags: str, **params) -> Path:
     model_dir.mkdir(parents=True, exist_ok=True)
-    (model_dir / "params.json").write_text(json.dumps(SMALL | params))
+    sizes = SMALL_HEAD if "model" in params else SMALL_CNN
+    sizes = sizes | ({"transition_units": 7} if params.get("model") == "ensemble" else {})
+    (model_dir / "params.json").write_text(json.dumps(SMALL | sizes | params))
     train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
     return model_dir
 

@@ -113,7 +113,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
             "floors",
         ),
         *("trained_on", "evaluated_on", "leak"),
-        *("dataset_fingerprint", "split_name", "params", "git_sha", "library_versions"),
+        *("dataset_fingerprint", "split_name", "params", "weights_sha256", "git_sha", "library_versions"),
     ]
     assert (scores["split"], scores["checkpoint"], scores["split_name"]) == ("test", "best", "official")
     assert (scores["images"], scores["patients"]) == (12, 4)
@@ -295,6 +295,6 @@ def test_a_model_whose_outputs_are_no_numbers_is_not_scored(copy, built_dataset)
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     experiment.save_weights(model, copy, "best")
     before = (copy / "metrics_test_best.json").read_text()
-    with pytest.raises(SystemExit, match=r"^error: the model's outputs are no numbers: its weights are damaged"):
+    with pytest.raises(SystemExit, match=r"^error: the model's outputs are NaN or infinite: its weights are damaged"):
         run_evaluate(copy, built_dataset)
     assert (copy / "metrics_test_best.json").read_text() == before

@@ -194,7 +194,7 @@ def test_without_tf2onnx_the_line_to_run_is_named(monkeypatch):
 
 def test_a_model_that_is_told_of_the_patient_has_signatures_for_that(built_dataset, tmp_path):
     told = Predictor(make_experiment(tmp_path / "told", built_dataset, metadata=True))
-    saved_model.save(told.model, told.points, tmp_path / "saved")
+    saved_model.save(told.network.keras_model(), told.points, tmp_path / "saved")
     serve = tf.saved_model.load(str(tmp_path / "saved")).signatures
     assert sorted(serve) == ["patient", "patient_pixels", "pixels", "serving_default"]
     data, patient = encoded(NOISE), Patient(80.0, "M", "AP")
@@ -223,7 +223,7 @@ def test_a_hub_module_inside_is_exported(built_dataset, tmp_path):
         tmp_path / "over_hub", built_dataset, model="feature_extractor", extractors=[spec], hidden_units=[8]
     )
     over_hub = Predictor(model_dir)
-    saved_model.save(over_hub.model, over_hub.points, tmp_path / "saved")
+    saved_model.save(over_hub.network.keras_model(), over_hub.points, tmp_path / "saved")
     assert parity.require_same(tmp_path / "saved", over_hub, parity.drawn_images(32)[:4]) < 1e-5
 
 

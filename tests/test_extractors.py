@@ -248,3 +248,18 @@ def test_one_network_from_keras_and_from_hub_gives_the_same_features(shared_dir)
 def test_features_are_rounded_as_a_cache_keeps_them():
     found = np.asarray(as_cached(np.array([[0.1, 1 / 3, 2049.0]], np.float32)))
     np.testing.assert_array_equal(found, np.array([[0.1, 1 / 3, 2048.0]]).astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "unfreeze", "needed"),  # MobileNet ends with a convolution, its batch norm, ReLU and pooling
+    [("frozen", 1, 4), ("frozen", 3, 4), ("trained", 2, 3)],
+)
+def test_unfreezing_layers_without_weights_is_refused(batch_norm, unfreeze, needed):
+    text = (
+        rf"^fine_tune: unfreeze {unfreeze} has no effect in params\.json: none of the last layers of "
+        rf"mobilenet_0\.25_32 has weights to train with batch_norm '{batch_norm}'; unfreeze {needed} or more$"
+    )
+    with pytest.raises(ValueError, match=text):
+        load(MOBILE, fine_tune=FineTune(batch_norm=batch_norm, unfreeze=unfreeze))
+    enough = load(MOBILE, fine_tune=FineTune(batch_norm=batch_norm, unfreeze=needed))
+    assert len(enough.model.trainable_weights) == {"frozen": 1, "trained": 2}[batch_norm]  # kernel; gamma and beta

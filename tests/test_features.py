@@ -274,8 +274,8 @@ def test_a_cache_that_other_weights_made_is_refused(images, tmp_path):
 def test_a_complete_cache_opens_without_writing_or_locking(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
-    before = {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")}
     with storage.exclusive(first.folder, "extracting features into"):  # another start at the same moment
+        before = {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")}
         assert extract(images, spec).info == first.info
     assert {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")} == before
 

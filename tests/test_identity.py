@@ -35,7 +35,7 @@ def save_mobilenet(path: Path, seed: int = 0) -> dict:
     """A MobileNet as an extractor of params.json; kernels so large that something arrives at its end."""
     keras.utils.set_random_seed(seed)
     network = keras.applications.MobileNet(include_top=False, alpha=0.25, weights=None, input_shape=(32, 32, 3))
-    network.set_weights([weight * 3 if weight.ndim == 4 else weight for weight in network.get_weights()])
+    network.set_weights([weight * 5 if weight.ndim == 4 else weight for weight in network.get_weights()])
     network.save_weights(path)
     return {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": str(path), "image_size": 32}
 

@@ -44,8 +44,8 @@ def make_models() -> dict:
     from model_fn import model_fn
 
     info = dataset_info()
-    small = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "hidden_units": [8, 5], "transition_units": 7}
-    ensemble = {**small, "model": "ensemble", "extractors": [{}, {}]}
+    small = {"image_size": 32, "num_channels": 4, "num_blocks": 2}
+    ensemble = {"model": "ensemble", "extractors": [{}, {}], "hidden_units": [8, 5], "transition_units": 7}
     return {
         "simple_cnn": model_fn(parse_params({**small, "metadata": True, "crop_size": 36}, where=""), info),
         "ensemble": model_fn(parse_params(ensemble, where=""), info, HEAD),

@@ -14,7 +14,7 @@ import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_fine_tune as tests
-from cxr.networks.precision import mirrored_devices
+from cxr.networks.devices import mirrored_devices
 tests.register_tiny()
 found = []
 for place, count in enumerate((2, 1, 2)):

@@ -154,43 +154,10 @@ def test_fine_tuning_has_defaults_of_its_own():
     assert (tuned.unfreeze, tuned.learning_rate, tuned.batch_norm) == (20, 1.0, "frozen")
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        (
-            {"augmented_views": 2},
-            "augmented_views are cached for extractors; 'simple_cnn' sees new ones in eve",
-        ),
-        ({"extractors": 1, "augmented_views": 2}, "augmented_views 2 would all be alike; set augmentation too"),
-        (
-            {"extractors": 1, "augmentation": "light"},
-            "augmentation does nothing to frozen extractors, whose fea",
-        ),
-        (
-            {"extractors": 1, "horizontal_flip": True},
-            "horizontal_flip does nothing to frozen extractors, whose fea",
-        ),
-        ({"metadata": True, "mixup": 0.2}, "mixup has no mean of two sexes or views; leave out mixup or metadata"),
-    ],
-)
-def test_what_would_have_no_effect_is_refused(values, text):
-    if "extractors" in values:
-        values = values | {"model": "feature_extractor", "extractors": [NETWORK]}
-    with pytest.raises(ValueError, match=f"^here: {re.escape(text)}"):
-        parse_params(values, where="here")
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"augmentation": "light", "augmented_views": 2},
-        {"crop_size": 64, "augmented_views": 2},
-        {"augmentation": "light", "horizontal_flip": True, "fine_tune": {}},
-    ],
-)
-def test_augmentation_of_extractors_that_has_an_effect_is_accepted(values):
-    params = parse_params({"model": "feature_extractor", "extractors": [NETWORK], **values}, where="")
-    assert params.augmented_views == values.get("augmented_views", 0)
+def test_mixup_with_metadata_is_refused():
+    text = "here: mixup has no mean of two sexes or views; leave out mixup or metadata"
+    with pytest.raises(ValueError, match=exactly(text)):
+        parse_params({"metadata": True, "mixup": 0.2}, where="here")
 
 
 def test_the_head_before_fine_tuning_is_augmented_only_by_views():

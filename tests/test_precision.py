@@ -2,7 +2,7 @@ import pytest
 
 import fit
 from cxr.data.dataset import open_dataset
-from cxr.networks.precision import layers_in, mirrored_devices
+from cxr.networks.precision import layers_in
 from cxr.params import Params
 from model_fn import model_fn
 
@@ -25,12 +25,6 @@ def test_layers_made_outside_are_as_before_even_after_an_error():
     with pytest.raises(KeyError), layers_in("bfloat16"):
         raise KeyError
     assert keras.layers.Dense(2).compute_dtype == "float32"
-
-
-def test_one_device_needs_no_mirroring():
-    import tensorflow as tf
-
-    assert mirrored_devices("CPU:0") is tf.distribute.get_strategy()
 
 
 def test_half_precision_trains_under_a_scaled_loss_that_a_resume_restores(built_dataset, tmp_path):

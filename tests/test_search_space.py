@@ -33,7 +33,7 @@ def test_every_value_has_the_type_of_its_parameter(space_of):
         "dropout": {"low": 0, "high": 0.5},
         "batch_size": {"low": 8, "high": 64},
         "hidden_units": [[512, 256]],
-    })  # fmt: skip
+    }, {"model": "feature_extractor", "extractors": [KERAS]})  # fmt: skip
     values = suggested(space)
     assert values == {
         "optimizer": "adamw",

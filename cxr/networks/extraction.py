@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr import storage
 from cxr.data import records, shards
-from cxr.networks import assembly, augment, runtime
+from cxr.networks import assembly, augment, devices, runtime
 from cxr.networks.extractors import Extractor, extractor_name
 from cxr.params import Params
 
@@ -27,6 +27,7 @@ class Settings:
 
     def load(self) -> Extractor:
         """Load the extractor."""
+        devices.prepare_devices()  # another process may use the same GPU: without memory growth it would get no memory
         spec = json.loads(self.spec)
         policy = runtime.layer_policy(self.params.precision, self.runtime)
         frozen = dataclasses.replace(self.params, fine_tune=None)

@@ -131,19 +131,30 @@ def as_cached(features):
 
 
 def set_trainable(network: "keras.Layer", fine_tune: FineTune | None) -> None:
-    """Freeze a network, or unfreeze what fine-tuning asks for."""
+    """Freeze a network, or unfreeze what fine-tuning asks for.
+
+    Raises:
+        ValueError: none of the layers to unfreeze has weights to train.
+    """
     import keras
 
     network.trainable = fine_tune is not None
     if fine_tune is None:
         return
-    if fine_tune.unfreeze != "all":
-        for layer in network.layers[: -fine_tune.unfreeze]:
-            layer.trainable = False
     if fine_tune.batch_norm == "frozen":
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False  # in Keras that is inference mode too
+    if fine_tune.unfreeze == "all":
+        return
+    needed = next((n for n, layer in enumerate(reversed(network.layers), 1) if layer.trainable_weights), 0)
+    if fine_tune.unfreeze < needed:
+        raise ValueError(
+            f"fine_tune: unfreeze {fine_tune.unfreeze} has no effect in params.json: none of the last layers of "
+            f"{network.name} has weights to train with batch_norm {fine_tune.batch_norm!r}; unfreeze {needed} or more"
+        )
+    for layer in network.layers[: -fine_tune.unfreeze]:
+        layer.trainable = False
 
 
 def prepare(image, size: int, normalization: str, to_range: Callable):

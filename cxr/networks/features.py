@@ -7,7 +7,6 @@ that changes the numbers, so that other weights or another precision never meet 
 import functools
 import hashlib
 import json
-import os
 
 from etils import epath
 from tqdm import tqdm
@@ -58,9 +57,6 @@ def cached_features(
         ValueError: features that are not finite, by image; a cache that does not match its name.
         and whatever loading the extractor raises.
     """
-    if engine.name != "local":
-        # Another process of this machine uses its GPU too; without this TensorFlow would take all of its memory here.
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     runtime_name = runtime_name or runtime.runtime_of(params.precision)
     device = "CPU" if runtime_name == "onednn" else runtime.device_kind()
     settings = Settings(json.dumps(spec, sort_keys=True), params, images.info["image_size"], runtime_name, device)

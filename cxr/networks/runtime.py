@@ -27,11 +27,6 @@ def device_kind() -> str:
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
-def device_name() -> str:
-    """The devices that TensorFlow computes on here, for a log."""
-    return device_kind()
-
-
 def layer_policy(precision: str, runtime: str) -> str:
     """The precision in which an extractor's layers are made for a runtime."""
     return "float32" if runtime == "onednn" else precision

@@ -112,7 +112,7 @@ def add_error_handlers(app: "fastapi.FastAPI") -> None:
     app.add_exception_handler(RequestError, handler())
     app.add_exception_handler(ImageError, handler(400))
     app.add_exception_handler(ImportError, handler(501))  # DICOM without pydicom
-    app.add_exception_handler(ClientDisconnect, handler(400))  # the page has sent a later request; this answer goes nowhere
+    app.add_exception_handler(ClientDisconnect, handler(400))
 
 
 def add_gets(app: "fastapi.FastAPI", served: Served) -> None:

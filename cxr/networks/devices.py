@@ -1,0 +1,73 @@
+"""The devices that TensorFlow computes on: how they are prepared, described and shared."""
+
+import functools
+import logging
+import os
+import pathlib
+import platform
+
+log = logging.getLogger("train.devices")
+
+
+def prepare_devices(*, deterministic: bool = False) -> None:
+    """Set up every visible GPU before TensorFlow first computes; call it again as often as you like.
+
+    GPU memory grows as it is needed, so that processes can share a GPU; without that TensorFlow takes all of it. Where
+    TensorFlow has opened the GPUs already, that is too late for this process, and the log says so.
+
+    Args:
+        deterministic: only kernels that give the same numbers in every run; slower on a GPU. It stays on for the rest
+            of the process.
+    """
+    import tensorflow as tf
+
+    for gpu in tf.config.get_visible_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except (RuntimeError, ValueError) as error:  # in use already; or cut into logical devices of a fixed size
+            log.warning("memory growth of %s cannot be set: %s", gpu.name, error)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def describe_devices() -> str:
+    """What TensorFlow computes on: "2 x NVIDIA A100-SXM4-40GB", or "CPU AMD EPYC 7B13, 8 cores"."""
+    import tensorflow as tf
+
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]
+    names = [known.get("device_name", "GPU of unknown name") for known in details]
+    if not names:
+        cores = usable_cores()
+        return f"CPU {processor_name()}, {cores} core{'s' * (cores > 1)}"
+    counts = {name: names.count(name) for name in names}
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
+
+
+def processor_name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
+    """The processor's model name; its architecture where the system does not give one."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.machine())
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache  # a second strategy over the same devices confuses TensorFlow's collectives
+def mirrored_devices(*devices: str):
+    """The strategy that trains on several devices of this machine; the plain one where there are not several.
+
+    Each device has its share of every batch and normalises by that share where a layer normalises by the batch.
+
+    Args:
+        devices: their names; none for every GPU.
+    """
+    import tensorflow as tf
+
+    names = devices or tuple(device.name for device in tf.config.list_logical_devices("GPU"))
+    return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
