@@ -16,7 +16,7 @@ demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
 	$(PY) -m tools.report --model_dir experiments/demo_cnn --data_dir data/sample_records
 	$(PY) -m tools.report --data_dir data/sample_records
 	@echo "report: experiments/demo_cnn/report_test.html"
-	@echo "try it: $(PY) -m pip install -r requirements-serve.txt && $(PY) -m tools.serve --model_dir experiments/demo_cnn"
+	@echo "try it: $(PY) -m pip install -r requirements/serve.txt && $(PY) -m tools.serve --model_dir experiments/demo_cnn"
 	@echo "watch the training: $(VENV)/bin/tensorboard --logdir experiments"
 
 data/sample/Data_Entry_2017.csv: | $(VENV)/installed
@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev
 
 # What can go wrong while building, in full: 50 kills, 15,000 mutations; `make test` has a shorter round.
 faults: $(VENV)/installed-dev
-	FAULTS=full $(PY) -m pytest tests/test_faults.py tests/test_fuzz.py
+	FAULTS=full $(PY) -m pytest tests/end_to_end/test_faults.py tests/release/test_fuzz.py
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
@@ -57,8 +57,8 @@ $(VENV)/installed: requirements.txt
 	$(PY) -m pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	$(PY) -m pip install --quiet -r requirements-dev.txt
+$(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
+	$(PY) -m pip install --quiet -r requirements/dev.txt
 	touch $@
 
 .venv-torch/installed: bench/requirements-torch.txt

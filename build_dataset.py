@@ -17,9 +17,15 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import storage
-from cxr.data import building, engines, images, shards, sources, splits, streams, verify
-from cxr.data.release import Release, read_release
+from cxr.engines import mapping
+from cxr.engines.engine import NAMES, Engine, default_workers
 from cxr.errors import one_line_errors
+from cxr.images.encode import ENCODINGS
+from cxr.images.errors import MIN_SIDE
+from cxr.records import building, shards, splits, verify
+from cxr.release import sources
+from cxr.release.release import Release, read_release
+from cxr.release.spools import Spools
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,10 +39,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ratios", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"), help="of patients")
     add("--patients", type=int, metavar="N", help="only N patients, drawn at random")
     add("--seed", type=int, default=230, help="of split, sampling and record order; default: %(default)s")
-    add("--encoding", choices=images.ENCODINGS, default="png", help="of the pixels in a record; default: %(default)s")
+    add("--encoding", choices=ENCODINGS, default="png", help="of the pixels in a record; default: %(default)s")
     add("--shard_size", type=int, default=1024, help="images in a shard, at most; default: %(default)s")
-    add("--workers", type=int, default=engines.default_workers(), help="processes; default: every core")
-    engines.add_flags(parser, "shards are written")
+    add("--workers", type=int, default=default_workers(), help="processes; default: every core")
+    add("--engine", choices=NAMES, default="local", help="where shards are written; default: %(default)s")
+    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
     add("--allow_missing", action="store_true", help="build without the images that the CSV lists and are not here")
     add("--verify", action="store_true", help="build nothing: read the finished dataset again, compare with --data_dir")
     add("--max_rejected", type=float, default=0.01, help="share of unreadable images to tolerate; default: %(default)s")
@@ -45,32 +52,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name} {value}: expected at least 1")
-    if not images.MIN_SIDE <= args.image_size <= 4096:
-        parser.error(f"--image_size {args.image_size}: expected {images.MIN_SIDE} to 4096 pixels")
+    if not MIN_SIDE <= args.image_size <= 4096:
+        parser.error(f"--image_size {args.image_size}: expected {MIN_SIDE} to 4096 pixels")
     if min(args.ratios) < 0 or args.ratios[0] == 0 or not abs(sum(args.ratios) - 1) <= 1e-6:
         parser.error(f"--ratios {' '.join(map(str, args.ratios))}: expected shares that sum to 1, the first above 0")
-    engines.check_flags(parser, args)
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
     if not 0 <= args.max_rejected <= 1:
         parser.error(f"--max_rejected {args.max_rejected}: expected a share from 0 to 1")
     return args
-
-
-def find_images(
-    args: argparse.Namespace, release: Release, engine: engines.Engine
-) -> tuple[sources.Images, list[streams.SpoolJob]]:
-    """Look for the images, and read the archives that can only be read from start to end, if they changed."""
-    image_ids = [row.image_id for row in release.rows]
-    found = sources.find_images(args.data_dir, image_ids)
-    spools = streams.plan_spools(
-        found, args.data_dir, args.output_dir / building.MANIFEST, image_ids=image_ids, image_size=args.image_size
-    )
-    unread = [job for job in spools if streams.read_index(job) is None]
-    if unread:
-        building.require_same_options(args.output_dir, describe_options(args, release))  # before the long part
-    streams.read_archives(unread, engine)
-    streams.add_spools(found, spools)
-    found.require_any(args.data_dir)
-    return found, spools
 
 
 def plan(args: argparse.Namespace, release: Release, found: sources.Images) -> tuple[dict, list[shards.ShardJob]]:
@@ -120,7 +110,7 @@ def write_shards(
     done: list[shards.ShardReport],
     waiting: list[shards.ShardJob],
     state: building.Building,
-    engine: engines.Engine,
+    engine: Engine,
     digest: Callable[[str], str],
 ) -> list[shards.ShardReport]:
     """Write every shard that is not there yet, under one progress bar; the reports of all."""
@@ -128,7 +118,7 @@ def write_shards(
     there = sum(report.images + len(report.rejected) for report in done)
     total = there + sum(len(job.rows) for job in waiting)
     with tqdm(total=total, initial=there, desc="writing shards", unit=" images") as bar:
-        for report in engines.run(shards.write_shard, waiting, engine):
+        for report in mapping.run(shards.write_shard, waiting, engine):
             report = dataclasses.replace(report, witness=digest(first[report.file]))
             state.keep(report)
             done.append(report)
@@ -158,25 +148,32 @@ def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path)
     return "\n".join(lines)
 
 
-def build(args: argparse.Namespace, engine: engines.Engine) -> None:
-    """Build, or go on building, one dataset."""
+def build(args: argparse.Namespace, engine: Engine) -> None:
+    """Build, or continue to build, one dataset."""
     release = read_release(args.data_dir, args.split)
+    image_ids = [row.image_id for row in release.rows]
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with storage.exclusive(args.output_dir, "building"), engines.session(engine):
-        found, spools = find_images(args, release, engine)
+    with storage.exclusive(args.output_dir, "building"), mapping.session(engine):
+        found = sources.find_images(args.data_dir, image_ids)
+        folder = args.output_dir / building.MANIFEST / "archives"
+        spools = Spools(found, args.data_dir, folder, image_ids=image_ids, image_size=args.image_size)
+        if spools.unread():
+            building.require_same_options(args.output_dir, describe_options(args, release))  # before the long part
+        spools.read(engine)
+        found.require_any(args.data_dir)
         inputs, jobs = plan(args, release, found)
         state = building.Building(args.output_dir, inputs, shards.plan_digest(jobs))
         done, waiting = state.finished(jobs, found.digest)
-        waiting = streams.renew(waiting, spools, engine)
-        reports = write_shards(done, waiting, state, engine, found.digest)
+        renewed = spools.renew((location for job in waiting for location in job.locations), engine)
+        reports = write_shards(done, [job.relocated(renewed) for job in waiting], state, engine, found.digest)
         info = state.finish(reports, max_rejected=args.max_rejected)
-        streams.remove_spools(args.output_dir / building.MANIFEST, spools)
+        spools.close()
     rejected = sorted(image for report in reports for image in report.rejected)
     print(summary(info, rejected, args.output_dir))
     print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")
 
 
-def verify_again(args: argparse.Namespace, engine: engines.Engine) -> None:
+def verify_again(args: argparse.Namespace, engine: Engine) -> None:
     """Read a finished dataset again and say what is wrong with it; ValueError if anything is."""
     with tqdm(unit="B", unit_scale=True, desc="reading shards") as bar:
         found = verify.verify(args.output_dir, args.data_dir, engine=engine, on_shard=bar.update)
@@ -190,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     """Build a dataset, or verify one."""
     args = parse_args(argv)
     with one_line_errors():
-        engine = engines.Engine(args.engine, args.workers, args.ray_address)
+        engine = Engine(args.engine, args.workers, args.ray_address)
         (verify_again if args.verify else build)(args, engine)
 
 

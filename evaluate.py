@@ -17,14 +17,15 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, identity, storage
-from cxr.data import engines, records
-from cxr.data.dataset import Dataset, open_dataset
+from cxr.engines.engine import NAMES, Engine
 from cxr.errors import one_line_errors
 from cxr.evaluation import comparison, metrics, predictions, provenance, scoring, tables
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
 from cxr.networks import devices
 from cxr.params import Params
+from cxr.records import example
+from cxr.records.dataset import Dataset, open_dataset
 
 if TYPE_CHECKING:
     import keras
@@ -46,9 +47,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--literature", **rows, help="published rows to stand beside, others marked; default: %(default)s")
     add("--allow_leak", action="store_true", help="score patients that the weights have seen, and mark the result")
     add("--at_least", type=float, metavar="AUROC", help="exit with 1 when the mean AUROC is not above this")
-    engines.add_flags(parser, "features are extracted")
+    add("--engine", choices=NAMES, default="local", help="where features are extracted; default: %(default)s")
+    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
     args = parser.parse_args(argv)
-    engines.check_flags(parser, args)
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
     if args.views < 1:
         parser.error(f"--views {args.views}: expected at least 1")
     return args
@@ -71,17 +74,17 @@ def predict_logits(
     return np.mean([model.predict(batches, verbose=0) for batches in of_views], axis=0)
 
 
-def read_index(images: Dataset, split: str) -> records.Index:
+def read_index(images: Dataset, split: str) -> example.Index:
     """Everything but the pixels of a split; read once however often it is asked for."""
     return _read_index(tuple(images.paths(split)), images.info["fingerprint"])
 
 
 @functools.lru_cache(maxsize=3)  # the splits of one dataset; a rebuilt one has another fingerprint
-def _read_index(paths: tuple[str, ...], fingerprint: str) -> records.Index:
-    return records.read_index(list(paths))
+def _read_index(paths: tuple[str, ...], fingerprint: str) -> example.Index:
+    return example.read_index(list(paths))
 
 
-def predictions_of(index: records.Index, logits: np.ndarray) -> Predictions:
+def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:
     """Logits [n, 14] as probabilities, beside what the records say of their images."""
     if len(index.image_ids) != len(logits):
         raise ValueError(
@@ -189,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
         if not args.allow_leak:
             provenance.require_no_leak(leak, args.split, len(np.unique(patient_ids)))
         other = read_other(args, images) if args.compare else None
-        engine = engines.Engine(args.engine, ray_address=args.ray_address)
+        engine = Engine(args.engine, ray_address=args.ray_address)
         where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint, "views": args.views}
         model, datasets = model_and_datasets(images, **where, engine=engine)
         result = evaluate_split(model, args.split, images, datasets, params=params, **where)
@@ -205,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def model_and_datasets(
-    images: Dataset, model_dir: pathlib.Path, checkpoint: str, *, views: int, engine: engines.Engine
+    images: Dataset, model_dir: pathlib.Path, checkpoint: str, *, views: int, engine: Engine
 ) -> tuple["keras.Model | TrainedNetwork", dict[str, Dataset]]:
     """The trained model and its inputs: images, or, the same but faster, the head and cached features.
 

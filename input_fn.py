@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.data import engines, records
-from cxr.data.dataset import Dataset
+from cxr.engines.engine import default_workers
 from cxr.findings import FINDINGS
 from cxr.networks import augment
 from cxr.params import Params
+from cxr.records import example
+from cxr.records.dataset import Dataset
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,17 +56,17 @@ def input_fn(
     def parse(*serialized: "tf.Tensor") -> tuple[dict, "tf.Tensor"]:
         found = {}
         for (name, dataset), batch in zip(datasets.items(), serialized, strict=True):
-            columns, labels = records.parse_batch(batch, dataset.info)
+            columns, labels = example.parse_batch(batch, dataset.info)
             found |= {name if key in ("image", "features") else key: column for key, column in columns.items()}
         return {name: found[name] for name in (found if inputs is None else inputs)}, labels
 
-    cores = engines.default_workers()
+    cores = default_workers()
     batches = serialized_batches(split, datasets, params, epoch).map(parse, num_parallel_calls=cores)
     changes = augment.changes_batches(params, has_images="image" in datasets)
     if changes if epoch is not None else view:
         change = functools.partial(changed, params=params, epoch=epoch, view=view)
         batches = batches.enumerate().map(change, num_parallel_calls=cores)
-    return records.without_autotuner(batches.prefetch(PREFETCHED))
+    return example.without_autotuner(batches.prefetch(PREFETCHED))
 
 
 def serialized_batches(
@@ -163,7 +164,7 @@ def sampling_of(paths: tuple[str, ...]) -> tuple[np.ndarray, float]:
     """What `sampling_roots` says of the labels in some shards, and the mean of the images' weights."""
     import tensorflow as tf
 
-    batches = records.without_autotuner(tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of))
+    batches = example.without_autotuner(tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of))
     labels = np.concatenate(list(batches.as_numpy_iterator()))
     roots = sampling_roots(labels.mean(axis=0))
     return roots, float((labels * (roots - 1)).max(axis=1).mean() + 1)

@@ -18,16 +18,17 @@ import sys
 from collections.abc import Iterator
 
 from cxr import experiment, storage
-from cxr.data import sources
-from cxr.data.entries import OLDEST
-from cxr.data.images import ImageError
-from cxr.data.locations import Location, read_bytes
-from cxr.data.pictures import Patient, Picture
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating, readings
-from cxr.evaluation.readings import Reading
+from cxr.evaluation import operating
 from cxr.findings import FINDINGS
-from predictor import Predictor
+from cxr.images.errors import ImageError
+from cxr.release import sources
+from cxr.release.entries import OLDEST
+from cxr.release.locations import Location, read_bytes
+from inference import readings
+from inference.pictures import Patient, Picture
+from inference.predictor import Predictor
+from inference.readings import Reading
 
 BATCH = 32  # images a step
 BATCH_WITH_HEATMAPS = 8  # then the originals are kept meanwhile, up to 64 MB each

@@ -17,16 +17,17 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-import board
 from cxr import experiment, identity, storage
-from cxr.data import engines, records, splits
-from cxr.data.dataset import Dataset, open_dataset
+from cxr.engines.engine import LOCAL, NAMES, Engine
 from cxr.errors import one_line_errors
 from cxr.evaluation import provenance
 from cxr.findings import FINDINGS
 from cxr.networks import devices, runtime
 from cxr.params import Params, as_json, load_params
-from fit import Run, run_epochs
+from cxr.records import example, splits
+from cxr.records.dataset import Dataset, open_dataset
+from training import tensorboard
+from training.run import Run, run_epochs
 
 log = logging.getLogger("train")
 
@@ -37,7 +38,7 @@ class Start(NamedTuple):
     resume: bool = False  # where it stopped
     restore_from: pathlib.Path | None = None  # with the best weights of an experiment of the same architecture
     allow_leak: bool = False  # even where networks were trained on patients of val
-    engine: engines.Engine = engines.LOCAL
+    engine: Engine = LOCAL
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,15 +53,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     again.add_argument("--restart", action="store_true", help="move the run in model_dir aside and begin again")
     add("--deterministic", action="store_true", help="the same numbers in every run on a GPU too, where it is slower")
     add("--allow_leak", action="store_true", help="train over networks that have seen patients of val; val is marked")
-    engines.add_flags(parser, "features are extracted")
+    add("--engine", choices=NAMES, default="local", help="where features are extracted; default: %(default)s")
+    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
     args = parser.parse_args(argv)
-    engines.check_flags(parser, args)
+    if args.ray_address and args.engine != "ray":
+        parser.error("--ray_address goes with --engine ray")
     return args
 
 
-def read_splits(images: Dataset) -> dict[str, records.Index]:
+def read_splits(images: Dataset) -> dict[str, example.Index]:
     """Index every split from its records, every CRC checked, and see that no patient is in two of them."""
-    indexes = {split: records.read_index(images.paths(split)) for split in splits.SPLITS}
+    indexes = {split: example.read_index(images.paths(split)) for split in splits.SPLITS}
     splits.require_disjoint({split: index.patient_ids.tolist() for split, index in indexes.items()})
     for split, index in indexes.items():
         if len(index.image_ids) != images.images(split):
@@ -74,7 +77,7 @@ def existing(model_dir: pathlib.Path) -> pathlib.Path:
     return model_dir
 
 
-def log_start(params: Params, images: Dataset, indexes: dict[str, records.Index]) -> None:
+def log_start(params: Params, images: Dataset, indexes: dict[str, example.Index]) -> None:
     """Say what is about to be trained on what."""
     changed = {k: v for k, v in dataclasses.asdict(params).items() if v != getattr(Params(), k)}
     log.info("%s @ %s   %s", params.model, experiment.git_sha(), json.dumps(changed))
@@ -88,7 +91,7 @@ def log_start(params: Params, images: Dataset, indexes: dict[str, records.Index]
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
 
 
-def patients_seen(indexes: dict[str, records.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:
+def patients_seen(indexes: dict[str, example.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:
     """The patients that the weights of a run will have seen, those of the weights it begins with included."""
     train, val = (set(indexes[split].patient_ids.tolist()) for split in ("train", "val"))
     for folder in provenance.experiments_below(restore_from) if restore_from else ():
@@ -101,7 +104,7 @@ def begin(
     model_dir: pathlib.Path,
     params: Params,
     images: Dataset,
-    indexes: dict[str, records.Index],
+    indexes: dict[str, example.Index],
     *,
     networks: dict[str, str],
     start: Start,
@@ -137,7 +140,7 @@ def begin(
     return run
 
 
-def fit_run(run: Run, images: Dataset, indexes: dict[str, records.Index], params: Params, start: Start) -> None:
+def fit_run(run: Run, images: Dataset, indexes: dict[str, example.Index], params: Params, start: Start) -> None:
     """Train a run from its start or from where it stopped, to its val metrics."""
     if not (start.resume and run.restore()):
         restore_from = identity.read(run.model_dir)["restore_from"]
@@ -148,7 +151,7 @@ def fit_run(run: Run, images: Dataset, indexes: dict[str, records.Index], params
             log.info("no epoch had been finished: the run begins again %s", begins)
     run_epochs(run, indexes["val"])
     finish(run, images, params)
-    board.show_end(run, indexes["val"])
+    tensorboard.show_end(run, indexes["val"])
 
 
 def finish(run: Run, images: Dataset, params: Params) -> None:
@@ -171,7 +174,7 @@ def fit_head(
     params: Params,
     images: Dataset,
     model_dir: pathlib.Path,
-    indexes: dict[str, records.Index],
+    indexes: dict[str, example.Index],
     start: Start,
 ) -> None:
     """Train what an experiment trains from scratch: all of simple_cnn, or the head over cached features."""
@@ -197,7 +200,7 @@ def fine_tune(
     params: Params,
     images: Dataset,
     model_dir: pathlib.Path,
-    indexes: dict[str, records.Index],
+    indexes: dict[str, example.Index],
     start: Start,
 ) -> None:
     """Train the head in model_dir/head, an experiment of its own, and then the whole model from there.
@@ -250,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
         indexes = read_splits(images)
         log_start(params, images, indexes)
         phases = fine_tune if params.fine_tune else fit_head
-        engine = engines.Engine(args.engine, ray_address=args.ray_address)
+        engine = Engine(args.engine, ray_address=args.ray_address)
         phases(params, images, args.model_dir, indexes, Start(args.resume, args.restore_from, args.allow_leak, engine))
         log.info("next: python evaluate.py --model_dir %s --data_dir %s", args.model_dir, args.data_dir)
 

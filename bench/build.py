@@ -26,10 +26,15 @@ from PIL import Image
 
 from bench.memory import peak_memory
 from bench.timing import images_per_second, print_ratios
-from cxr.data import engines, images, release, splits
-from cxr.data.dataset import open_dataset
-from cxr.data.locations import Location, read_bytes
+from cxr.engines.engine import default_workers
 from cxr.findings import FINDINGS
+from cxr.images.decode import decode_grey
+from cxr.images.encode import ENCODINGS
+from cxr.images.resize import resize_square
+from cxr.records import splits
+from cxr.records.dataset import open_dataset
+from cxr.release import release
+from cxr.release.locations import Location, read_bytes
 
 SIZE = 224
 SHARDS = [
@@ -100,7 +105,7 @@ def webdataset_loop(locations: list[Location], folder: pathlib.Path) -> int:
 
 def shrink(location: Location) -> int:
     """Read, decode and resize one image, and nothing else."""
-    return len(images.resize_square(images.decode_grey(read_bytes(location)), SIZE))
+    return len(resize_square(decode_grey(read_bytes(location)), SIZE))
 
 
 def compare_builds(args: argparse.Namespace, folder: pathlib.Path) -> None:
@@ -113,7 +118,7 @@ def compare_builds(args: argparse.Namespace, folder: pathlib.Path) -> None:
         peak_memory(command(folder / "originals", folder / "records", *flags))
         return args.images
 
-    cores = engines.default_workers()
+    cores = default_workers()
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         few = locations[::SERIAL]
         contestants: dict[str, Callable[[], int]] = {
@@ -129,10 +134,10 @@ def compare_builds(args: argparse.Namespace, folder: pathlib.Path) -> None:
 
 def build_whole(args: argparse.Namespace, folder: pathlib.Path) -> None:
     """Minutes and memory of a build with as many images as the release has; seconds of its tables."""
-    originals = [images.decode_grey(path.read_bytes()) for path in sorted(args.data_dir.glob("images/*.png"))]
+    originals = [decode_grey(path.read_bytes()) for path in sorted(args.data_dir.glob("images/*.png"))]
     files = []
     for grey in originals:
-        small = images.resize_square(grey, SIZE)
+        small = resize_square(grey, SIZE)
         for turned in (small, small[::-1], small[:, ::-1], small[::-1, ::-1]):
             buffer = io.BytesIO()
             Image.fromarray(turned).save(buffer, "png")
@@ -156,7 +161,7 @@ def compare_encodings(args: argparse.Namespace, folder: pathlib.Path) -> None:
 
     print(f"encodings, {args.images:,} originals to {SIZE} px")
     contestants, lines = {}, {}
-    for encoding in images.ENCODINGS:
+    for encoding in ENCODINGS:
         output = folder / f"records_{encoding}"
         flags = ["--split", "random", "--ratios", "1", "0", "0", "--encoding", encoding, *SHARDS]
         _, took = peak_memory(command(folder / "originals", output, *flags))

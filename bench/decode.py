@@ -19,7 +19,8 @@ import kornia_rs.io
 import numpy as np
 from PIL import Image
 
-from cxr.data import images
+from cxr.images.decode import decode_grey
+from cxr.images.resize import resize_square
 
 SIZE = 224
 ROUNDS = 7
@@ -32,7 +33,7 @@ def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
         "Pillow": lambda data: np.asarray(Image.open(io.BytesIO(data))),
         "OpenCV": lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE),
         "kornia_rs": lambda data: kornia_rs.io.decode_image_png_u8(data, _shape(data), "mono")[:, :, 0],
-        "ours": images.decode_grey,
+        "ours": decode_grey,
     }
     if importlib.util.find_spec("imagecodecs"):
         import imagecodecs
@@ -63,7 +64,7 @@ RESIZERS = {
     "Pillow Lanczos": pillow(Image.Resampling.LANCZOS),
     "OpenCV area": opencv(cv2.INTER_AREA),
     "OpenCV linear (not antialiased)": opencv(cv2.INTER_LINEAR),
-    "ours": lambda grey: images.resize_square(grey, SIZE),
+    "ours": lambda grey: resize_square(grey, SIZE),
 }
 
 

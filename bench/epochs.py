@@ -13,8 +13,8 @@ import tempfile
 import time
 
 from cxr import storage
-from cxr.data.dataset import open_dataset
 from cxr.params import parse_params
+from cxr.records.dataset import open_dataset
 
 SETTINGS = {
     "model": "feature_extractor",

@@ -19,11 +19,11 @@ from etils import epath
 
 from bench.timing import images_per_second, print_ratios
 from cxr import storage
-from cxr.data import records
-from cxr.data.dataset import Dataset
-from cxr.data.entries import ImageRow
 from cxr.findings import FINDINGS
 from cxr.params import Params
+from cxr.records import example
+from cxr.records.dataset import Dataset
+from cxr.release.entries import ImageRow
 
 WIDTH = 2048
 SHARD = 1024
@@ -40,7 +40,7 @@ def write_features(folder: pathlib.Path, count: int) -> Dataset:
             for number in range(start, min(start + SHARD, count)):
                 labels = tuple(int(label) for label in generator.random(len(FINDINGS)) < 0.1)
                 row = ImageRow(f"{number:08d}_000.png", number, labels, 50.0, 0, 0)
-                records.write_record(file, records.pack_features(row, generator.random(WIDTH).astype(np.float16)))
+                example.write_record(file, example.pack_features(row, generator.random(WIDTH).astype(np.float16)))
         shards.append({"file": path.name})
     positives = dict.fromkeys(FINDINGS, count // 10)
     train = {"images": count, "shards": shards, "positives": positives}
@@ -96,7 +96,7 @@ def main() -> None:
         count, data = args.vectors, sizes[args.vectors]
         whole = next(iter(input_fn("train", {"network": data}, Params(batch_size=count), inputs=["network"])))
         tensors = tf.data.Dataset.from_tensor_slices(whole).batch(params.batch_size, drop_remainder=True)
-        tensors = records.without_autotuner(tensors)
+        tensors = example.without_autotuner(tensors)
 
         def from_memory() -> int:
             model.fit(tensors, verbose=0, shuffle=False)

@@ -15,8 +15,8 @@ import tarfile
 import tempfile
 
 from bench.timing import images_per_second, print_ratios
-from cxr.data import records
-from cxr.data.dataset import Dataset, open_dataset
+from cxr.records import example
+from cxr.records.dataset import Dataset, open_dataset
 
 BATCH = 32
 
@@ -84,13 +84,13 @@ def plain(data: Dataset):
 
 def webdataset(torch_python: str, data: Dataset, times: int, folder: pathlib.Path):
     """WebDataset tars of the same PNG bytes, read by a DataLoader with two workers in another interpreter."""
-    serialized = [r for path in data.paths("train") for r in records.read_records(path)]
+    serialized = [r for path in data.paths("train") for r in example.read_records(path)]
     for shard in range(2):  # one for each worker
         with tarfile.open(folder / f"{shard}.tar", "w") as archive:
             for index, record in enumerate(serialized * times):
                 if index % 2 != shard:
                     continue
-                feature = records.example_class().FromString(record).features.feature
+                feature = example.example_class().FromString(record).features.feature
                 labels = bytes(feature["labels"].int64_list.value)
                 for ending, data in (("png", feature["image/encoded"].bytes_list.value[0]), ("cls", labels)):
                     member = tarfile.TarInfo(f"{index:06d}.{ending}")

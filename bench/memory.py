@@ -17,7 +17,7 @@ import time
 import numpy as np
 import psutil
 
-from cxr.data import images
+from cxr.images.encode import encode
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
 
@@ -29,7 +29,7 @@ def write_release(folder: pathlib.Path, count: int) -> None:
     rows = []
     with tarfile.open(folder / "images.tar", "w") as archive:
         for index in range(count):
-            data = images.encode(generator.integers(0, 256, (128, 128), np.uint8), "png")
+            data = encode(generator.integers(0, 256, (128, 128), np.uint8), "png")
             member = tarfile.TarInfo(f"images/{index:08d}_000.png")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))

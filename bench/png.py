@@ -15,7 +15,8 @@ import kornia_rs.io
 import numpy as np
 from PIL import Image
 
-from cxr.data import images
+from cxr.images.decode import decode_grey
+from cxr.images.resize import resize_square
 
 HUFFMAN, UP = cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY, cv2.IMWRITE_PNG_FILTER_UP
 SIDE = 224  # pixels
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
     args = parser.parse_args()
     paths = sorted(args.data_dir.glob("images/*.png"))[:40]
-    pixels = [images.resize_square(images.decode_grey(path.read_bytes()), SIDE) for path in paths]
+    pixels = [resize_square(decode_grey(path.read_bytes()), SIDE) for path in paths]
     for name, encode in WAYS.items():
         encoded = [encode(image) for image in pixels]
         tensors = [tf.constant(data) for data in encoded]

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 def draw(folder: pathlib.Path) -> None:
     """Write grey PNGs of the size and about the weight of the release's, 450 KB."""
-    from cxr.data.images import encode
+    from cxr.images.encode import encode
 
     random = np.random.default_rng(230)
     waves = 128 + 80 * np.sin(np.arange(SIDE)[:, None] / 90) * np.cos(np.arange(SIDE) / 70)
@@ -67,8 +67,8 @@ def measure(model_dir: pathlib.Path, folder: pathlib.Path) -> None:
     import os
 
     import predict
-    from cxr.data.pictures import NOBODY
-    from predictor import Predictor
+    from inference.pictures import NOBODY
+    from inference.predictor import Predictor
 
     files = predict.files_of([folder])[:IMAGES]
     print(f"first answer: {seconds_to_first(model_dir, files[0]):.1f} s, process start included (median of {STARTS})")

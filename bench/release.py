@@ -19,8 +19,8 @@ import time
 from etils import epath
 
 from cxr import storage
-from cxr.data import entries, locations, release, sources
 from cxr.findings import FINDINGS
+from cxr.release import entries, locations, release, sources
 
 WHOLE = 112_120  # images of ChestX-ray14
 COLUMNS = "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View Position\n"

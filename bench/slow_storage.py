@@ -3,7 +3,7 @@
     python -m bench.slow_storage
 
 Beside it the same shards read one after the other, as `interleave` and `flat_map` do without parallel calls. The bucket
-is a process on this machine, but TensorFlow's own client talks to it. Needs requirements-dev.txt; about a minute.
+is a process on this machine, but TensorFlow's own client talks to it. Needs requirements/dev.txt; about a minute.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from etils import epath
 import input_fn
 from bench.slow_server import BUCKET, slow_storage
 from bench.timing import images_per_second
-from cxr.data import records
-from cxr.data.dataset import Dataset
-from cxr.data.entries import ImageRow
 from cxr.findings import FINDINGS
 from cxr.params import Params
+from cxr.records import example
+from cxr.records.dataset import Dataset
+from cxr.release.entries import ImageRow
 
 SIZE = 128  # pixels a side, raw: 16 KiB an image
 IMAGES_EACH = 256  # 4 MiB a shard
@@ -47,7 +47,7 @@ def write_dataset(folder: pathlib.Path, shards: int) -> Dataset:
             for image in range(IMAGES_EACH):
                 row = ImageRow(f"{shard:08d}_{image:03d}.png", shard, (0,) * len(FINDINGS), 50.0, 0, 0)
                 pixels = generator.bytes(SIZE * SIZE)
-                records.write_record(file, records.pack_image(row, pixels, encoding="raw", mean=0, stddev=0))
+                example.write_record(file, example.pack_image(row, pixels, encoding="raw", mean=0, stddev=0))
         listed.append({"file": name, "images": IMAGES_EACH, "bytes": (folder / name).stat().st_size})
     train = {"images": shards * IMAGES_EACH, "shards": listed}
     return Dataset(
@@ -64,8 +64,8 @@ def one_after_the_other(dataset: Dataset, epoch: int | None):
 
     paths = tf.data.Dataset.from_tensor_slices(dataset.paths("train"))
     turns = paths.flat_map(read) if epoch is None else paths.interleave(read, input_fn.OPEN_SHARDS, block_length=16)
-    batches = turns.batch(PARAMS.batch_size).map(lambda batch: records.parse_batch(batch, dataset.info))
-    return records.without_autotuner(batches.prefetch(input_fn.PREFETCHED))
+    batches = turns.batch(PARAMS.batch_size).map(lambda batch: example.parse_batch(batch, dataset.info))
+    return example.without_autotuner(batches.prefetch(input_fn.PREFETCHED))
 
 
 def contestant(make, wait, delay: float):

@@ -12,10 +12,11 @@ import time
 from etils import epath
 
 from cxr import storage
-from cxr.data import engines
-from cxr.data.dataset import open_dataset
-from cxr.data.splits import SPLITS
-from cxr.data.verify import verify
+from cxr.engines import mapping
+from cxr.engines.engine import Engine, default_workers
+from cxr.records.dataset import open_dataset
+from cxr.records.splits import SPLITS
+from cxr.records.verify import verify
 
 
 def main() -> None:
@@ -23,14 +24,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=epath.Path, default="data/records", help="a dataset; default: %(default)s")
     parser.add_argument("--release_dir", type=epath.Path, help="the release it was built from, to compare with")
-    parser.add_argument("--workers", type=int, default=engines.default_workers(), help="processes; default: every core")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes; default: every core")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts; default: %(default)s")
     args = parser.parse_args()
-    engine, opened = engines.Engine(workers=args.workers), open_dataset(args.data_dir)
+    engine, opened = Engine(workers=args.workers), open_dataset(args.data_dir)
     paths = [path for split in SPLITS for path in opened.paths(split)]
     size = sum(epath.Path(path).stat().length for path in paths)
     ways = {
-        "reading and sha256 alone (limit)": lambda: list(engines.run(storage.sha256_of, paths, engine)),
+        "reading and sha256 alone (limit)": lambda: list(mapping.run(storage.sha256_of, paths, engine)),
         "verify, without a release": lambda: verify(args.data_dir, engine=engine),
     }
     if args.release_dir:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-PLATEAU_EPOCHS = 2  # lr_schedule "plateau" lowers the step size after this many: cxr/networks/optimizers.py
+PLATEAU_EPOCHS = 2  # lr_schedule "plateau" lowers the step size after this many: training/optimizers.py
 # Options of keras.applications for the classification layers, which no extractor has.
 TOP_OPTIONS = ("classes", "classifier_activation", "dropout", "dropout_rate")
 

@@ -18,6 +18,7 @@ from importlib import metadata
 import numpy as np
 
 from cxr import storage
+from cxr.errors import ROOT
 from cxr.findings import require_same_findings
 
 CHECKPOINTS = ("best", "last")
@@ -26,7 +27,6 @@ TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.l
 TRAINED += ("tensorboard", "head")
 PRODUCTS = (*TRAINED, *RESULTS)
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def weights_path(model_dir: pathlib.Path, checkpoint: str) -> pathlib.Path:

@@ -22,7 +22,7 @@ def import_optuna():
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("searching needs Optuna. Run: pip install -r requirements-search.txt") from error
+        raise ImportError("searching needs Optuna. Run: pip install -r requirements/search.txt") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from cxr import storage
-from cxr.data.dataset import Dataset, open_dataset
 from cxr.params import FILE as PARAMS_FILE
 from cxr.params import load_params
+from cxr.records.dataset import Dataset, open_dataset
 from searching.journal import import_optuna, one_at_a_time, open_study
 from searching.locks import Locks, TrialLock
 from searching.process import TRAINER, TrainProcess, TrialFailed, read_epochs

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import build_dataset
-from cxr.data import engines
+from cxr.engines import local
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS, NO_FINDING
 
@@ -104,21 +104,21 @@ def tiny_release(tmp_path):
 
 
 def run_here(function: Callable, jobs: list, *, workers: int) -> Iterator:
-    """What `engines.run_local` gives, without worker processes."""
+    """What `run_local` gives, without worker processes."""
     return map(function, jobs)
 
 
 @pytest.fixture
 def in_process(monkeypatch) -> None:
     """Jobs run in this process."""
-    monkeypatch.setattr(engines, "run_local", run_here)
+    monkeypatch.setattr(local, "run_local", run_here)
 
 
 def build_in_process(data_dir: Path, output_dir: Path, *flags: object) -> dict:
     """Run build_dataset.main without worker processes; returns dataset.json."""
     fixed = ["--data_dir", data_dir, "--output_dir", output_dir, "--image_size", 32]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "run_local", run_here)
+        patch.setattr(local, "run_local", run_here)
         build_dataset.main([str(flag) for flag in [*fixed, *flags]])
     return json.loads((output_dir / "dataset.json").read_text())
 
@@ -155,7 +155,7 @@ def browser() -> Iterator:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        pytest.skip("no playwright. Run: pip install -r requirements-dev.txt")
+        pytest.skip("no playwright. Run: pip install -r requirements/dev.txt")
     path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if path is None:
         pytest.skip("no Chromium. Run: apt-get install chromium")

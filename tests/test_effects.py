@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cxr import effects
-from cxr.networks import optimizers
 from cxr.params import FineTune, Params, as_json, load_params, parse_params
+from training import optimizers
 
 ROOT = Path(__file__).resolve().parents[1]
 CNN = {"model": "simple_cnn"}

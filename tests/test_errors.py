@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from cxr.data import engines
+from cxr.engines.local import run_local
 from cxr.errors import one_line_errors
 from cxr.findings import parse_findings
 
@@ -23,7 +23,7 @@ def terminate():
 
 
 def import_absent():
-    raise ImportError("Reading DICOM needs pydicom. Run: pip install -r requirements-dicom.txt")
+    raise ImportError("Reading DICOM needs pydicom. Run: pip install -r requirements/dicom.txt")
 
 
 def raise_runtime_error():
@@ -31,7 +31,7 @@ def raise_runtime_error():
 
 
 def map_in_a_worker():
-    list(engines.run_local(parse_findings, ["Nonsense"], workers=1))
+    list(run_local(parse_findings, ["Nonsense"], workers=1))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ is unpacked. `--parts 1` takes one part (2 GB, 4,999 images) to begin with. Stop
 on where it stopped. SHA256SUMS in the folder names every file that was checked.
 
 `--source kaggle` takes the images as one zip from Kaggle (45 GB), `--source kaggle224` at 224 px (2.5 GB), both through
-Kaggle's own client (pip install -r requirements-download.txt). `--links FILE` reads another list in place of
-tools/nih_links.csv, for a mirror: the columns are name,bytes,checksum,url, of which bytes and checksum may be empty.
+Kaggle's own client (pip install -r requirements/download.txt). `--links FILE` reads another list in place of
+tools/downloading/nih_links.csv, for a mirror: the columns are name,bytes,checksum,url, of which bytes and checksum may
+be empty.
 """
 
 import argparse
@@ -21,8 +22,8 @@ from pathlib import Path
 
 from cxr import storage
 from cxr.errors import one_line_errors
-from tools.links import NIH, SUMS, Link, Spoiled, check, read_links, read_sums, write_sums
-from tools.transfer import AGAIN, Partial, Patience, fetch
+from tools.downloading.links import NIH, SUMS, Link, Spoiled, check, read_links, read_sums, write_sums
+from tools.downloading.transfer import AGAIN, Partial, Patience, fetch
 
 HOME = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 PART = re.compile(r"images_(\d+)\.")
@@ -136,7 +137,7 @@ class Kaggle:
             return
         program = shutil.which("kaggle", path=Path(sys.executable).parent) or shutil.which("kaggle")
         if program is None:
-            raise ImportError("--source kaggle needs Kaggle's client. Run: pip install -r requirements-download.txt")
+            raise ImportError("--source kaggle needs Kaggle's client. Run: pip install -r requirements/download.txt")
         command = [program, "datasets", "download", self.dataset, "--path", str(self.partial)]
         if subprocess.run(command, check=False).returncode:
             raise OSError(
@@ -156,7 +157,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the release, e.g. data/nih")
     parser.add_argument("--parts", type=int, nargs="+", metavar="N", help="of NIH's twelve, e.g. 1 2 (default: all)")
     parser.add_argument("--source", choices=("nih", *KAGGLE), default="nih", help="default: %(default)s")
-    parser.add_argument("--links", type=Path, default=NIH, metavar="FILE", help="default: tools/nih_links.csv")
+    parser.add_argument("--links", type=Path, default=NIH, metavar="FILE", help="default: NIH's")
     args = parser.parse_args(argv)
     if args.parts and args.source != "nih":
         parser.error("--parts are NIH's; Kaggle has one zip")

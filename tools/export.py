@@ -16,11 +16,11 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, identity, storage
-from cxr.data.dataset import open_dataset
 from cxr.errors import one_line_errors
 from cxr.evaluation import operating, provenance
 from cxr.findings import FINDINGS
-from predictor import Predictor
+from cxr.records.dataset import open_dataset
+from inference.predictor import Predictor
 from tools.exporting import card, converters, parity, rescoring, saved_model
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=pathlib.Path, required=True, help="a folder that is not there yet")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
     add("--tflite", action="store_true", help="also TFLite: float16, and with --data_dir int8")
-    add("--onnx", action="store_true", help="also ONNX; needs requirements-export.txt")
+    add("--onnx", action="store_true", help="also ONNX; needs requirements/export.txt")
     add("--data_dir", type=epath.Path, help="a built dataset, whose val split calibrates int8 and checks every file")
     add("--images", type=int, default=500, metavar="N", help="val images to check with; default: %(default)s")
     args = parser.parse_args(argv)
@@ -117,7 +117,7 @@ def export(args: argparse.Namespace) -> dict:
     Raises:
         FileNotFoundError: the experiment is not trained.
         ValueError: output_dir is taken, the weights do not fit, or an exported file does not agree with predict.py.
-        ImportError: requirements-export.txt is needed.
+        ImportError: requirements/export.txt is needed.
     """
     if args.output_dir.exists():
         raise ValueError(f"{args.output_dir} is there already; delete it or give another --output_dir")

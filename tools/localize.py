@@ -18,15 +18,16 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import experiment, identity, storage
-from cxr.data import bbox_list, images, sources
-from cxr.data.bbox_list import Boxed
 from cxr.errors import one_line_errors
 from cxr.evaluation import localization, overlays, provenance
 from cxr.evaluation.boxes import Placement, iobb
 from cxr.evaluation.localization import Judged
 from cxr.evaluation.localization_table import results_table
 from cxr.findings import FINDINGS
+from cxr.images.resize import resize_square
 from cxr.networks import cam
+from cxr.release import bbox_list, sources
+from cxr.release.bbox_list import Boxed
 
 if TYPE_CHECKING:
     from cxr.networks.trained import TrainedExperiment
@@ -82,7 +83,7 @@ def views(
 ) -> Iterator[View]:
     """Heat maps of every annotated finding of some images, uint8 [height, width] by image id."""
     image_size = network.image_size
-    squares = np.stack([images.resize_square(pixels, image_size) for pixels in batch.values()])[..., None]
+    squares = np.stack([resize_square(pixels, image_size) for pixels in batch.values()])[..., None]
     findings = [finding for finding in FINDINGS if any(finding in boxed[image_id].boxes_nih for image_id in batch)]
     columns = [FINDINGS.index(finding) for finding in findings]
     maps = mapper(squares, columns)  # [B, F, h, w]

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from cxr.findings import ALIASES
-from tools.phantom_patients import Record, plan_records
+from tools.sample.patients import Record, plan_records
 
 CSV_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -67,7 +67,7 @@ def write_image(job: tuple[Record, int, int, Path]) -> dict:
     """Draw and write one image, the pool's unit of work. Returns the boxes of its findings, in its own pixels."""
     from PIL import Image
 
-    from tools.phantom_findings import Study, draw_radiograph
+    from tools.sample.findings import Study, draw_radiograph
 
     record, seed, size, image_dir = job
     study = Study(seed, record.patient_id, record.follow_up, record.sex, record.view, record.findings)

@@ -48,7 +48,7 @@ def report_experiment(args: argparse.Namespace, command: str) -> pathlib.Path:
 
 def report_dataset(data_dir: epath.Path, command: str) -> epath.Path:
     """Write the page of a dataset; returns where."""
-    from cxr.data.dataset import open_dataset
+    from cxr.records.dataset import open_dataset
     from tools.reporting.dataset_page import dataset_page
 
     text = dataset_page(open_dataset(data_dir), command)

@@ -5,7 +5,7 @@
 Drop an X-ray (PNG, JPEG, WebP, DICOM) on http://127.0.0.1:7860 for 14 calibrated probabilities beside their operating
 points; click a finding for its heat map. The same as JSON, with predict.py's numbers:
 `curl --data-binary @xray.png http://127.0.0.1:7860/api/predict`. Images are read in memory and not kept, and the page
-works without network. Needs `pip install -r requirements-serve.txt`. Not for clinical use.
+works without network. Needs `pip install -r requirements/serve.txt`. Not for clinical use.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import pathlib
 from cxr import experiment
 from cxr.errors import one_line_errors
 from cxr.evaluation import operating
-from predictor import Predictor
+from inference.predictor import Predictor
 from tools.serving.app import Served, listen, run
 
 
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def require_fastapi() -> None:
     """Raise ImportError with the command that installs it, before anything slow begins."""
     if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
-        raise ImportError("the page needs FastAPI and uvicorn. Run: pip install -r requirements-serve.txt")
+        raise ImportError("the page needs FastAPI and uvicorn. Run: pip install -r requirements/serve.txt")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,14 +17,15 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, storage
-from cxr.data import bbox_list, images, sources
 from cxr.errors import one_line_errors
 from cxr.evaluation import overlays
 from cxr.evaluation.boxes import Placement, areas
 from cxr.findings import FINDINGS
+from cxr.images.resize import resize_square
 from cxr.networks import augment
 from cxr.networks.geometry import centre_crop, crop_start, move_boxes
 from cxr.params import Params, load_params
+from cxr.release import bbox_list, sources
 
 SIZE = 224  # pixels a side of the records of an experiment that has none yet
 PANEL = 224  # pixels a side of each copy in the picture
@@ -136,7 +137,7 @@ def show(args: argparse.Namespace) -> tuple[int, int, dict[str, str]]:
     for number, (image_id, pixels) in enumerate(itertools.islice(found, args.images)):
         by_finding, placement = boxed[image_id].boxes_nih, Placement(pixels.shape[1], pixels.shape[0], size)
         boxes = placement.to_model(placement.from_nih(np.concatenate(list(by_finding.values()))))
-        square, seed = images.resize_square(pixels, size), (params.seed, number)
+        square, seed = resize_square(pixels, size), (params.seed, number)
         names = ", ".join(finding for finding in FINDINGS if finding in by_finding)
         rows.append((f"{image_id}   {names}", strip(copies(square, boxes, params, count=args.copies, seed=seed))))
     if not rows:

@@ -5,7 +5,7 @@ i to i + 1: so x1 - x0 is a width, and a change of frame is a multiplication and
 
 nih      BBox_List_2017.csv: pixels of the 1024 x 1024 release; of an image that is not square, of its longer side
 image    pixels of the image file
-model    the square that the model sees: the image resized, centred on black (cxr.data.images.resize_square)
+model    the square that the model sees: the image resized, centred on black (cxr.images.resize.resize_square)
 """
 
 from typing import NamedTuple

@@ -35,7 +35,7 @@ class HeatMapper:
         """Take the model apart.
 
         Args:
-            model: {"image": uint8 [B, S, S, 1]} to logits [B, findings], as `assemble.trained_model` makes it. One that
+            model: {"image": uint8 [B, S, S, 1]} to logits [B, findings], as `assembly.trained_model` makes it. One that
                 also asks for the patient is told of nobody.
             method: one of METHODS. "auto" is cam or grad_cam where the last feature map has FINE_CELLS a side,
                 layer_cam on an earlier map where it has not, and occlusion where there is no feature map to be seen.

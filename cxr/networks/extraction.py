@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr import storage
-from cxr.data import records, shards
 from cxr.networks import assembly, augment, devices, runtime
 from cxr.networks.extractors import Extractor, extractor_name
 from cxr.params import Params
+from cxr.records import example, shards
 
 BATCH = 64  # images a step: larger ones are no faster, smaller ones a little slower
 
@@ -55,19 +55,19 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
 
     run = prepared.function(job)
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
-    batches = serialized.map(lambda batch: records.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
-    batches = records.without_autotuner(batches)
+    batches = serialized.map(lambda batch: example.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
+    batches = example.without_autotuner(batches)
     with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
         vectors = [np.asarray(run(changed(images, job, step))) for step, images in enumerate(batches)]
         vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
-    rows = [records.unpack_row(record) for record in records.read_records(job.images)]
+    rows = [example.unpack_row(record) for record in example.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
             if not np.isfinite(vector).all():
                 raise ValueError(
                     f"the features of {row.image_id} are not finite; the extractor's weights or input range are wrong"
                 )
-            records.write_record(file, records.pack_features(row, vector))
+            example.write_record(file, example.pack_features(row, vector))
     return shards.report(job.path, job.split, rows, [])
 
 

@@ -12,13 +12,15 @@ from etils import epath
 from tqdm import tqdm
 
 from cxr import storage
-from cxr.data import building, engines
-from cxr.data.dataset import FILE, Dataset, open_dataset
-from cxr.data.splits import SPLITS
+from cxr.engines import mapping
+from cxr.engines.engine import LOCAL, Engine
 from cxr.networks import runtime
 from cxr.networks.extraction import BATCH, FeatureJob, Settings, prepared, write_features
 from cxr.networks.extractors import Extractor, extractor_names
 from cxr.params import Params
+from cxr.records import building
+from cxr.records.dataset import FILE, Dataset, open_dataset
+from cxr.records.splits import SPLITS
 
 
 def feature_datasets(
@@ -26,7 +28,7 @@ def feature_datasets(
     images: Dataset,
     *,
     runtime_name: str | None = None,
-    engine: engines.Engine = engines.LOCAL,
+    engine: Engine = LOCAL,
     copy: int = 0,
 ) -> dict[str, Dataset]:
     """The features of every extractor of an experiment, by its name; see `cached_features`."""
@@ -42,7 +44,7 @@ def cached_features(
     params: Params,
     *,
     runtime_name: str | None = None,
-    engine: engines.Engine = engines.LOCAL,
+    engine: Engine = LOCAL,
     copy: int = 0,
 ) -> Dataset:
     """The features of a dataset of images: opened when they are there, completed or made when not.
@@ -110,7 +112,7 @@ def open_finished(output: epath.Path, key: str) -> Dataset | None:
 
 
 def extract(
-    jobs: list[FeatureJob], output: epath.Path, inputs: dict, key: str, *, total: int, engine: engines.Engine
+    jobs: list[FeatureJob], output: epath.Path, inputs: dict, key: str, *, total: int, engine: Engine
 ) -> Dataset:
     """Write the feature shards that are not there yet, under a progress bar, and then dataset.json."""
     output.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ def extract(
         if waiting:
             name = inputs["extractor"]["name"]
             elsewhere = engine.name != "local"
-            run = functools.partial(engines.run, engine=engine, accelerated=True) if elsewhere else map
+            run = functools.partial(mapping.run, engine=engine, accelerated=True) if elsewhere else map
             with tqdm(total=total, initial=sum(r.images for r in done), unit=" images", desc=name) as bar:
                 for report in run(write_features, waiting):
                     state.keep(report)

@@ -95,7 +95,7 @@ def require_onnx() -> None:
     """Raise ImportError unless what `to_onnx` and `onnx_runner` need is installed."""
     missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"an ONNX file needs {missing[0]}. Run: pip install -r requirements-export.txt")
+        raise ImportError(f"an ONNX file needs {missing[0]}. Run: pip install -r requirements/export.txt")
 
 
 def to_onnx(model: "keras.Model", path: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """Bytes of a PNG or JPEG to the square that a model sees, in TensorFlow alone, to the last bit as a dataset is built.
 
-`cxr.data.images` makes grey as Pillow does and resizes with Pillow; a network notices when the pixels of serving are
+`cxr.images` makes grey as Pillow does and resizes with Pillow; a network notices when the pixels of serving are
 others than those of training. tf.image.resize differs from Pillow by some grey levels, so the integer arithmetic of
 Pillow 13 is repeated here: libImaging/Convert.c, Reduce.c and Resample.c.
 """
@@ -35,7 +35,7 @@ def resize_squares(pixels: "tf.Tensor", size: int) -> "tf.Tensor":
 
 
 def decode_grey(data: "tf.Tensor") -> "tf.Tensor":
-    """uint8 [height, width] of one PNG or JPEG: the graph's `cxr.data.images.decode_grey`.
+    """uint8 [height, width] of one PNG or JPEG: the graph's `cxr.images.decode.decode_grey`.
 
     As RGB whatever the file is: TensorFlow then drops alpha and the lower byte of 16 bits as `images` does, and makes
     grey into three equal channels, of which the luminance is that grey again.
@@ -50,7 +50,7 @@ def decode_grey(data: "tf.Tensor") -> "tf.Tensor":
 
 
 def resize_square(pixels: "tf.Tensor", size: int) -> "tf.Tensor":
-    """uint8 [size, size, 1] of uint8 [height, width]: the graph's `cxr.data.images.resize_square`."""
+    """uint8 [size, size, 1] of uint8 [height, width]: the graph's `cxr.images.resize.resize_square`."""
     import tensorflow as tf
 
     sides = tf.cast(tf.shape(pixels), tf.float64)  # height, width

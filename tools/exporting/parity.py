@@ -5,12 +5,12 @@ import pathlib
 
 import numpy as np
 
-from cxr.data.dataset import Dataset
-from cxr.data.images import encode
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS
+from cxr.images.encode import encode
 from cxr.params import Params
-from predictor import Predictor
+from cxr.records.dataset import Dataset
+from inference.predictor import Predictor
 from tools.exporting.converters import Run
 
 TOLERANCE = 1e-4  # of a probability, in float32

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.data.dataset import Dataset
 from cxr.evaluation import metrics, operating, scoring
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
+from cxr.records.dataset import Dataset
 from evaluate import predict_logits, predictions_of, read_index
-from predictor import Predictor
+from inference.predictor import Predictor
 
 if TYPE_CHECKING:
     import keras

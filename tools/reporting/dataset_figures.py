@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.data.records import Index
 from cxr.findings import FINDINGS
+from cxr.records.example import Index
 from tools.reporting import figures
 from tools.reporting.figures import Drawing, draw, readable
 

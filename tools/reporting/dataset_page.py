@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr.data import records
-from cxr.data.dataset import Dataset
-from cxr.data.splits import SPLITS
 from cxr.findings import FINDINGS, NO_FINDING
+from cxr.records import example
+from cxr.records.dataset import Dataset
+from cxr.records.splits import SPLITS
 from tools.reporting import dataset_figures, page, pictures
 
 EXAMPLES = 4  # images of each finding, of different patients
@@ -32,7 +32,7 @@ def dataset_page(dataset: Dataset, command: str) -> str:
     Args:
         command: the line that makes this page.
     """
-    indexes = {split: records.read_index(dataset.paths(split)) for split in SPLITS}
+    indexes = {split: example.read_index(dataset.paths(split)) for split in SPLITS}
     present = {split: index for split, index in indexes.items() if len(index.image_ids)}
     labels = np.concatenate([index.labels for index in indexes.values()])
     return page.render(
@@ -54,13 +54,13 @@ def dataset_page(dataset: Dataset, command: str) -> str:
     )
 
 
-def facts(indexes: dict[str, records.Index]) -> list[tuple[str, list[str]]]:
+def facts(indexes: dict[str, example.Index]) -> list[tuple[str, list[str]]]:
     """What the splits are, side by side: (what, a cell for each split)."""
     columns = [split_facts(index) for index in indexes.values()]
     return [(what, [column[what] for column in columns]) for what in (columns[0] if columns else ())]
 
 
-def split_facts(index: records.Index) -> dict[str, str]:
+def split_facts(index: example.Index) -> dict[str, str]:
     """Size, people and views of one split that has an image."""
     patients, times = np.unique(index.patient_ids, return_counts=True)
     ages = index.ages[~np.isnan(index.ages)]
@@ -86,7 +86,7 @@ def share_of(codes: np.ndarray, code: int) -> float | None:
     return float((known == code).mean()) if len(known) else None
 
 
-def finding_rows(indexes: dict[str, records.Index]) -> list[dict]:
+def finding_rows(indexes: dict[str, example.Index]) -> list[dict]:
     """Images with each finding, and their share, in each split."""
     rows = []
     for column, name in enumerate(FINDINGS):
@@ -110,7 +110,7 @@ def together(labels: np.ndarray) -> list[dict]:
     ]
 
 
-def blank_images(indexes: dict[str, records.Index]) -> list[dict]:
+def blank_images(indexes: dict[str, example.Index]) -> list[dict]:
     """Images of one grey level or nearly so: image id, split, mean and stddev, the flattest first in each split."""
     found = []
     for split, index in indexes.items():
@@ -125,15 +125,15 @@ def examples(dataset: Dataset) -> dict[str, list[Example]]:
     """The first few images of every finding and of none, in dataset order, which is random."""
     found = {name: {} for name in (NO_FINDING, *FINDINGS)}
     paths = itertools.chain.from_iterable(dataset.paths(split) for split in SPLITS)
-    for record in itertools.chain.from_iterable(records.read_records(path) for path in paths):
-        feature = records.features_of(record)
-        row = records.row_of(feature)
+    for record in itertools.chain.from_iterable(example.read_records(path) for path in paths):
+        feature = example.features_of(record)
+        row = example.row_of(feature)
         names = [name for name, label in zip(FINDINGS, row.labels, strict=True) if label] or [NO_FINDING]
         wanting = [name for name in names if len(found[name]) < EXAMPLES and row.patient_id not in found[name]]
         if wanting:
-            example = Example(row.image_id, ", ".join(names), pictures.record_uri(feature, dataset.info))
+            shown = Example(row.image_id, ", ".join(names), pictures.record_uri(feature, dataset.info))
             for name in wanting:
-                found[name][row.patient_id] = example
+                found[name][row.patient_id] = shown
         if all(len(kept) == EXAMPLES for kept in found.values()):
             break
     return {name: list(kept.values()) for name, kept in found.items()}

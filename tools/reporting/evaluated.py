@@ -8,10 +8,10 @@ import numpy as np
 from etils import epath
 
 from cxr import experiment, identity, storage
-from cxr.data.dataset import Dataset, open_dataset
 from cxr.evaluation import provenance
 from cxr.evaluation.predictions import Predictions, read_predictions
 from cxr.findings import FINDINGS
+from cxr.records.dataset import Dataset, open_dataset
 
 CHECKPOINT = "best"
 HARDEST = 4  # images of each kind and finding

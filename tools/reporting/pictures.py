@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from cxr.data import images, records
-from cxr.data.dataset import Dataset
+from cxr.images.decode import decode_grey
+from cxr.records import example
+from cxr.records.dataset import Dataset
 from tools.reporting.figures import uri_of
 
 SIDE = 192  # pixels, at most
@@ -31,16 +32,16 @@ def record_uri(feature, info: dict) -> str:
     encoded = feature["image/encoded"].bytes_list.value[0]
     if info["encoding"] == "raw":
         return picture_uri(np.frombuffer(encoded, np.uint8).reshape(info["image_size"], info["image_size"]))
-    return picture_uri(images.decode_grey(encoded))
+    return picture_uri(decode_grey(encoded))
 
 
 def pictures_of(dataset: Dataset, split: str, image_ids: set[str]) -> dict[str, str]:
     """Some images of a split as data: URIs, by id."""
     found = {}
     for path in dataset.paths(split) if image_ids else ():
-        for record in records.read_records(path):
-            feature = records.features_of(record)
-            image_id = records.row_of(feature).image_id
+        for record in example.read_records(path):
+            feature = example.features_of(record)
+            image_id = example.row_of(feature).image_id
             if image_id in image_ids:
                 found[image_id] = record_uri(feature, dataset.info)
     return found

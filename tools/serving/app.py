@@ -6,11 +6,12 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from cxr.data.images import ImageError
-from cxr.data.pictures import Patient
-from cxr.evaluation import overlays, readings
+from cxr.evaluation import overlays
 from cxr.findings import FINDINGS
-from predictor import Predictor
+from cxr.images.errors import ImageError
+from inference import readings
+from inference.pictures import Patient
+from inference.predictor import Predictor
 from tools.serving.guard import HOSTS, Guard
 from tools.serving.samples import draw_samples
 from tools.serving.validation import MAX_BYTES, RequestError, parse_finding, parse_patient, read_image

@@ -2,8 +2,8 @@
 
 import io
 
-from tools.phantom import Study
-from tools.phantom_findings import draw_radiograph
+from tools.sample.findings import draw_radiograph
+from tools.sample.phantom import Study
 
 SIDE = 512  # pixels a side
 SEED = 14  # not the default of tools/make_sample, so that a model trained on its images has not seen these

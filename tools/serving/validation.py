@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cxr.data.entries import OLDEST, SEXES, VIEWS
-from cxr.data.pictures import Patient
 from cxr.findings import FINDINGS
+from cxr.release.entries import OLDEST, SEXES, VIEWS
+from inference.pictures import Patient
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -1,1 +1,0 @@
-"""From an NIH release to TFRecord shards."""

@@ -1,0 +1,1 @@
+"""A map of one function over jobs, on local processes or on a Ray cluster."""

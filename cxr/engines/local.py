@@ -1,0 +1,69 @@
+"""The local engine: jobs in processes of this machine."""
+
+import concurrent.futures
+import itertools
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from cxr import interrupts
+from cxr.engines.engine import Job, Result
+
+
+def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: int) -> Iterator[Result]:
+    """Map a picklable function over jobs on local processes; results in order of completion.
+
+    Only two jobs a worker are under way at once, so memory does not grow with their number. When the generator ends
+    early (an error, Ctrl-C, SIGTERM, `close`) its workers are killed first: none writes after that. Jobs must
+    therefore leave nothing half-written under a final name.
+
+    Raises:
+        RuntimeError: a worker was killed (out of memory, most often); finished jobs keep their results.
+    """
+    waiting = iter(jobs)
+    # Spawned, not forked: a fork of a process with threads (progress bar, TensorFlow) can hang.
+    context = multiprocessing.get_context("spawn")
+    workers = max(1, min(workers, len(jobs)))
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
+    try:
+        running = _submit(pool, function, itertools.islice(waiting, 2 * workers))
+        while running:
+            done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+                running |= _submit(pool, function, itertools.islice(waiting, 1))
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process was killed, most often for lack of memory. What is finished is kept: "
+            "run the same command again, with fewer --workers"
+        ) from error
+    finally:
+        _end_workers(pool)
+
+
+def _submit(pool: concurrent.futures.ProcessPoolExecutor, function: Callable, jobs: Iterator) -> set:
+    """Hand jobs to a pool, which starts its workers on the way: Ctrl-C is for this process, which then ends them."""
+    with interrupts.held():
+        return {pool.submit(function, job) for job in jobs}
+
+
+def _end_workers(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    """Kill the workers of a pool and wait until none is left; a second Ctrl-C does not cut that short."""
+    with interrupts.held():
+        workers = list((pool._processes or {}).values())  # Python 3.14 has kill_workers(), which does not wait
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let a worker die with the process that started it: an orphan would go on writing into the folder."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,1 @@
+"""What a publisher hands over: tables, lists, boxes, and images in any container."""

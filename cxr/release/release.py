@@ -1,0 +1,131 @@
+"""What lies in an NIH release besides the images: the rows of its CSV and the lists that split them."""
+
+from typing import NamedTuple
+
+from etils import epath
+
+from cxr.release import entries
+from cxr.release.entries import ImageRow, Table
+
+ENTRY_PATTERN = "Data_Entry_2017*.csv"
+LISTS = {  # re-uploads of the release use the second name
+    "train_val": ("train_val_list.txt", "train_val_list_NIH.txt"),
+    "test": ("test_list.txt", "test_list_NIH.txt"),
+}
+LABEL_CSVS = {split: f"{split}_labels.csv" for split in ("train", "val", "test")}
+
+
+class Release(NamedTuple):
+    """The rows of a release and the split they are to follow."""
+
+    split: str  # "official", "random" or "csv"
+    csv: str  # name of the CSV that gave the labels; several are joined by "+"
+    csv_sha256: str
+    rows: list[ImageRow]
+    homes: dict[str, str]  # image id -> "train_val", "train", "val" or "test"; empty for a random split
+
+
+def read_release(data_dir: epath.Path, split: str) -> Release:
+    """Read the tables of a release.
+
+    Args:
+        split: "official" (NIH's lists), "csv" (train_labels.csv, val_labels.csv, test_labels.csv), "random", or "auto":
+            official where both lists lie in the release, csv where only label CSVs do, random otherwise.
+
+    Raises:
+        FileNotFoundError: the folder, the CSV, or a list that the split needs is absent.
+        ValueError: two CSVs, an unreadable one, or lists that do not fit it.
+    """
+    if not data_dir.exists():
+        raise FileNotFoundError(f"no folder {data_dir}; expected an NIH release: Data_Entry CSV, lists and images")
+    entry_csv, lists, label_csvs = find_entry_csv(data_dir), find_lists(data_dir), find_label_csvs(data_dir)
+    if split == "auto" and len(lists) == 1 and entry_csv:
+        raise ValueError(
+            f"{data_dir} has {next(iter(lists.values())).name} but not the other official list, without which patients "
+            "of the official test split would be trained on; put it there too, or choose --split random"
+        )
+    if split == "auto":
+        split = "official" if len(lists) == 2 else "csv" if label_csvs and not entry_csv else "random"
+    if split == "csv":
+        return _read_label_csvs(data_dir, entry_csv, label_csvs)
+    if not entry_csv:
+        raise FileNotFoundError(
+            f"no {ENTRY_PATTERN} in {data_dir}; download it from the same place as the images, or mend --data_dir"
+        )
+    table = entries.read_entries(entry_csv)
+    homes = _read_lists(data_dir, lists, table) if split == "official" else {}
+    return Release(split, table.name, table.sha256, table.rows, homes)
+
+
+def find_entry_csv(data_dir: epath.Path) -> epath.Path | None:
+    """The one Data_Entry CSV of a release, None if there is none; two are an error, since their labels differ."""
+    found = sorted(data_dir.glob(ENTRY_PATTERN))
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise ValueError(f"{data_dir} holds {names}, whose labels differ. Keep one there and move the other away.")
+    return found[0] if found else None
+
+
+def find_lists(data_dir: epath.Path) -> dict[str, epath.Path]:
+    """The official image lists in the release: {"train_val": path, "test": path}, fewer if absent."""
+    found = {}
+    for name, candidates in LISTS.items():
+        present = [data_dir / candidate for candidate in candidates if (data_dir / candidate).exists()]
+        if present:
+            found[name] = present[0]
+    return found
+
+
+def find_label_csvs(data_dir: epath.Path) -> dict[str, epath.Path]:
+    """The per-split label CSVs in the release, by split."""
+    return {split: data_dir / name for split, name in LABEL_CSVS.items() if (data_dir / name).exists()}
+
+
+def _read_lists(data_dir: epath.Path, lists: dict[str, epath.Path], table: Table) -> dict[str, str]:
+    """Home of every row by NIH's lists: each on exactly one."""
+    for name, candidates in LISTS.items():
+        if name not in lists:
+            raise FileNotFoundError(f"no {candidates[0]} in {data_dir}; download it, or use --split random")
+    known = {row.image_id for row in table.rows}
+    homes = {}
+    for name, path in lists.items():
+        try:
+            listed = [line.strip() for line in path.read_bytes().decode("utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a text file; expected one image id a line") from error
+        unknown = sorted(set(listed) - known)
+        if unknown:
+            raise ValueError(
+                f"{path} names {len(unknown):,} images that {table.name} does not have, such as {unknown[0]}; "
+                "expected a list of the same release"
+            )
+        for image_id in listed:
+            if homes.setdefault(image_id, name) != name:
+                raise ValueError(f"image {image_id} is on both official lists; mend them, or use --split random")
+    homeless = sorted(known - homes.keys())
+    if homeless:
+        raise ValueError(
+            f"{len(homeless):,} images of {table.name} are on neither official list, such as {homeless[0]}; "
+            "complete the lists, or use --split random"
+        )
+    return homes
+
+
+def _read_label_csvs(data_dir: epath.Path, entry_csv: epath.Path | None, label_csvs: dict[str, epath.Path]) -> Release:
+    """Rows and homes by the per-split CSVs; a Data_Entry CSV beside them lends patient, age, sex and view."""
+    if not label_csvs:
+        raise FileNotFoundError(f"no {' or '.join(LABEL_CSVS.values())} in {data_dir}; --split csv needs them")
+    known = {row.image_id: row for row in entries.read_entries(entry_csv).rows} if entry_csv else {}
+    tables, homes = {}, {}
+    for split, path in label_csvs.items():
+        tables[split] = entries.read_label_csv(path, known)
+        for row in tables[split].rows:
+            if homes.setdefault(row.image_id, split) != split:
+                raise ValueError(f"image {row.image_id} is in {LABEL_CSVS[homes[row.image_id]]} and in {path.name}")
+    return Release(
+        split="csv",
+        csv="+".join(table.name for table in tables.values()),
+        csv_sha256="+".join(table.sha256 for table in tables.values()),
+        rows=[row for table in tables.values() for row in table.rows],
+        homes=homes,
+    )

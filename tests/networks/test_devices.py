@@ -1,0 +1,156 @@
+"""How TensorFlow's devices are prepared and described. No test here has a GPU: what needs one meets a faked list."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr.networks import devices
+
+ROOT = Path(__file__).resolve().parents[2]
+# Two GPUs that this machine does not have, put into TensorFlow's own lists: what it says about them is its own word.
+FAKE_GPUS = """
+import logging, sys
+import tensorflow as tf
+from tensorflow.python.eager import context
+from cxr.networks.devices import prepare_devices
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(2)]
+tf.config.list_physical_devices()
+context.context()._physical_devices += gpus
+context.context()._visible_device_list += gpus
+context.context()._memory_growth_map |= dict.fromkeys(gpus)
+def growth():
+    return [tf.config.experimental.get_memory_growth(gpu) for gpu in gpus]
+"""
+TRAINED_TWICE = """
+import json, pathlib, sys
+sys.path[:0] = ["tests", "tests/networks", "tests/training"]
+import numpy as np
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_fine_tune as tests
+from cxr.networks.devices import mirrored_devices, prepare_devices
+prepare_devices(deterministic=True)
+tests.register_tiny()
+images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
+CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3, "balanced_sampling": True}
+CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
+TUNED = {"metadata": True, "fine_tune": tests.TUNE | {"batch_norm": "trained"}}
+found = {}
+for name, values, count in (("cnn", CNN, 1), ("tuned", tests.SMALL | TUNED, 1), ("two devices", CNN, 2)):
+    for _ in range(2):
+        params = tests.parse_params(values | CHANGED, where=name)
+        with mirrored_devices(*["CPU:0", "CPU:1"][:count]).scope():
+            run = tests.fit.Run(params, tests.model_fn(params, images.info), {"image": images}, folder)
+        before = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
+        tests.fit.fit_epoch(run, 0)
+        after = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
+        kinds = sorted({type(layer).__name__ for layer in run.model._flatten_layers()})
+        found.setdefault(name, []).append([float(np.abs(after - before).max()), after.tobytes().hex(), kinds])
+tf.keras.utils.set_random_seed(1)
+tf.random.set_seed(None)
+try:
+    tf.random.uniform([1])
+    unseeded = "drawn"
+except RuntimeError as error:
+    unseeded = str(error)
+print(json.dumps([found, unseeded]))
+"""
+
+
+def run_alone(code: str, *arguments: object) -> str:
+    """Run code in a process of its own, for state that is a process's; returns what it printed."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_gpu_memory_grows_before_tensorflow_starts_and_stays_so():
+    code = "prepare_devices(); print(growth()); tf.constant(1); prepare_devices(); print(growth())"
+    assert run_alone(FAKE_GPUS + code) == "[True, True]\n[True, True]\n"
+
+
+def test_gpus_that_tensorflow_has_opened_are_named_and_nothing_fails():
+    *said, grows = run_alone(FAKE_GPUS + "tf.constant(1); prepare_devices(); print(growth())").splitlines()
+    text = "memory growth of /physical_device:GPU:{} cannot be set: Physical devices cannot be modified after being in"
+    assert [line[: len(text) - 1] for line in said] == [text.format(0), text.format(1)]
+    assert grows == "[None, None]"
+
+
+def test_without_a_gpu_there_is_nothing_to_prepare(caplog):
+    devices.prepare_devices()
+    devices.prepare_devices()
+    assert caplog.records == []
+
+
+def test_deterministic_training_on_one_and_on_two_devices_gives_the_same_weights_twice(built_dataset, tmp_path):
+    """Augmentation in numpy, dropout, antialiased resizing, both batch norms, embeddings: nothing is refused."""
+    found, unseeded = json.loads(run_alone(TRAINED_TWICE, built_dataset, tmp_path).splitlines()[-1])
+    for name, (one, again) in found.items():
+        assert one[0] > 1e-4, f"{name} was not trained"
+        assert one[1] == again[1], f"{name} has other weights the second time"
+    assert {"Resizing", "Dropout", "BatchNormalization"} <= set(found["cnn"][0][2])
+    assert {"FusedBatchNormalization", "Embedding"} <= set(found["tuned"][0][2])
+    assert unseeded.startswith("Random ops require a seed to be set when determinism is enabled.")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["NVIDIA A100-SXM4-40GB"], "NVIDIA A100-SXM4-40GB"),
+        (["NVIDIA A100-SXM4-40GB"] * 2, "2 x NVIDIA A100-SXM4-40GB"),
+        (["NVIDIA L4", "NVIDIA T4", "NVIDIA L4"], "2 x NVIDIA L4, NVIDIA T4"),
+        ([None], "GPU of unknown name"),  # other makers' plugins may tell nothing
+    ],
+)
+def test_gpus_are_described_by_number_and_name(monkeypatch, names, expected):
+    import tensorflow as tf
+
+    fakes = [tf.config.PhysicalDevice(f"/physical_device:GPU:{place}", "GPU") for place in range(len(names))]
+    details = {gpu: {"device_name": name} if name else {} for gpu, name in zip(fakes, names, strict=True)}
+    monkeypatch.setattr(tf.config, "get_visible_devices", {"GPU": fakes}.get)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
+    assert devices.describe_devices() == expected
+
+
+def test_a_cpu_is_described_by_its_name_and_the_cores_this_process_may_use():
+    one_core = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); "
+    code = "from cxr.networks.devices import describe_devices; print(describe_devices())"
+    assert run_alone(one_core + code) == f"CPU {devices.processor_name()}, 1 core\n"
+    if len(os.sched_getaffinity(0)) > 1:
+        assert devices.describe_devices().endswith(f", {len(os.sched_getaffinity(0))} cores")
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7B13\n\nmodel name\t: other\n", "AMD EPYC 7B13"),
+        ("processor\t: 0\nCPU part\t: 0xd0c\n", os.uname().machine),  # ARM does not name its model
+        ("model name\t:\n", os.uname().machine),
+        (None, os.uname().machine),
+    ],
+)
+def test_the_name_of_a_processor(tmp_path, cpuinfo, expected):
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert devices.processor_name(tmp_path / "cpuinfo") == expected
+
+
+def test_one_device_needs_no_mirroring():
+    import tensorflow as tf
+
+    assert devices.mirrored_devices("CPU:0") is tf.distribute.get_strategy()
+
+
+def test_the_gpu_requirements_are_of_the_same_tensorflow():
+    pins = {}
+    for name in ("requirements.txt", "requirements/gpu.txt"):
+        [pins[name]] = re.findall(r"^tensorflow(?:\[and-cuda\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE)
+    assert pins["requirements.txt"] == pins["requirements/gpu.txt"]

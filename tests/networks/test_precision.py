@@ -1,0 +1,40 @@
+import pytest
+
+from cxr.networks.precision import layers_in
+from cxr.params import Params
+from cxr.records.dataset import open_dataset
+from model_fn import model_fn
+from training.run import Run, fit_epoch
+
+
+@pytest.mark.parametrize(
+    ("precision", "computes_in"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("mixed_float16", "float16")]
+)
+def test_layers_compute_in_the_precision_and_keep_float32_weights(precision, computes_in):
+    import keras
+
+    with layers_in(precision):
+        layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    assert (layer.compute_dtype, layer.kernel.dtype) == (computes_in, "float32")
+
+
+def test_layers_made_outside_are_as_before_even_after_an_error():
+    import keras
+
+    with pytest.raises(KeyError), layers_in("bfloat16"):
+        raise KeyError
+    assert keras.layers.Dense(2).compute_dtype == "float32"
+
+
+def test_half_precision_trains_under_a_scaled_loss_that_a_resume_restores(built_dataset, tmp_path):
+    import keras
+
+    images = open_dataset(built_dataset)
+    params = Params(precision="mixed_float16", image_size=32, num_channels=4, num_blocks=2, batch_size=8)
+    run = Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
+    # float16 gradients under 6e-8 are zero: https://arxiv.org/abs/1710.03740, section 3.2
+    assert isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer)
+    before = len(run.variables())
+    fit_epoch(run, 0)
+    assert len(run.variables()) == before

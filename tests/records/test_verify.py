@@ -1,0 +1,296 @@
+"""Every kind of damage to a dataset has its line, and a sound one has none."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from cxr import storage
+from cxr.engines.engine import Engine
+from cxr.records import building, dataset, example, shards
+from cxr.records.verify import verify
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+@pytest.fixture
+def copy(built_dataset, tmp_path):
+    """A dataset of one's own, whose release is `release`."""
+    return shutil.copytree(built_dataset, tmp_path / "records")
+
+
+@pytest.fixture
+def release(built_dataset):
+    """What `copy` was built from."""
+    return built_dataset.parent / "release"
+
+
+def info_of(folder):
+    return json.loads((folder / "dataset.json").read_text())
+
+
+def seal(folder, change=lambda info: None):
+    """Make dataset.json say of its shards what lies there, so that only the records themselves can tell."""
+    info = info_of(folder)
+    for split in info["splits"].values():
+        for shard in split["shards"]:
+            data = (folder / shard["file"]).read_bytes()
+            shard["bytes"], shard["sha256"] = len(data), storage.sha256_of(folder / shard["file"])
+    info["fingerprint"] = building.fingerprint(info["splits"])
+    change(info)
+    (folder / "dataset.json").write_text(json.dumps(info))
+
+
+def rewrite(path, change):
+    """Put change(records) in place of a shard's records, soundly framed."""
+    contents = change(list(example.read_records(path)))
+    with path.open("wb") as file:
+        for content in contents:
+            example.write_record(file, content)
+
+
+def edit(record, change):
+    """The record after change(its features)."""
+    message = example.example_class().FromString(record)
+    change(message.features.feature)
+    return message.SerializeToString(deterministic=True)
+
+
+def edit_first(folder, change, split="train"):
+    """Change the first record of a split and make dataset.json agree; returns (file name, image id)."""
+    path = sorted(folder.glob(f"{split}-*.tfrecord"))[0]
+    image_id = example.unpack_row(next(example.read_records(path))).image_id
+    rewrite(path, lambda contents: [edit(contents[0], change), *contents[1:]])
+    seal(folder)
+    return path.name, image_id
+
+
+def set_value(name, kind, value):
+    """A change that sets one feature."""
+
+    def change(feature):
+        del getattr(feature[name], kind).value[:]
+        getattr(feature[name], kind).value.extend(value)
+
+    return change
+
+
+def test_a_sound_dataset_has_no_fault_alone_and_beside_its_release(copy, release):
+    told, sizes = [], [path.stat().st_size for path in copy.glob("*.tfrecord")]
+    assert verify(copy, release, on_shard=told.append) == (60, sum(sizes), [])
+    verified = verify(str(copy))
+    assert sorted(told) == sorted(sizes)
+    verified.require_sound(copy)
+
+
+def test_worker_processes_find_what_this_process_finds(copy, release, monkeypatch):
+    path = sorted(copy.glob("*.tfrecord"))[1]
+    path.write_bytes(path.read_bytes()[:-1])
+    here = verify(copy, release)
+    monkeypatch.undo()
+    assert verify(copy, release, engine=Engine(workers=2)) == here
+    assert here.faults[0].startswith(f"{path.name} is damaged at byte ")
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
+def test_other_encodings_are_sound_too(tiny_release, tmp_path, build, encoding):
+    release = tiny_release(patients=5)
+    build(release, tmp_path / "records", "--encoding", encoding)
+    assert verify(tmp_path / "records", release).faults == []
+
+
+def test_a_missing_and_a_rejected_image_are_accounted_for(tiny_release, tmp_path, build):
+    release = tiny_release(patients=5, form="2020")
+    (release / "images" / "00000002_001.png").unlink()
+    (release / "images" / "00000003_001.png").write_bytes(b"<html>")
+    build(release, tmp_path / "records", "--allow_missing", "--max_rejected", 0.1)
+    assert verify(tmp_path / "records", release).faults == []
+    (tmp_path / "records" / "rejected.csv").write_text("image_id,reason\n")
+    assert verify(tmp_path / "records").faults == ["rejected.csv has 0 images, expected 1"]
+    (tmp_path / "records" / "rejected.csv").write_text("image_id,reason\n00000001_000.png,why\n")
+    assert verify(tmp_path / "records").faults == ["rejected.csv has image 00000001_000.png, which has a record"]
+
+
+def test_some_patients_of_a_random_split_are_sound(tiny_release, tmp_path, build):
+    release = tiny_release(patients=12)
+    build(release, tmp_path / "records", "--patients", 6, "--split", "random")
+    assert verify(tmp_path / "records", release).faults == []
+
+
+def test_a_shard_that_is_absent_cut_or_changed_is_named_and_the_others_are_read(copy):
+    paths = sorted(copy.glob("*.tfrecord"))
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:-5])
+    changed = bytearray(paths[2].read_bytes())
+    changed[40] ^= 1
+    paths[2].write_bytes(changed)
+    faults = verify(copy).faults
+    size = next(s["bytes"] for s in info_of(copy)["splits"]["test"]["shards"])
+    assert faults[0] == f"{paths[0].name} is absent, expected {size:,} bytes"
+    assert re.fullmatch(
+        rf"{paths[1].name} is damaged at byte [\d,]+: cut off or changed since it was written", faults[1]
+    )
+    assert faults[2] == f"{paths[2].name} is damaged at byte 0: cut off or changed since it was written"
+    assert len(paths) > 3
+    assert not [fault for fault in faults[3:] if "tfrecord" in fault]
+
+
+def test_a_shard_cut_between_records_is_told_by_its_size_count_and_hash(copy):
+    path = sorted(copy.glob("train-*.tfrecord"))[0]
+    whole = path.stat().st_size
+    rewrite(path, lambda contents: contents[:-1])
+    shard = info_of(copy)["splits"]["train"]["shards"][0]
+    faults = verify(copy).faults
+    assert faults[0] == f"{path.name} has bytes {path.stat().st_size}, expected {whole}"
+    assert faults[1] == f"{path.name} has images {shard['images'] - 1}, expected {shard['images']}"
+    assert faults[2].startswith(f"{path.name} has sha256 ")
+    assert faults[2].endswith(f", expected {shard['sha256']}")
+
+
+def test_other_records_in_sound_frames_are_told_by_their_hash(copy):
+    rewrite(sorted(copy.glob("train-*.tfrecord"))[0], lambda contents: contents[::-1])
+    (fault,) = verify(copy).faults
+    assert fault.startswith("train-00000-of-00003.tfrecord has sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (set_value("patient/age", "float_list", [7]), "has age 7.0 for {image}, Data_Entry_2017.csv says "),
+        (set_value("patient/age", "float_list", [np.nan]), "has age nan for {image}, Data_Entry_2017.csv says "),
+        (set_value("patient/sex", "int64_list", [-1]), "has sex -1 for {image}, Data_Entry_2017.csv says "),
+        (set_value("view", "int64_list", [-1]), "has view -1 for {image}, Data_Entry_2017.csv says "),
+        (set_value("patient/id", "int64_list", [99]), "has patient_id 99 for {image}, Data_Entry_2017.csv says "),
+        (
+            set_value("labels", "int64_list", [1] * 14),
+            "has labels (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) for {image}",
+        ),
+        (set_value("image/id", "bytes_list", [b"x.png"]), "has image x.png, which Data_Entry_2017.csv does not list"),
+    ],
+    ids=["age", "unknown age", "sex", "view", "patient", "labels", "image id"],
+)
+def test_a_record_that_says_something_else_than_the_csv_is_named(copy, release, change, expected):
+    name, image_id = edit_first(copy, change)
+    faults = verify(copy, release).faults
+    assert [fault for fault in faults if fault.startswith(f"{name} {expected.format(image=image_id)}")]
+    assert len(faults) <= 16  # this one, and the positives or patients that follow from it
+
+
+def test_an_image_that_is_there_twice_and_a_patient_in_two_splits_are_named(copy, release):
+    train, test = (sorted(copy.glob(f"{split}-*.tfrecord"))[0] for split in ("train", "test"))
+    stolen = next(example.read_records(train))
+    row = example.unpack_row(stolen)
+    rewrite(test, lambda contents: [*contents, stolen])
+    seal(copy)
+    faults = verify(copy, release).faults
+    assert f"{train.name} has image {row.image_id}, which is in {test.name} already" in faults
+    assert f"{train.name} has patient {row.patient_id}, who is in test too" in faults
+    assert f"{test.name} has image {row.image_id}, which belongs to train" in faults
+    said = info_of(copy)["splits"]["test"]["images"]
+    assert f"dataset.json says test has images {said}, its records have {said + 1}" in faults
+
+
+def test_an_image_in_the_wrong_split_is_named(copy, release):
+    def swap(info):
+        info["split"]["seed"] += 1  # then other patients are val
+
+    seal(copy, swap)
+    assert verify(copy).faults == []
+    assert re.fullmatch(r"(train|val)-\S+ has image \S+, which belongs to (train|val)", verify(copy, release).faults[0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "expected"),
+    [
+        (("splits", "val", "images"), 1000, "dataset.json says val has images 1,000, its records have "),
+        (("splits", "val", "patients"), 0, "dataset.json says val has patients 0, its records have "),
+        (("splits", "train", "positives", "Hernia"), 7, "dataset.json says train has Hernia 7, its records have "),
+        (("fingerprint",), "0" * 64, f"dataset.json has fingerprint {'0' * 64}, the hashes of its shards give "),
+    ],
+)
+def test_a_number_in_dataset_json_that_is_not_so_is_named(copy, keys, value, expected):
+    def change(info):
+        for key in keys[:-1]:
+            info = info[key]
+        info[keys[-1]] = value
+
+    seal(copy, change)
+    (fault,) = verify(copy).faults
+    assert fault.startswith(expected)
+
+
+def test_a_shard_that_is_no_part_of_the_dataset_is_named(copy):
+    shutil.copy(sorted(copy.glob("train-*.tfrecord"))[0], copy / "train-00099-of-00100.tfrecord")
+    assert verify(copy).faults == ["train-00099-of-00100.tfrecord lies in the folder and is no part of the dataset"]
+
+
+def test_another_csv_and_images_that_are_nowhere_are_named(copy, release, tmp_path):
+    other = shutil.copytree(release, tmp_path / "release")
+    for name in ("Data_Entry_2017.csv", "train_val_list.txt"):
+        more = {
+            "D": "00000001_009.png,No Finding,009,00000001,021Y,M,PA,2682,2749,0.143,0.143\n",
+            "t": "00000001_009.png\n",
+        }
+        (other / name).write_text((other / name).read_text() + more[name[0]])
+    first, second = verify(copy, other).faults
+    assert first.startswith("dataset.json was built from Data_Entry_2017.csv with sha256 ")
+    assert second == (
+        "dataset.json accounts for 60 images (60 in records, 0 missing, 0 rejected), Data_Entry_2017.csv lists 61"
+    )
+
+
+def write_features(folder, image_dataset, dimension):
+    """A dataset of features of the images' rows, as `cxr.networks.features` lays it out."""
+    info, reports = dataset.open_dataset(image_dataset).info, []
+    shared = {key: info[key] for key in ("image_size", "split", "source", "missing", "unlisted")}
+    state = building.Building(folder, {"kind": "features", "dimension": dimension, **shared}, "digest")
+    for split in info["splits"]:
+        for shard in info["splits"][split]["shards"]:
+            rows = [example.unpack_row(record) for record in example.read_records(image_dataset / shard["file"])]
+            with (folder / shard["file"]).open("wb") as file:
+                for row in rows:
+                    example.write_record(file, example.pack_features(row, np.zeros(dimension)))
+            reports.append(shards.report(str(folder / shard["file"]), split, rows, []))
+    state.finish(reports, max_rejected=0)
+
+
+def test_features_are_checked_as_well(copy, release):
+    folder = copy / "features" / "network"
+    write_features(folder, copy, 5)
+    assert verify(folder, release).faults == []
+    name, image_id = edit_first(folder, set_value("features", "bytes_list", [bytes(8)]))
+    assert verify(folder, release).faults == [f"{name} record 0 ({image_id}) has 4 features, expected 5"]
+
+
+def test_faults_are_one_error_with_the_first_and_the_next_step(copy):
+    path = sorted(copy.glob("*.tfrecord"))[0]
+    path.unlink()
+    verified = verify(copy)
+    message = rf"{copy}: {len(verified.faults)} faults, first: {path.name} is absent, .* Run the same build_dataset\.py"
+    with pytest.raises(ValueError, match=message):
+        verified.require_sound(copy)
+
+
+def test_what_is_no_finished_dataset_is_refused(copy, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not a built dataset \(no dataset\.json\)\. Run: python build"):
+        verify(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*; expected an NIH release"):
+        verify(copy, tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda info: info.update(format_version=9), r"dataset\.json has format 9, this code reads 1"),
+        (lambda info: info.update(findings=["Cold"]), r"dataset\.json has the findings Cold; this code works with"),
+        (lambda info: info.pop("splits"), r"dataset\.json has no splits\. Delete .* and run build_dataset\.py again"),
+    ],
+)
+def test_another_dataset_json_is_refused(copy, change, message):
+    info = info_of(copy)
+    change(info)
+    (copy / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=message):
+        verify(copy)

@@ -1,0 +1,161 @@
+import gzip
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+from support.packing import targz_of
+
+from cxr import storage
+from cxr.engines.engine import LOCAL
+from cxr.images.decode import decode_grey
+from cxr.images.encode import encode
+from cxr.images.errors import ImageError
+from cxr.images.resize import resize_square
+from cxr.records.shards import ShardJob
+from cxr.release import locations, spools
+from cxr.release.entries import ImageRow
+from cxr.release.sources import Images, find_images
+from cxr.release.spools import Kept, Spools, read_index, write_spool
+
+NOISE = np.random.default_rng(230).integers(0, 256, (70, 50), np.uint8)
+
+
+def png_of(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """planned([(name, content)]): the job for one archive, of .opened; a.png, b.png, c.png are wanted."""
+
+    def make(members, *, image_ids=("a.png", "b.png", "c.png"), image_size=32):
+        if members is not None:
+            (tmp_path / "x.tar.gz").write_bytes(targz_of(members))
+        (tmp_path / "out" / "archives").mkdir(parents=True, exist_ok=True)
+        found = Images(streams=["x.tar.gz"])
+        folders = epath.Path(tmp_path), epath.Path(tmp_path / "out")
+        make.opened = Spools(found, folders[0], folders[1] / "archives", image_ids=image_ids, image_size=image_size)
+        (job,) = make.opened.jobs
+        return job
+
+    return make
+
+
+def test_a_spool_holds_the_wanted_images_resized_and_the_others_as_they_came(planned):
+    good = png_of(NOISE)
+    members = [("x/b.png", b"<html>"), ("README", b"text"), ("a.dcm", good), ("d.png", good), ("a.pyd", b"pickle")]
+    job = planned(members)
+    assert write_spool(job) == job.path
+    spool, data = read_index(job), Path(job.path).read_bytes()
+    small = encode(resize_square(NOISE, 32), "png")
+    assert data == b"<html>" + small
+    assert spool.images == {
+        "b.png": Kept(0, 6, hashlib.sha256(b"<html>").hexdigest()),
+        "a.png": Kept(6, len(small), hashlib.sha256(good).hexdigest()),
+    }
+    assert (spool.unlisted, spool.bytes, spool.sha256) == (1, len(data), hashlib.sha256(data).hexdigest())
+    planned.opened.read(LOCAL)
+    found = planned.opened.found
+    assert decode_grey(locations.read_bytes(found.locations["a.png"])).tolist() == (resize_square(NOISE, 32).tolist())
+    assert found.digest("a.png") == hashlib.sha256(good).hexdigest()
+    assert (found.containers, found.unlisted) == ({"x.tar.gz"}, 1)
+
+
+def test_an_index_holds_as_long_as_archive_size_and_wanted_images_stay(planned, tmp_path):
+    job = planned([("a.png", png_of(NOISE))])
+    assert read_index(job) is None
+    write_spool(job)
+    assert read_index(planned(None)) is not None
+    assert read_index(planned(None, image_ids=["c.png", "b.png", "a.png"])) is not None  # in another order
+    assert read_index(planned(None, image_ids=["a.png", "b.png"])) is None
+    assert read_index(planned(None, image_size=33)) is None
+    os.utime(tmp_path / "x.tar.gz", (1, 1))
+    assert read_index(job) is None
+    write_spool(job)
+    job.index.write_text(job.index.read_text()[:-9])
+    assert read_index(job) is None
+    write_spool(job)
+    (tmp_path / "x.tar.gz").write_bytes(targz_of([]))
+    with pytest.raises(ValueError, match=r"x\.tar\.gz changed while it was read\. Run the same command again\."):
+        spools._index(job)
+
+
+def test_what_a_killed_build_left_half_is_removed_before_archives_are_read(planned, tmp_path):
+    job = planned([])
+    leftover = Path(job.path + ".0123abcd.partial")
+    leftover.write_bytes(b"half")
+    planned(None)
+    assert not leftover.exists()
+
+
+def test_one_image_twice_in_a_stream_is_fine_while_the_bytes_agree(planned):
+    good = png_of(NOISE)
+    job = planned([("1/a.png", good), ("2/a.png", good), ("b.png", b"")])
+    write_spool(job)
+    assert len(read_index(job).images) == 2
+    message = r"image a\.png is there twice with different bytes: in .*x\.tar\.gz \('1/a\.png'\) and in .*\('2/a\.png'"
+    with pytest.raises(ValueError, match=message):
+        write_spool(planned([("1/a.png", good), ("2/a.png", good + b" ")]))
+
+
+def test_an_image_of_monstrous_size_is_skipped_and_rejected_like_in_any_other_container(planned, tmp_path, monkeypatch):
+    monkeypatch.setattr(locations, "MAX_BYTES", 5000)
+    monkeypatch.setattr(spools, "MAX_BYTES", 5000)
+    job = planned([("a.png", 6_000_000), ("b.png", png_of(NOISE))])
+    write_spool(job)
+    planned.opened.read(LOCAL)
+    found = planned.opened.found
+    assert epath.Path(job.path).stat().length < 5000
+    with pytest.raises(ImageError, match=r"^6,000,000 bytes, over the limit of 5,000$"):
+        locations.read_bytes(found.locations["a.png"])
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "x.tar").write_bytes(gzip.decompress((tmp_path / "x.tar.gz").read_bytes()))
+    assert find_images(epath.Path(plain), ["a.png"]).digest("a.png") == found.digest("a.png")
+
+
+def test_only_the_spools_that_waiting_shards_need_and_that_are_spoilt_are_read_again(planned, in_process, monkeypatch):
+    job = planned([("a.png", png_of(NOISE)), ("b.png", png_of(NOISE.T))])
+    planned.opened.read(LOCAL)
+    renew, read = planned.opened.renew, []
+    place = planned.opened.found.locations["b.png"]
+    before = Path(job.path).read_bytes()
+    monkeypatch.setattr(spools, "write_spool", lambda job: read.append(job) or write_spool(job))
+    assert renew([place], LOCAL) == {}
+    assert renew([], LOCAL) == {}
+    assert read == []
+    for spoil in (lambda path: path.unlink(), lambda path: path.write_bytes(before[:-1] + b"?")):
+        spoil(Path(job.path))
+        assert renew([], LOCAL) == {}
+        assert renew([place], LOCAL)["b.png"] == place
+        assert Path(job.path).read_bytes() == before
+    assert read == [job, job]
+
+
+def test_a_spool_whose_offsets_moved_gives_new_locations(planned, in_process):
+    job = planned([("a.png", png_of(NOISE)), ("b.png", png_of(NOISE.T))])
+    planned.opened.read(LOCAL)
+    here = planned.opened.found.locations["b.png"]
+    moved = here._replace(offset=here.offset + 1)
+    shard = ShardJob("s", "train", [ImageRow("b.png", 1, ())], [moved], 32, "png")
+    Path(job.path).unlink()
+    assert shard.relocated(planned.opened.renew([moved], LOCAL)).locations == [here]
+
+
+def test_a_full_disk_while_reading_leaves_nothing_half(planned, tmp_path, monkeypatch):
+    job = planned([("a.png", png_of(NOISE))])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_spool(job)
+    assert list((tmp_path / "out" / "archives").iterdir()) == []

@@ -1,0 +1,94 @@
+import multiprocessing
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from searching import journal
+
+SAME = {"params.json": "a", "search.json": "b", "--data_dir": "c"}
+
+
+def test_without_optuna_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements-search\.txt$"):
+        journal.import_optuna()
+
+
+def test_only_one_process_claims_at_a_time(tmp_path):
+    code = "import pathlib, sys; from searching import journal\n"
+    code += "with journal.one_at_a_time(pathlib.Path(sys.argv[1])): print(1)"
+    root = Path(__file__).resolve().parents[2]
+    with journal.one_at_a_time(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=root, stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(2)
+    assert other.communicate(timeout=60) == (b"1\n", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_whose_process_was_killed_expires(tmp_path, monkeypatch):
+    (tmp_path / "search.claim.lock").touch()
+    made = journal.import_optuna().storages.journal.JournalFileOpenLock
+    monkeypatch.setattr(optuna.storages.journal, "JournalFileOpenLock", lambda path: made(path, grace_period=3))
+    start = time.monotonic()
+    with journal.one_at_a_time(tmp_path):
+        assert 3 < time.monotonic() - start < 20
+
+
+def open_together(folder: Path, number: int, start) -> None:
+    journal.import_optuna()
+    start.wait()
+    study = journal.open_study(folder, SAME)
+    assert study.ask().number in range(4)
+
+
+def test_processes_that_begin_at_the_same_moment_begin_one_study(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(4)
+    processes = [spawn.Process(target=open_together, args=(tmp_path, number, start)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    study = journal.open_study(tmp_path, SAME)
+    assert [trial.number for trial in study.get_trials()] == [0, 1, 2, 3]
+    assert study.user_attrs == SAME
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_study_whose_search_changed_is_refused(tmp_path, name):
+    journal.open_study(tmp_path, SAME)
+    text = f"^{name} is not what the search in {tmp_path} began with, so its trials would not compare. Undo that"
+    with pytest.raises(ValueError, match=text):
+        journal.open_study(tmp_path, SAME | {name: "other"})
+    journal.open_study(tmp_path, SAME)  # and nothing was overwritten
+
+
+def test_trials_without_their_journal_are_not_mixed_with_new_ones(tmp_path):
+    (tmp_path / "trial_0000").mkdir()
+    with pytest.raises(ValueError, match=r"holds trials of a search whose search\.journal is gone\. Bring it back, or"):
+        journal.open_study(tmp_path, SAME)
+
+
+def test_half_a_line_at_the_end_is_dropped(tmp_path):
+    journal.open_study(tmp_path, SAME).ask()
+    path = tmp_path / "search.journal"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 4, "wor')  # what fitted on a full disk
+    study = journal.open_study(tmp_path, SAME)
+    assert path.read_bytes().startswith(whole + b'{"op_code":0,')  # opening adds a line
+    assert study.ask().number == 1
+
+
+def test_a_damaged_journal_is_one_line(tmp_path):
+    journal.open_study(tmp_path, SAME)
+    path = tmp_path / "search.journal"
+    path.write_bytes(b"not JSON\n" + path.read_bytes())
+    text = r"search\.journal is damaged \(Expecting value: .*\)\. Restore it from a backup, or move it and the"
+    with pytest.raises(ValueError, match=text):
+        journal.open_study(tmp_path, SAME)

@@ -1,0 +1,129 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+from support.stub_search import TRAINER
+
+from cxr import storage
+from searching import process
+from searching.locks import Locks
+from searching.process import TrainProcess, TrialFailed
+from searching.slots import make_slots
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """start(**params): a TrainProcess of the stub trainer in trial_0000; ended when the test ends."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    started = []
+
+    def run(**params) -> TrainProcess:
+        folder = tmp_path / "trial_0000"
+        lock = Locks().take(folder)
+        (folder / "params.json").write_text(json.dumps({"warmup_epochs": 0, "num_epochs": 2} | params))
+        started.append(TrainProcess(folder, lock, make_slots(1)[0], data_dir="records", trainer=TRAINER))
+        return started[-1]
+
+    yield run
+    for found in started:
+        found.stop()
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def failure(run: TrainProcess) -> str:
+    wait_until(run.is_over)
+    with pytest.raises(TrialFailed) as caught:
+        run.score()
+    return str(caught.value)
+
+
+def test_the_score_is_val_mean_auroc_of_the_best_weights(start):
+    run = start(dropout=0.625)
+    wait_until(run.is_over)
+    assert run.score() == 0.625
+    assert process.read_epochs(run.folder) == {1: 0.625, 2: 0.625}
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"batch_size": 13}, "exit code 1: error: batch_size 13 is unlucky"),  # the last line of its stderr
+        ({"loss": "focal"}, "val mean AUROC is undefined: no finding has both classes in val"),
+        ({"mixup": 7}, "val leaks: the weights have seen 7 of its patients, so the score is not ranked"),
+    ],
+)
+def test_a_trial_without_a_score_fails_with_its_reason(start, params, reason):
+    assert failure(start(**params)) == reason
+
+
+def test_a_trial_that_is_killed_fails_with_its_signal(start):
+    run = start(warmup_epochs=60)
+    assert not run.is_over()
+    run.process.kill()
+    assert failure(run) == "ended by SIGKILL"
+
+
+@pytest.mark.parametrize(("ignores", "signal_name"), [(False, "SIGTERM"), (True, "SIGKILL")])
+def test_stop_ends_a_trial_by_sigterm_or_if_that_is_ignored_by_sigkill(start, monkeypatch, ignores, signal_name):
+    monkeypatch.setattr(process, "GRACE", 0.5 if ignores else 60)
+    run = start(warmup_epochs=60, balanced_sampling=ignores)
+    wait_until((run.folder / "seen.json").exists)
+    run.stop()
+    assert failure(run) == f"ended by {signal_name}"
+
+
+def test_a_run_in_the_folder_is_resumed(start):
+    run = start(warmup_epochs=1, num_epochs=3, dropout=0.5)
+    wait_until((run.folder / "history.csv").exists)
+    run.process.kill()
+    run.process.wait()
+    run.close()
+    again = start(num_epochs=3, dropout=0.5)
+    wait_until(again.is_over)
+    assert again.score() == 0.5
+    before, after = (again.folder / "train.log").read_text().splitlines()
+    assert before == "started after epoch 0"
+    assert after in ("resumed after epoch 1", "resumed after epoch 2")
+
+
+def test_a_trial_waits_for_the_features_that_another_process_extracts(start, tmp_path, monkeypatch):
+    with storage.exclusive(tmp_path, "extracting features into"), pytest.raises(ValueError, match="another") as caught:
+        storage.exclusive(tmp_path, "extracting features into").__enter__()
+    run = start(batch_size=13)
+    first = run.process
+    assert first.wait(60) == 1
+    (run.folder / process.STDERR).write_text(f"error: {caught.value}\n")
+    monkeypatch.setattr(process, "BUSY_WAIT", 0.2)
+    assert not run.is_over()  # though its process has ended
+    assert run.waits_until > time.monotonic()
+    wait_until(lambda: not run.is_over() and run.process is not first)
+    assert failure(run) == "exit code 1: error: batch_size 13 is unlucky"  # the second one has another reason
+
+
+def test_a_trainer_inherits_the_lock(start):
+    run = start(warmup_epochs=60)
+    run.lock.release()  # as if the search had been killed
+    assert Locks().take(run.folder) is None
+    run.stop()
+    Locks().take(run.folder).release()
+
+
+def test_epochs_are_read_as_far_as_they_are_defined(tmp_path):
+    assert process.read_epochs(tmp_path) == {}
+    (tmp_path / "history.csv").write_text("epoch,seconds,val_mean_auroc\n1,2.5,0.625\n2,2.5,\n3,2.5,0.75\n")
+    assert process.read_epochs(tmp_path) == {1: 0.625, 3: 0.75}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("", ""), ("\n \n", ""), ("noise\nerror: no\n\n", "error: no"), ("half", "half")]
+)
+def test_the_last_line_that_is_not_blank(tmp_path, text, line):
+    (tmp_path / "stderr.log").write_text(text)
+    assert process.last_line(tmp_path / "stderr.log") == line

@@ -1,0 +1,16 @@
+"""search_hyperparams.py as a user runs it, but its trials are those of stub_trainer.py."""
+
+import os
+import pathlib
+import sys
+
+SUPPORT = pathlib.Path(__file__).resolve().parent
+ROOT = SUPPORT.parents[1]
+sys.path.insert(0, str(ROOT))  # a script has its own folder there
+os.environ["PYTHONPATH"] = str(ROOT)  # and so does the trainer
+TRAINER = (sys.executable, str(SUPPORT / "stub_trainer.py"))
+
+if __name__ == "__main__":
+    import search_hyperparams
+
+    search_hyperparams.main(trainer=TRAINER)

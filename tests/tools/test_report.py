@@ -1,0 +1,277 @@
+"""The command and what it reads and says; how a browser shows it is in test_browser.py."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from support.scored import add_localization, make_experiment, score
+
+from cxr.evaluation import comparison, metrics
+from cxr.evaluation.predictions import Predictions
+from cxr.findings import FINDINGS
+from tools import report
+from tools.reporting import figures, page
+from tools.reporting.evaluated import hardest, read_evaluated
+from tools.reporting.experiment_page import commands, confusion, experiment_page, notes, report_path
+from tools.reporting.localization_part import better_than_controls
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+MASS = FINDINGS.index("Mass")
+HOSTILE = '"><script>alert(1)</script>'
+
+
+@pytest.fixture(scope="module")
+def full(built_dataset, tmp_path_factory):
+    """An experiment with everything that a report can show. Read it, or work on a copy."""
+    folder = make_experiment(tmp_path_factory.mktemp("full") / "experiment", built_dataset)
+    add_localization(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full_page(full, built_dataset) -> str:
+    report.main(["--model_dir", str(full), "--data_dir", str(built_dataset)])
+    return (full / "report_test.html").read_text()
+
+
+@pytest.fixture
+def copy(full, tmp_path):
+    return shutil.copytree(full, tmp_path / "copy")
+
+
+def result_of(folder, split="test") -> dict:
+    return json.loads((folder / f"metrics_{split}_best.json").read_text())
+
+
+def error_of(*flags: object) -> str:
+    with pytest.raises(SystemExit) as caught:
+        report.main([str(flag) for flag in flags])
+    return str(caught.value)
+
+
+def test_the_page_asks_the_network_for_nothing_and_runs_nothing(full_page):
+    assert set(re.findall(r"(?:src|href)=\"(data:image/[a-z+]+|#)", full_page)) == {
+        *("data:image/svg+xml", "data:image/jpeg", "#"),
+    }
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/|#)", full_page)
+    assert not re.findall(r"<script|@import|url\(|<link|<iframe", full_page)
+    assert '<p class="warning">NOT COMPARABLE: ' in full_page
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in full_page
+
+
+def test_the_page_says_what_the_metrics_file_says(full, full_page):
+    result, text = result_of(full), re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", full_page))
+    assert f"Mean AUROC {result['mean_auroc']['value']:.3f}" in text
+    for name, values in result["findings"].items():
+        positives = f"{values['positives']} of {result['images']} images have it."
+        assert f"{page.readable(name)} {positives}" in text
+        if values["auroc"] is not None:
+            assert f"AUROC {values['auroc']:.3f} [{values['low']:.3f}, {values['high']:.3f}]" in text
+    for version in result["library_versions"].values():
+        assert version in text
+    for fact in (result["dataset_fingerprint"], "NOT COMPARABLE", "labels shuffled", "learning_rate 0.003 0.001"):
+        assert fact in text
+    assert f"python -m tools.report --model_dir {full} --data_dir" in text
+
+
+def test_every_hardest_image_is_shown_and_undefined_findings_say_so(full, full_page):
+    undefined = [name for name, values in result_of(full)["findings"].items() if values["auroc"] is None]
+    assert 0 < len(undefined) < 14
+    assert full_page.count("Without both classes nothing more is defined.") == len(undefined)
+    wrong = re.findall(r"<figure>\s*(<img[^>]+>)?\s*<figcaption>predicted", full_page)
+    assert len(wrong) > 3
+    assert all(wrong)
+
+
+def test_the_localization_names_the_findings_that_beat_their_controls(full_page):
+    assert "The heat maps hit most boxes of\nMass; no control does." in full_page
+    assert "Annotated boxes are white and solid" in full_page
+
+
+def test_the_least_experiment_says_what_is_not_there(built_dataset, tmp_path):
+    folder = make_experiment(tmp_path / "least", built_dataset, splits=("val",))
+    for name in ("history.csv", "train.log"):
+        (folder / name).unlink()
+    report.main(["--model_dir", str(folder), "--split", "val"])
+    text = (folder / "report_val.html").read_text()
+    for line in (
+        "No curves: the experiment has no history.csv.",
+        "No localisation: run python -m tools.localize on this experiment",
+        "Add --data_dir to see them as images.",
+        "No train.log.",
+        "Thresholds and corrections were fitted to these very images",
+        "--data_dir RECORDS",
+    ):
+        assert line in text
+    assert error_of("--model_dir", folder) == (
+        f"error: no {folder}/metrics_test_best.json. Run: python evaluate.py --model_dir {folder} --data_dir RECORDS "
+        "--split test; or add --split val, which is there"
+    )
+
+
+def test_an_empty_split_still_has_a_page(built_dataset, tmp_path):
+    data_dir = shutil.copytree(built_dataset, tmp_path / "records")
+    info = json.loads((data_dir / "dataset.json").read_text())
+    info["splits"]["test"] |= {"images": 0, "patients": 0, "shards": []}
+    (data_dir / "dataset.json").write_text(json.dumps(info))
+    folder = make_experiment(tmp_path / "experiment", data_dir)
+    report.main(["--model_dir", str(folder), "--data_dir", str(data_dir)])
+    text = (folder / "report_test.html").read_text()
+    assert "the test split is empty: nothing to score" in text
+    assert "Mean AUROC <strong>—</strong>" in text
+
+
+def test_names_and_ids_cannot_become_markup(copy):
+    evaluated = read_evaluated(copy, "test", None)
+    ids = np.array([HOSTILE + str(row) for row in range(len(evaluated.predictions.image_ids))])
+    history = [row | {"val_mean_auroc": None} for row in evaluated.history]
+    evaluated.result["params"]["extractors"] = [HOSTILE]
+    evaluated.result["evaluated_on"]["csv"] = HOSTILE
+    compared = metrics.none_for_nan(comparison.compare(evaluated.predictions, evaluated.predictions))
+    leak = {"patients": 1, "images": 1, "where": [HOSTILE], "unknown": [HOSTILE]}
+    evaluated.result["comparison"] = {"model_dir": HOSTILE, "leak": leak, **compared}
+    evaluated = evaluated._replace(
+        model_dir=copy / HOSTILE,
+        predictions=evaluated.predictions._replace(image_ids=ids),
+        history=history,
+        log=HOSTILE,
+    )
+    text = experiment_page(evaluated, HOSTILE)
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(1)") > 7
+    assert "Val mean AUROC: best — in epoch 1" in text
+    assert "<td>+0.000</td>\n    <td>[+0.000, +0.000]</td><td>1.000</td>" in text  # beside itself
+
+
+def test_another_dataset_has_its_report_in_external(copy, built_dataset, tmp_path):
+    data_dir = shutil.copytree(built_dataset, tmp_path / "other")
+    info = json.loads((data_dir / "dataset.json").read_text()) | {"fingerprint": "e" * 64}
+    (data_dir / "dataset.json").write_text(json.dumps(info))
+    folder = copy / "external" / ("e" * 12)
+    assert error_of("--model_dir", copy, "--data_dir", data_dir) == (
+        f"error: no {folder}/metrics_test_best.json. "
+        f"Run: python evaluate.py --model_dir {copy} --data_dir {data_dir} --split test"
+    )
+    score(copy, data_dir, "test")
+    evaluated = read_evaluated(copy, "test", data_dir)
+    assert report_path(evaluated) == folder / "report_test.html"
+    assert any(note.startswith("EXTERNAL: trained on Data_Entry_2017.csv") for note in notes(evaluated.result))
+
+
+def test_files_that_do_not_fit_are_named(copy):
+    again = f"Run: python evaluate.py --model_dir {copy} --data_dir RECORDS --split test"
+    path = copy / "metrics_test_best.json"
+    (copy / "history.csv").write_text("epoch,loss\n1,low\n")
+    assert error_of("--model_dir", copy) == (
+        f"error: {copy}/history.csv is no table of numbers (could not convert string to float: 'low'); "
+        "delete it to leave the curves out"
+    )
+    path.write_text(json.dumps(result_of(copy) | {"images": 9}))
+    assert error_of("--model_dir", copy) == (
+        f"error: {path} is of 9 images, the predictions beside it of 12: they are of different runs. {again}"
+    )
+    path.write_text(json.dumps({"split": "test"}))
+    assert error_of("--model_dir", copy) == (f"error: {path} says too little: an earlier version wrote it. {again}")
+
+
+@pytest.mark.parametrize(
+    ("library", "use"),
+    [
+        ("matplotlib", lambda: figures.draw(lambda axes: None, title="a", alt="b")),
+        ("jinja2", lambda: page.render("experiment.html")),
+    ],
+)
+def test_a_missing_library_is_named(monkeypatch, library, use):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=f"^reports need {library}. Run: pip install -r requirements.txt$"):
+        use()
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "give --model_dir for an experiment, --data_dir for a dataset, or both"),
+        (["--data_dir", "records", "--split", "val"], "--split goes with --model_dir"),
+    ],
+)
+def test_flags_that_say_too_little_exit_with_2(capsys, flags, text):
+    with pytest.raises(SystemExit) as caught:
+        report.parse_args(flags)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: {text}")
+
+
+def predictions(labels: list[int], scores: list[float]) -> Predictions:
+    """Of Mass; the other findings are 0."""
+    number = len(labels)
+    truth, probabilities = np.zeros((number, 14), int), np.zeros((number, 14))
+    truth[:, MASS], probabilities[:, MASS] = labels, scores
+    rows, unknown = np.arange(number), np.full(number, "")
+    return Predictions(rows.astype(str), rows, truth, probabilities, np.full(number, np.nan), unknown, unknown)
+
+
+def test_the_hardest_are_the_furthest_on_the_wrong_side():
+    some = predictions([0, 1, 0, 1, 0, 1, 0, 0, 0], [0.9, 0.1, 0.5, 0.3, 0.2, 0.8, 0.7, 0.6, 0.55])
+    wrong = {kind: rows.tolist() for kind, rows in hardest(some, "Mass", 0.5).items()}
+    assert wrong == {"false positives": [0, 6, 7, 8], "false negatives": [1, 3]}  # of five, the four worst
+    assert [len(rows) for rows in hardest(some, "Mass", None).values()] == [0, 0]
+
+
+def test_calls_are_counted_at_each_threshold_that_is_known():
+    points = {"youden": {"threshold": 0.5}, "sensitivity_90": {"threshold": 0.1}, "best_f1": {"threshold": None}}
+    labels, scores = np.array([1, 1, 0, 0, 0]), np.array([0.5, 0.2, 0.6, 0.1, 0.05])
+    rows = confusion({"operating_points": points}, labels, scores)
+    kinds = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+    assert [(row["name"], *(row[kind] for kind in kinds)) for row in rows] == [
+        ("Youden", 1, 1, 1, 2),
+        ("sensitivity 0.9 on val", 2, 2, 0, 1),
+    ]
+
+
+def test_a_finding_counts_as_localized_only_where_the_controls_fail():
+    def row(finding, *accuracies):
+        sources = ("heat_map", "random", "shifted")
+        return {"finding": finding, "cells": {s: {"accuracy": a} for s, a in zip(sources, accuracies, strict=True)}}
+
+    rows = [
+        row("Mass", 0.6, 0.1, 0.5),
+        row("Nodule", 0.9, 0.2, 0.51),
+        row("Effusion", 0.5, 0, 0),
+        row("all", 0.9, 0, 0),
+    ]
+    assert better_than_controls(rows) == ["Mass"]
+
+
+def test_the_commands_take_the_dataset_from_the_log(full, built_dataset):
+    assert commands(read_evaluated(full, "val", None), "this") == [
+        f"python train.py --model_dir {full} --data_dir {built_dataset}",
+        f"python evaluate.py --model_dir {full} --data_dir {built_dataset} --split val",
+        "this",
+    ]
+
+
+def test_a_figure_is_the_same_every_time():
+    drawn = [figures.draw(lambda axes: axes.plot([0, 1]), title="a", alt="b").uri for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (figures.number(None), "—"),
+        (figures.number(0.12349), "0.123"),
+        (figures.with_interval(0.5, None, None), "0.500"),
+        (figures.with_interval(0.5, 0.25, 1.0), "0.500 [0.250, 1.000]"),
+        (page.share(None), "—"),
+        (page.share(0.0123), "1.2 %"),
+        (page.signed(None), "—"),
+        (page.signed(-0.0104), "-0.010"),
+        (page.count(1234), "1,234"),
+        (figures.readable("Pleural_Thickening"), "Pleural Thickening"),
+    ],
+)
+def test_values_are_written_as_a_reader_writes_them(shown, expected):
+    assert shown == expected

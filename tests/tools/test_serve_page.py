@@ -1,0 +1,200 @@
+"""The page of tools/serve.py in Chromium: what it shows, by mouse and keyboard, on a desk and on a phone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import serving
+from support.serving import (
+    BOMB_REFUSED,
+    HTML,
+    HTML_REFUSED,
+    choose,
+    drop,
+    huge_png,
+    noise,
+    open_tab,
+    rgb_of,
+    seeded_experiment,
+    shown_image,
+    wait_for_text,
+)
+
+from cxr.findings import FINDINGS
+from inference import readings
+from inference.pictures import Patient
+from inference.predictor import Predictor
+from tools.serving.validation import MAX_BYTES, TOO_LARGE
+
+REFUSED = "Failed to load resource: the server responded with a status of 4"  # how Chromium logs a refused request
+
+
+@pytest.fixture(scope="module")
+def model_dir(built_dataset, tmp_path_factory) -> Path:
+    return seeded_experiment(tmp_path_factory.mktemp("serve") / "seeded", built_dataset)
+
+
+@pytest.fixture(scope="module")
+def predictor(model_dir) -> Predictor:
+    return Predictor(model_dir)
+
+
+@pytest.fixture(scope="module")
+def server(model_dir, browser, tmp_path_factory):
+    yield from serving.serve(model_dir, tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture
+def opened(browser, server) -> Iterator:
+    """opened(width): the page; afterwards nothing may have been logged, requested from elsewhere, or kept."""
+    tabs = []
+
+    def open_page(width: int = 1280):
+        tabs.append(open_tab(browser, server.url, width))
+        return tabs[-1]
+
+    yield open_page
+    titles = {tab.title() for tab in tabs}
+    stored = {tab.evaluate("indexedDB.databases().then(kept => kept.length + localStorage.length)") for tab in tabs}
+    for tab in tabs:
+        tab.close()
+        assert [text for text in tab.logged if not text.startswith(REFUSED)] == []
+        assert [url for url in tab.requested if not url.startswith((server.url, "data:", f"blob:{server.url}"))] == []
+    assert titles == {"Chest X-ray findings: seeded"}  # no script of a bad file has run
+    assert stored == {0}
+    assert [path for path in server.scratch.rglob("*") if path.is_file()] == []  # nothing was kept
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_file_gives_14_probabilities_and_a_click_the_heat_map(opened, predictor, width):
+    tab, data = opened(width), noise(7)
+    picture = predictor.read(data)
+    reading = predictor.predict([picture])[0]
+    warning = tab.get_by_text("Not for clinical use.").bounding_box()
+    assert warning["y"] + warning["height"] < 844  # seen without scrolling
+    choose(tab, data)
+    tab.wait_for_selector("[data-finding]")
+    found = {row.get_attribute("data-finding"): row for row in tab.query_selector_all("[data-finding]")}
+    assert sorted(found) == sorted(FINDINGS)
+    for finding, value in zip(FINDINGS, reading.calibrated, strict=True):
+        assert found[finding].query_selector(".percent").inner_text() == f"{readings.percent(value)} %"
+    assert {name for name, row in found.items() if row.get_attribute("class") == "called"} == set(reading.called)
+    grey = shown_image(tab)
+    assert (grey.min(axis=2) == grey.max(axis=2)).all()
+    tab.click("[data-finding=Effusion]")
+    tab.get_by_role("img", name="The X-ray under the heat map of Effusion").wait_for()
+    overlay = rgb_of(predictor.overlay(picture, "Effusion"))
+    assert np.abs(shown_image(tab) - overlay).max() <= 2
+    assert (overlay.max(axis=2) - overlay.min(axis=2)).max() > 50  # it has colour
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.keyboard.press("Enter")  # the focus is still on it
+    tab.wait_for_selector("[data-finding=Effusion][aria-pressed=false]")
+    np.testing.assert_array_equal(shown_image(tab), grey)
+
+
+def test_a_file_is_dropped_anywhere_and_patient_inputs_are_added(opened, predictor):
+    tab, data = opened(), noise(5)
+    drop(tab, data, "<b>x.png")
+    tab.wait_for_selector("[data-finding]")
+    assert tab.inner_text("#chosen") == "<b>x.png"
+    known, unknown = (
+        [readings.percent(value) for value in predictor.predict([predictor.read(data, patient)])[0].calibrated]
+        for patient in (Patient(81.0, "M", "AP"), Patient())
+    )
+    finding, wanted = next((f, k) for f, k, u in zip(FINDINGS, known, unknown, strict=True) if k != u)
+    tab.get_by_label("Sex").select_option("M")
+    tab.get_by_label("View position").select_option("AP")
+    tab.get_by_label("Age").fill("81")
+    tab.keyboard.press("Enter")
+    wait_for_text(tab, f"[data-finding={finding}] .percent", f"{wanted} %")
+    tab.get_by_label("Age").fill("300")
+    tab.keyboard.press("Tab")
+    wait_for_text(tab, "[role=alert]", "This patient is impossible: age 300: expected 0 to 120 years")
+
+
+def test_every_drawing_can_be_tried(opened):
+    tab, shown = opened(390), []
+    for name in ("no finding", "cardiomegaly", "mass, effusion"):
+        button = tab.get_by_role("button", name=name, exact=True)
+        button.click()
+        tab.wait_for_function(
+            "before => (document.querySelector('#image').src || before) !== before", arg=(shown or [""])[-1]
+        )
+        assert button.get_attribute("aria-pressed") == "true"
+        assert tab.locator("[data-sample][aria-pressed=true]").count() == 1
+        assert tab.locator("[data-finding]").count() == 14
+        shown.append(tab.get_attribute("#image", "src"))
+    assert len(set(shown)) == 3
+
+
+def test_the_keyboard_is_enough(opened):
+    tab = opened()
+    reached = []
+    for _ in range(8):
+        tab.keyboard.press("Tab")
+        reached.append(
+            tab.evaluate("document.activeElement.name || document.activeElement.textContent.trim() || 'file'")
+        )
+    samples = ["no finding", "cardiomegaly", "mass, effusion"]
+    assert reached == ["Its limits", "file", *samples, "age", "sex", "view_position"]
+    for _ in range(5):
+        tab.keyboard.press("Shift+Tab")
+    tab.keyboard.press("Space")  # on the first drawing
+    tab.wait_for_selector("[data-finding]")
+    for _ in range(6):
+        tab.keyboard.press("Tab")
+    finding = tab.evaluate("document.activeElement.dataset.finding")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(f"[data-finding={finding}][aria-pressed=true]")
+    assert tab.evaluate("document.activeElement.dataset.finding") == finding
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(f"[data-finding={finding}][aria-pressed=false]")
+
+
+def test_the_last_of_several_quick_choices_is_shown(opened, predictor):
+    tab = opened()
+    for seed in range(6):
+        choose(tab, noise(seed, height=400 + seed, width=400))
+    tab.wait_for_selector("#result:not([aria-busy]) [data-finding]")
+    wanted = predictor.predict([predictor.read(noise(5, height=405, width=400))])[0].calibrated[FINDINGS.index("Edema")]
+    wait_for_text(tab, "[data-finding=Edema] .percent", f"{readings.percent(wanted)} %")
+    assert shown_image(tab).shape == (512, 506, 3)  # 400 / 405 of 512
+
+
+def test_a_bad_file_gets_a_clear_message(opened, tmp_path):
+    tab, large = opened(), tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    choose(tab, HTML)
+    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {HTML_REFUSED}")
+    tab.set_input_files("input[type=file]", large)
+    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {TOO_LARGE}")
+    choose(tab, huge_png(100_000, pixels=False))
+    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {BOMB_REFUSED}")
+    assert "Traceback" not in tab.inner_text("body")
+    choose(tab, noise(1))  # and the next image is read as if nothing had been
+    tab.wait_for_selector("[data-finding]")
+
+
+def test_without_operating_points_or_patient_inputs(browser, built_dataset, tmp_path):
+    model_dir = seeded_experiment(tmp_path / "seeded", built_dataset, metadata=False, points=False)
+    (tmp_path / "scratch").mkdir()
+    server = next(running := serving.serve(model_dir, tmp_path / "scratch"))
+    tab = open_tab(browser, server.url)
+    assert not tab.get_by_label("Age").is_visible()
+    choose(tab, noise(2, height=40, width=100))
+    tab.wait_for_selector("[data-finding]")
+    assert tab.locator("#warnings p").all_inner_texts() == [
+        "Unlike the training images: 100 x 40 pixels, far from square",
+        "No operating points yet, so nothing is called and nothing is calibrated. "
+        f"Run: python evaluate.py --model_dir {model_dir} --split val",
+    ]
+    assert tab.locator("#findings h2").all_inner_texts() == ["Without an operating point"]
+    assert tab.locator("[data-finding]").count() == 14
+    assert tab.locator("#findings :is(.called, .mark)").count() == 0
+    assert "operating point:" not in tab.inner_text("#findings")  # there is no line to explain
+    next(running, None)  # Ctrl-C
+    tab.click("[data-finding=Mass]")
+    wait_for_text(tab, "[role=alert]", "No answer: is the server still running in its terminal?")
+    tab.close()

@@ -1,0 +1,104 @@
+"""What TensorBoard is given: read back from the event files of short runs."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.runs import SMALL
+
+import train
+from cxr.findings import FINDINGS
+from cxr.records import example
+from cxr.records.dataset import open_dataset
+from training import tensorboard
+
+
+@pytest.fixture(scope="module")
+def run(built_dataset, tmp_path_factory):
+    """A run of two epochs with augmentation."""
+    folder = tmp_path_factory.mktemp("run")
+    params = SMALL | {"num_epochs": 2, "augmentation": "strong"}
+    (folder / "params.json").write_text(json.dumps(params))
+    train.main(["--model_dir", str(folder), "--data_dir", str(built_dataset)])
+    return folder
+
+
+def summaries(folder) -> dict[str, list[tuple[int, object]]]:
+    """(step, value) of everything in the event files of a run, by its tag."""
+    found = {}
+    for path in sorted((folder / "tensorboard").glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value))
+    return found
+
+
+def pictures(values) -> list[np.ndarray]:
+    """The images of the first summary of a tag, whose first two strings are their width and height."""
+    return [tf.io.decode_png(data).numpy() for data in values[0][1].tensor.string_val[2:]]
+
+
+def test_every_finding_with_positives_has_a_curve_an_epoch(run, built_dataset):
+    labels = example.read_index(open_dataset(built_dataset).paths("val")).labels
+    present = {f"val/{finding}/pr_curves" for finding, count in zip(FINDINGS, labels.sum(axis=0), strict=True) if count}
+    found = summaries(run)
+    assert {tag for tag in found if tag.startswith("val/")} == present
+    for tag in present:
+        assert [step for step, _ in found[tag]] == [1, 2]
+        curve = tf.make_ndarray(found[tag][0][1].tensor)  # true and false positives, true and false negatives, ...
+        assert curve[:4, 0].sum() == len(labels)
+        assert curve[0, 0] == labels[:, FINDINGS.index(tag.split("/")[1])].sum()  # at threshold 0 all are called
+
+
+def test_images_are_shown_as_they_are_and_as_they_are_trained_on(run):
+    found = summaries(run)
+    plain, augmented = pictures(found["input"]), pictures(found["augmented"])
+    assert len(plain) == len(augmented) == 8
+    assert plain[0].shape == augmented[0].shape == (32, 32, 1)
+    assert all((one != other).any() for one, other in zip(plain, augmented, strict=True))
+
+
+def test_heat_maps_of_four_images_are_drawn_in_every_epoch(run):
+    found = {tag: values for tag, values in summaries(run).items() if tag.startswith("heat map/")}
+    assert len(found) == 4
+    for values in found.values():
+        assert [step for step, _ in values] == [1, 2]
+        [picture] = pictures(values)
+        assert picture.shape == (32, 64, 3)  # the image beside itself under the map
+        assert (picture[:, :32, 0] == picture[:, :32, 2]).all()  # grey
+        assert (picture[:, 32:, 0] != picture[:, 32:, 2]).any()  # coloured
+
+
+def test_watched_images_are_the_first_of_the_commonest_findings(built_dataset):
+    images = open_dataset(built_dataset)
+    index = example.read_index(images.paths("val"))
+    watched = tensorboard.Watched(images, index)
+    assert len(set(watched.places)) == 4
+    for place, column, image in zip(watched.places, watched.columns, watched.images, strict=True):
+        assert index.labels[place, column] == 1
+        stored = [record for path in images.paths("val") for record in example.read_records(path)][place]
+        encoded = example.example_class().FromString(stored).features.feature["image/encoded"].bytes_list.value[0]
+        np.testing.assert_array_equal(image, tf.io.decode_png(encoded).numpy())
+
+
+def test_parameters_are_hparams(run):
+    found = summaries(run)
+    assert b"val_mean_auroc" in found["_hparams_/experiment"][0][1].metadata.plugin_data.content  # its score beside it
+    plugin = found["_hparams_/session_start_info"][0][1].metadata.plugin_data.content
+    assert b"learning_rate" in plugin
+    assert b"augmentation" in plugin
+    assert b"[512, 256]" in plugin  # what is no plain value is shown as JSON
+
+
+def test_the_projector_has_the_val_features_with_their_findings(run, built_dataset):
+    folder, index = run / "tensorboard", example.read_index(open_dataset(built_dataset).paths("val"))
+    vectors = np.loadtxt(folder / "val_features.tsv", delimiter="\t")
+    assert vectors.shape == (len(index.image_ids), 8)  # of the last block of SMALL
+    lines = (folder / "val_metadata.tsv").read_text().splitlines()
+    assert lines[0] == "image_id\tpatient_id\tfindings\tview"
+    assert [line.split("\t")[0] for line in lines[1:]] == index.image_ids.tolist()
+    assert {"No Finding"} < {line.split("\t")[2] for line in lines[1:]}
+    config = (folder / "projector_config.pbtxt").read_text()
+    assert 'tensor_path: "val_features.tsv"' in config
+    assert 'metadata_path: "val_metadata.tsv"' in config

@@ -1,0 +1,1 @@
+"""What tools.download is made of."""

@@ -1,0 +1,1 @@
+"""The phantoms of the sample release."""
