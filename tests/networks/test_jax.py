@@ -12,7 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAD = {"left": 6, "right": 4}  # widths of an ensemble's features
 LOSS_OF = {"simple_cnn": "asymmetric", "ensemble": "batch_balanced"}
 LOSSES = ["bce", "batch_balanced", "inverse_frequency", "effective_number", "focal", "asymmetric"]
-OTHER_BACKEND = "import sys; sys.path[:0] = ['tests', 'tests/networks']; import test_jax; test_jax.run_all(sys.argv[1], sys.argv[2])"
+OTHER_BACKEND = """
+import sys
+sys.path[:0] = ["tests", "tests/networks"]
+import test_jax
+test_jax.run_all(sys.argv[1], sys.argv[2])
+"""
 
 
 def dataset_info() -> dict:

@@ -152,14 +152,20 @@ def test_the_keyboard_is_enough(opened):
     tab.wait_for_selector(f"[data-finding={finding}][aria-pressed=false]")
 
 
-def test_the_last_of_several_quick_choices_is_shown(opened, predictor):
-    tab = opened()
-    for seed in range(6):
-        choose(tab, noise(seed, height=400 + seed, width=400))
+def test_a_late_answer_does_not_replace_a_later_one(opened, predictor):
+    tab, late = opened(), []
+    tab.route("**/api/image?", lambda route: late.append(route), times=1)
+    choose(tab, noise(1))
+    tab.wait_for_function("document.querySelector('#result').inert")
+    choose(tab, noise(5, height=80, width=64))
     tab.wait_for_selector("#result:not([aria-busy]) [data-finding]")
-    wanted = predictor.predict([predictor.read(noise(5, height=405, width=400))])[0].calibrated[FINDINGS.index("Edema")]
-    wait_for_text(tab, "[data-finding=Edema] .percent", f"{readings.percent(wanted)} %")
-    assert shown_image(tab).shape == (512, 506, 3)  # 400 / 405 of 512
+    shown = tab.get_attribute("#image", "src")
+    late[0].continue_()
+    tab.wait_for_timeout(1000)
+    assert tab.get_attribute("#image", "src") == shown
+    assert shown_image(tab).shape == (512, 410, 3)  # 64 / 80 of 512
+    wanted = predictor.predict([predictor.read(noise(5, height=80, width=64))])[0].calibrated
+    assert tab.inner_text("[data-finding=Edema] .percent") == f"{readings.percent(wanted[FINDINGS.index('Edema')])} %"
 
 
 def test_a_bad_file_gets_a_clear_message(opened, tmp_path):

@@ -113,7 +113,7 @@ def add_error_handlers(app: "fastapi.FastAPI") -> None:
     app.add_exception_handler(RequestError, handler())
     app.add_exception_handler(ImageError, handler(400))
     app.add_exception_handler(ImportError, handler(501))  # DICOM without pydicom
-    app.add_exception_handler(ClientDisconnect, handler(400))
+    app.add_exception_handler(ClientDisconnect, handler(400))  # never arrives: the page has sent a later request
 
 
 def add_gets(app: "fastapi.FastAPI", served: Served) -> None:
@@ -143,7 +143,7 @@ def add_posts(app: "fastapi.FastAPI", served: Served) -> None:
     threads = anyio.CapacityLimiter(THREADS)
     bodies = anyio.CapacityLimiter(BODIES)
 
-    async def run(request: Request, parse: Callable, function: Callable, model: Served | Predictor) -> dict | bytes:
+    async def answer(request: Request, parse: Callable, function: Callable, model: Served | Predictor) -> dict | bytes:
         async with bodies:
             data = await read_image(request)
             wanted = parse(request.query_params)
@@ -151,11 +151,11 @@ def add_posts(app: "fastapi.FastAPI", served: Served) -> None:
 
     @app.post("/api/predict")
     async def post_predict(request: Request) -> dict:
-        return await run(request, parse_patient, predict, served)
+        return await answer(request, parse_patient, predict, served)
 
     @app.post("/api/image")
     async def post_image(request: Request) -> Response:
-        return Response(await run(request, parse_finding, draw, served.predictor), media_type="image/png")
+        return Response(await answer(request, parse_finding, draw, served.predictor), media_type="image/png")
 
 
 def listen(port: int) -> socket.socket:
