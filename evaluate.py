@@ -3,7 +3,7 @@
     python evaluate.py --model_dir experiments/simple_cnn --data_dir data/records --split test
 
 Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. On another dataset
-than the experiment was trained on, both go to external/ in there, with --views to views_N/. --compare tests it against
+than the experiment was trained on, both go to external/ in there, with --tta to tta_N/. --compare tests it against
 another experiment.
 """
 
@@ -41,7 +41,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, default="data/records", help="a built dataset; default: %(default)s")
     add("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
-    add("--views", type=int, default=1, metavar="N", help="average over N views of each image; goes to views_N/")
+    add(
+        "--tta",
+        type=int,
+        default=1,
+        metavar="N",
+        help="average over N crops or moved copies of each image; goes to tta_N/",
+    )
     add("--compare", type=pathlib.Path, metavar="MODEL_DIR", help="test the difference from this evaluated experiment")
     rows = {"choices": ("same_split", "all"), "default": "same_split"}
     add("--literature", **rows, help="published rows to stand beside, others marked; default: %(default)s")
@@ -52,8 +58,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.ray_address and args.engine != "ray":
         parser.error("--ray_address goes with --engine ray")
-    if args.views < 1:
-        parser.error(f"--views {args.views}: expected at least 1")
+    if args.tta < 1:
+        parser.error(f"--tta {args.tta}: expected at least 1")
     return args
 
 
@@ -63,15 +69,15 @@ def predict_logits(
     datasets: dict[str, Dataset],
     params: Params,
     *,
-    views: int = 1,
+    tta: int = 1,
 ) -> np.ndarray:
-    """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over some views of each image."""
+    """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over `tta` copies of each image."""
     from input_fn import input_fn
 
     if next(iter(datasets.values())).images(split) == 0:
         return np.zeros((0, len(FINDINGS)), np.float32)
-    of_views = (input_fn(split, datasets, params, inputs=list(model.input), view=view) for view in range(views))
-    return np.mean([model.predict(batches, verbose=0) for batches in of_views], axis=0)
+    copies = (input_fn(split, datasets, params, inputs=list(model.input), tta_copy=copy) for copy in range(tta))
+    return np.mean([model.predict(batches, verbose=0) for batches in copies], axis=0)
 
 
 def read_index(images: Dataset, split: str) -> example.Index:
@@ -99,7 +105,7 @@ def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:
         probabilities=1 / (1 + np.exp(-logits.astype(np.float64))),
         ages=index.ages.astype(np.float64),
         sexes=np.array(["F", "M", ""])[index.sexes],  # -1, unknown, is the last
-        views=np.array(["PA", "AP", ""])[index.views],
+        view_positions=np.array(["PA", "AP", ""])[index.view_positions],
     )
 
 
@@ -112,31 +118,31 @@ def evaluate_split(
     params: Params,
     model_dir: pathlib.Path,
     checkpoint: str,
-    views: int = 1,
+    tta: int = 1,
 ) -> dict:
     """Predict a split, write its predictions CSV, score that, write the metrics JSON and return it.
 
     Args:
         images: whose split it is.
         datasets: what the model is fed with: {"image": images} or the features of these images by extractor.
-        views: of each image, over which the logits are averaged: see `augment.view_images`.
+        tta: copies of each image over which the logits are averaged: see `augment.tta_images`.
     """
-    index, folder = read_index(images, split), provenance.results_dir(model_dir, images.info, views)
-    found = predictions_of(index, predict_logits(model, split, datasets, params.last_phase(), views=views))
+    index, folder = read_index(images, split), provenance.results_dir(model_dir, images.info, tta)
+    found = predictions_of(index, predict_logits(model, split, datasets, params.last_phase(), tta=tta))
     folder.mkdir(parents=True, exist_ok=True)
     path = experiment.predictions_path(folder, split, checkpoint)
     storage.write_text(path, predictions.to_csv(found))
     written = predictions.read_predictions(path)  # what is scored is what anybody can score again
     index_train = read_index(images, "train")
     train = predictions_of(index_train, np.zeros(index_train.labels.shape))  # its labels and patients; nobody predicted
-    own = provenance.results_dir(model_dir, experiment.dataset_of(model_dir), views)
+    own = provenance.results_dir(model_dir, experiment.dataset_of(model_dir), tta)
     is_own_val = (split, folder) == ("val", own)
     weights_sha256 = storage.sha256_of(experiment.weights_path(model_dir, checkpoint))
     chosen = scoring.choose(written) if is_own_val else scoring.chosen_on_val(own, checkpoint, weights_sha256)
     result = {
         "split": split,
         "checkpoint": checkpoint,
-        "views": views,
+        "tta": tta,
         **scoring.score(written, chosen, train),
         "trained_on": provenance.described(experiment.dataset_of(model_dir)),
         "evaluated_on": provenance.described(images.info),
@@ -154,12 +160,12 @@ def evaluate_split(
 
 def read_other(args: argparse.Namespace, images: Dataset) -> tuple[Predictions, dict]:
     """The predictions of the experiment to compare with, for the same images in the same order, and its leak mark."""
-    folder = provenance.results_dir(args.compare, images.info, args.views)
+    folder = provenance.results_dir(args.compare, images.info, args.tta)
     path = experiment.predictions_path(folder, args.split, args.checkpoint)
     if not path.is_file():
         raise FileNotFoundError(
             f"no {path} to compare with. Run: python evaluate.py --model_dir {args.compare} --data_dir {args.data_dir} "
-            f"--split {args.split} --checkpoint {args.checkpoint}" + f" --views {args.views}" * (args.views > 1)
+            f"--split {args.split} --checkpoint {args.checkpoint}" + f" --tta {args.tta}" * (args.tta > 1)
         )
     wanted, whose = read_index(images, args.split).image_ids, f"{args.split} of {args.data_dir}"
     found = predictions.in_order_of(predictions.read_predictions(path), wanted, path=path, whose=whose)
@@ -193,10 +199,10 @@ def main(argv: list[str] | None = None) -> None:
             provenance.require_no_leak(leak, args.split, len(np.unique(patient_ids)))
         other = read_other(args, images) if args.compare else None
         engine = Engine(args.engine, ray_address=args.ray_address)
-        where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint, "views": args.views}
+        where = {"model_dir": args.model_dir, "checkpoint": args.checkpoint, "tta": args.tta}
         model, datasets = model_and_datasets(images, **where, engine=engine)
         result = evaluate_split(model, args.split, images, datasets, params=params, **where)
-        folder = provenance.results_dir(args.model_dir, images.info, args.views)
+        folder = provenance.results_dir(args.model_dir, images.info, args.tta)
         print(tables.results_table(result, all_splits=args.literature == "all"))
         if other is not None:
             add_comparison(result, other, args.compare, folder)
@@ -208,17 +214,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def model_and_datasets(
-    images: Dataset, model_dir: pathlib.Path, checkpoint: str, *, views: int, engine: Engine
+    images: Dataset, model_dir: pathlib.Path, checkpoint: str, *, tta: int, engine: Engine
 ) -> tuple["keras.Model | TrainedNetwork", dict[str, Dataset]]:
     """The trained model and its inputs: images, or, the same but faster, the head and cached features.
 
-    Of features there is one view only: several need the images.
+    Test-time augmentation needs the images.
     """
     from cxr.networks import assembly, features
     from cxr.networks.trained import TrainedExperiment
 
     params = identity.trained_params(model_dir)
-    if not params.extractors or params.fine_tune or views > 1:
+    if not params.extractors or params.fine_tune or tta > 1:
         return TrainedExperiment(model_dir, checkpoint), {"image": images}
     runtime_name = identity.read(model_dir)["runtime"]
     datasets = features.feature_datasets(params, images, runtime_name=runtime_name, engine=engine)

@@ -34,7 +34,7 @@ def input_fn(
     *,
     epoch: int | None = None,
     inputs: Collection[str] | None = None,
-    view: int = 0,
+    tta_copy: int = 0,
 ) -> "tf.data.Dataset":
     """Batches of one split.
 
@@ -45,11 +45,11 @@ def input_fn(
             (seed, epoch). None reads in dataset order, every image once, the last batch as short as it comes: that is
             evaluation.
         inputs: the names that the model takes; default all.
-        view: in evaluation, which view of the images: see `augment.view_images`; 0 is as they are.
+        tta_copy: in evaluation, which copy of test-time augmentation: see `augment.tta_images`; 0 is the image itself.
 
     Returns:
         Dataset of ({"image": uint8 [B, H, W, 1] or <extractor>: float32 [B, D], "age": float32 [B], "sex": int64 [B],
-        "view": int64 [B]}, labels float32 [B, 14]), of the inputs only those asked for. Training batches are all of
+        "view_position": int64 [B]}, labels float32 [B, 14]), of the inputs only those asked for. Training batches are all of
         batch_size.
     """
 
@@ -63,8 +63,8 @@ def input_fn(
     cores = default_workers()
     batches = serialized_batches(split, datasets, params, epoch).map(parse, num_parallel_calls=cores)
     changes = augment.changes_batches(params, has_images="image" in datasets)
-    if changes if epoch is not None else view:
-        change = functools.partial(changed, params=params, epoch=epoch, view=view)
+    if changes if epoch is not None else tta_copy:
+        change = functools.partial(changed, params=params, epoch=epoch, tta_copy=tta_copy)
         batches = batches.enumerate().map(change, num_parallel_calls=cores)
     return example.without_autotuner(batches.prefetch(PREFETCHED))
 
@@ -118,8 +118,8 @@ def bytes_a_record(split: str, datasets: dict[str, Dataset]) -> int:
     return max(1, size // max(1, next(iter(datasets.values())).images(split)))
 
 
-def changed(step: "tf.Tensor", batch: tuple, *, params: Params, epoch: int | None, view: int) -> tuple:
-    """A batch as `augment` changes it: in training by (seed, epoch, step), in evaluation to a view."""
+def changed(step: "tf.Tensor", batch: tuple, *, params: Params, epoch: int | None, tta_copy: int) -> tuple:
+    """A batch as `augment` changes it: in training by (seed, epoch, step), in evaluation to a copy of test-time augmentation."""
     import tensorflow as tf
 
     columns, labels = batch
@@ -127,7 +127,7 @@ def changed(step: "tf.Tensor", batch: tuple, *, params: Params, epoch: int | Non
     def change(step: np.ndarray, labels: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
         given = dict(zip(columns, values, strict=True))
         if epoch is None:
-            given["image"] = augment.view_images(given["image"], view, params.crop_size)
+            given["image"] = augment.tta_images(given["image"], tta_copy, params.crop_size)
         else:
             given, labels = augment.change_batch(given, labels, params, seed=(params.seed, epoch, int(step)))
         return [labels, *given.values()]

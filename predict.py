@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     known = parser.add_argument_group("patient, for all files, before what a DICOM header says; default: unknown")
     known.add_argument("--age", type=float, help="years")
     known.add_argument("--sex", choices=("F", "M"))
-    known.add_argument("--view", choices=("PA", "AP"))
+    known.add_argument("--view_position", choices=("PA", "AP"))
     args = parser.parse_args(argv)
     if args.output and args.output.suffix not in (".csv", ".json"):
         parser.error(f"--output {args.output}: expected a name that ends in .csv or .json")
@@ -132,7 +132,7 @@ def predict_files(predictor: Predictor, files: list[pathlib.Path], args: argpars
     Returns:
         For every file {"file", "warnings", "reading"}, or {"file", "error"} where it could not be read.
     """
-    patient, drawn, results = Patient(args.age, args.sex, args.view), args.heatmaps is not None, []
+    patient, drawn, results = Patient(args.age, args.sex, args.view_position), args.heatmaps is not None, []
     size, width = min(BATCH_WITH_HEATMAPS if drawn else BATCH, len(files)), readings.name_width(map(str, files))
     whole = {file: pathlib.Path(os.path.abspath(file)) for file in files}  # noqa: PTH100 -- ".." must go, links must stay
     top = os.path.commonpath([path.parent for path in whole.values()])

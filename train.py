@@ -186,13 +186,13 @@ def fit_head(
         before = identity.begun(model_dir)
         of = {"runtime_name": before["runtime"] if before else None, "engine": start.engine}
         datasets = feature_datasets(params, images, **of)
-        copies = [feature_datasets(params, images, copy=n, **of) for n in range(1, params.augmented_views + 1)]
+        copies = [feature_datasets(params, images, copy=n, **of) for n in range(1, params.augmented_copies + 1)]
     extracted = {name: dataset.info for name, dataset in datasets.items() if name != "image"}
     networks = {name: info["extractor"]["sha256"] for name, info in extracted.items()}
     begin(model_dir, params, images, indexes, networks=networks, start=start)
     with devices.mirrored_devices().scope():
         model = model_fn(params, images.info, {name: info["dimension"] for name, info in extracted.items()})
-        run = Run(params, model, datasets, model_dir, views=[datasets, *copies])
+        run = Run(params, model, datasets, model_dir, copies=copies)
     fit_run(run, images, indexes, params, start)
 
 

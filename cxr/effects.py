@@ -58,19 +58,19 @@ UNREAD = (
         'hub modules do not compute in float16; set "bfloat16" on a CPU, or leave it out',
     ),
     Unread(
-        ("augmented_views",),
+        ("augmented_copies",),
         lambda params: not params.extractors,
         "simple_cnn sees newly augmented images in every epoch; set augmentation alone",
     ),
     Unread(
-        ("augmented_views",),
+        ("augmented_copies",),
         lambda params: not (params.sees_changed_images() or params.crop_size),
         "the copies would all be the same; set augmentation, horizontal_flip or crop_size too",
     ),
     Unread(
         ("augmentation", "horizontal_flip"),
-        lambda params: params.extractors and not params.fine_tune and not params.augmented_views,
-        "the features of frozen extractors are cached once; set augmented_views, or fine_tune",
+        lambda params: params.extractors and not params.fine_tune and not params.augmented_copies,
+        "the features of frozen extractors are cached once; set augmented_copies, or fine_tune",
     ),
     Unread(
         ("lr_schedule",),
@@ -114,9 +114,9 @@ def _require_enough_epochs(params, where: str) -> None:
             f"{where}: warmup_epochs {params.warmup_epochs:g} leaves no epoch at the peak learning rate; "
             f"set it below {shortest}, which is {epochs[shortest]}"
         )
-    if params.augmented_views >= params.num_epochs:
+    if params.augmented_copies >= params.num_epochs:
         raise ValueError(
-            f"{where}: augmented_views {params.augmented_views} is more than num_epochs {params.num_epochs} can use: "
+            f"{where}: augmented_copies {params.augmented_copies} is more than num_epochs {params.num_epochs} can use: "
             "one epoch sees the images as they are, each other epoch one set of copies; "
             f"set it to {params.num_epochs - 1} or less"
         )

@@ -22,7 +22,7 @@ from cxr.errors import ROOT
 from cxr.findings import require_same_findings
 
 CHECKPOINTS = ("best", "last")
-RESULTS = ("metrics_*.json", "predictions_*.csv", "report_*.html", "external", "views_*", "localization")
+RESULTS = ("metrics_*.json", "predictions_*.csv", "report_*.html", "external", "tta_*", "localization")
 TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.log", "history.csv", "resume")
 TRAINED += ("tensorboard", "head")
 PRODUCTS = (*TRAINED, *RESULTS)

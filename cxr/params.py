@@ -48,7 +48,9 @@ class Params:
         (512, 256), "widths of the fully connected layers over the features", 1, 65_536
     )
     dropout: float = param(0.0, "share of values dropped before each fully connected layer in training", 0, 0.95)
-    metadata: bool = param(False, "age, sex and view as embeddings beside what is seen; unknown has its own", 0, 1)
+    metadata: bool = param(
+        False, "age, sex and view position as embeddings beside what is seen; unknown has its own", 0, 1
+    )
     crop_size: int | None = param(
         None, "pixels a side cut from larger records: anywhere in training, from the centre else", 32, 2048
     )
@@ -61,7 +63,7 @@ class Params:
     mixup: float = param(
         0.0, "alpha of Beta(alpha, alpha), by whose draws pairs of images and labels mix (Zhang et al. 2018)", 0, 10
     )
-    augmented_views: int = param(
+    augmented_copies: int = param(
         0, "augmented copies of the training images whose features are cached; the epochs take turns", 0, 64
     )
     loss: Literal["bce", "batch_balanced", "inverse_frequency", "effective_number", "focal", "asymmetric"] = param(
@@ -100,7 +102,7 @@ class Params:
     def head_phase(self) -> "Params":
         """These parameters for the head that fine-tuning begins with; features without views are not augmented."""
         head = dataclasses.replace(self, fine_tune=None)
-        return head if self.augmented_views else dataclasses.replace(head, augmentation="none", horizontal_flip=False)
+        return head if self.augmented_copies else dataclasses.replace(head, augmentation="none", horizontal_flip=False)
 
     def last_phase(self) -> "Params":
         """These parameters with batch size, epochs and learning rate of fine-tuning, where there is any.
@@ -115,7 +117,7 @@ class Params:
             batch_size=fine_tune.batch_size,
             num_epochs=fine_tune.epochs,
             learning_rate=fine_tune.learning_rate,
-            augmented_views=0,
+            augmented_copies=0,
         )
 
 
@@ -166,7 +168,7 @@ def _require_fitting_model(params: Params, where: str) -> None:
             f"{where}: fine_tune is for extractors of source 'keras'; hub modules and experiments stay frozen"
         )
     if params.mixup and params.metadata:
-        raise ValueError(f"{where}: mixup has no mean of two sexes or views; leave out mixup or metadata")
+        raise ValueError(f"{where}: mixup has no mean of two sexes or view positions; leave out mixup or metadata")
 
 
 def parameter_table(kind: type = Params) -> str:

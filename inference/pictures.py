@@ -10,7 +10,7 @@ from cxr.images import dicom
 from cxr.images.decode import FORMATS, decode_grey
 from cxr.images.dicom_header import Header, read_header
 from cxr.images.resize import resize_square
-from cxr.release.entries import SEXES, UNKNOWN, VIEWS
+from cxr.release.entries import SEXES, UNKNOWN, VIEW_POSITIONS
 
 BLANK = 3.0  # grey levels: standard deviation of an image without content; chest radiographs have 40 to 80
 COLOUR = 4.0  # grey levels by which the channels of a pixel differ on average; JPEG makes up to 2 of grey
@@ -24,7 +24,7 @@ class Patient(NamedTuple):
 
     age: float | None = None  # years
     sex: str | None = None  # F or M
-    view: str | None = None  # PA or AP
+    view_position: str | None = None  # PA or AP
 
     def or_else(self, other: "Patient") -> "Patient":
         """This, and what is unknown here from `other`."""
@@ -33,7 +33,11 @@ class Patient(NamedTuple):
     def codes(self) -> dict[str, float]:
         """As records and models have it: age in years or nan, sex 0 F, 1 M, view 0 PA, 1 AP, -1 unknown."""
         age = math.nan if self.age is None else self.age
-        return {"age": age, "sex": SEXES.get(self.sex, UNKNOWN), "view": VIEWS.get(self.view, UNKNOWN)}
+        return {
+            "age": age,
+            "sex": SEXES.get(self.sex, UNKNOWN),
+            "view_position": VIEW_POSITIONS.get(self.view_position, UNKNOWN),
+        }
 
 
 NOBODY = Patient()  # of whom nothing is known
@@ -67,7 +71,7 @@ def read_picture(data: bytes, image_size: int, patient: Patient) -> Picture:
     if not dicom.is_dicom(data) and is_turned(data):
         odd.append("lies on its side or head as stored: its EXIF orientation is not followed, save it upright")
     square = resize_square(pixels, image_size)
-    return Picture(pixels, square, patient.or_else(Patient(header.age, header.sex, header.view)), tuple(odd))
+    return Picture(pixels, square, patient.or_else(Patient(header.age, header.sex, header.view_position)), tuple(odd))
 
 
 def oddities(pixels: np.ndarray, image_size: int) -> list[str]:

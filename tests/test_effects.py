@@ -28,7 +28,7 @@ NO_HIDDEN = "simple_cnn has no hidden layers over its features; set num_channels
 NO_TRANSITION = (
     'only model "ensemble" has transition layers; feature_extractor has hidden_units, simple_cnn num_channels'
 )
-FROZEN = "the features of frozen extractors are cached once; set augmented_views, or fine_tune"
+FROZEN = "the features of frozen extractors are cached once; set augmented_copies, or fine_tune"
 
 
 def refused(values: dict) -> str:
@@ -64,12 +64,12 @@ def refused(values: dict) -> str:
         ),
         (
             CNN,
-            {"augmented_views": 2, "augmentation": "light"},
+            {"augmented_copies": 2, "augmentation": "light"},
             "simple_cnn sees newly augmented images in every epoch; set augmentation alone",
         ),
         (
             ONE,
-            {"augmented_views": 2},
+            {"augmented_copies": 2},
             "the copies would all be the same; set augmentation, horizontal_flip or crop_size too",
         ),
         (ONE, {"augmentation": "light"}, FROZEN),
@@ -106,9 +106,9 @@ def test_a_warm_up_that_does_not_end_before_its_phase_is_refused(values, text):
 
 def test_more_augmented_copies_than_epochs_are_refused():
     three = ONE | {"augmentation": "light", "num_epochs": 3}
-    assert parse_params(three | {"augmented_views": 2}, where="").augmented_views == 2
-    assert refused(three | {"augmented_views": 3}) == (
-        "augmented_views 3 is more than num_epochs 3 can use: one epoch sees the images as they are, "
+    assert parse_params(three | {"augmented_copies": 2}, where="").augmented_copies == 2
+    assert refused(three | {"augmented_copies": 3}) == (
+        "augmented_copies 3 is more than num_epochs 3 can use: one epoch sees the images as they are, "
         "each other epoch one set of copies; set it to 2 or less"
     )
 
@@ -136,10 +136,10 @@ def test_an_option_of_the_classification_layers_of_an_extractor_is_refused(name)
         CNN | {"early_stopping_patience": 99},  # never: that is an effect beside the default of 5
         CNN | {"warmup_epochs": 9.5},
         CNN | {"num_epochs": 1},  # warmup_epochs is 0.5
-        ONE | {"augmentation": "light", "augmented_views": 2},
-        ONE | {"crop_size": 64, "augmented_views": 2},
+        ONE | {"augmentation": "light", "augmented_copies": 2},
+        ONE | {"crop_size": 64, "augmented_copies": 2},
         ONE | {"augmentation": "light", "horizontal_flip": True, "fine_tune": {}},
-        ONE | {"augmentation": "light", "augmented_views": 9, "fine_tune": {"epochs": 2}},
+        ONE | {"augmentation": "light", "augmented_copies": 9, "fine_tune": {"epochs": 2}},
     ],
 )
 def test_a_parameter_with_an_effect_is_accepted_and_so_is_every_set_made_from_it(values):
@@ -158,7 +158,7 @@ def test_whatever_is_accepted_is_accepted_again_when_read_back():
     changes = {
         "augmentation": ["none", "light"],
         "crop_size": [None, 64],
-        "augmented_views": [0, 1, 4],
+        "augmented_copies": [0, 1, 4],
         "num_epochs": [1, 4, 8],
         "warmup_epochs": [0.5, 2],
         "lr_schedule": ["cosine", "plateau"],
@@ -184,10 +184,10 @@ def test_every_rule_is_of_a_parameter():
 
 
 def test_the_second_phase_has_no_copies_of_its_own():
-    params = parse_params(ONE | {"augmentation": "light", "augmented_views": 2, "fine_tune": {}}, where="")
+    params = parse_params(ONE | {"augmentation": "light", "augmented_copies": 2, "fine_tune": {}}, where="")
     second = params.last_phase()
-    assert (second.augmented_views, second.num_epochs, second.learning_rate) == (0, 5, FineTune().learning_rate)
-    assert params.head_phase().augmented_views == 2
+    assert (second.augmented_copies, second.num_epochs, second.learning_rate) == (0, 5, FineTune().learning_rate)
+    assert params.head_phase().augmented_copies == 2
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*/params.json")), ids=lambda path: path.parent.name)

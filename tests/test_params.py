@@ -155,7 +155,7 @@ def test_fine_tuning_has_defaults_of_its_own():
 
 
 def test_mixup_with_metadata_is_refused():
-    text = "here: mixup has no mean of two sexes or views; leave out mixup or metadata"
+    text = "here: mixup has no mean of two sexes or view positions; leave out mixup or metadata"
     with pytest.raises(ValueError, match=exactly(text)):
         parse_params({"metadata": True, "mixup": 0.2}, where="here")
 
@@ -164,8 +164,8 @@ def test_the_head_before_fine_tuning_is_augmented_only_by_views():
     one = {"model": "feature_extractor", "extractors": [NETWORK], "fine_tune": {}, "augmentation": "light"}
     head = parse_params(one, where="").head_phase()
     assert (head.fine_tune, head.augmentation) == (None, "none")
-    head = parse_params(one | {"augmented_views": 2}, where="").head_phase()
-    assert (head.fine_tune, head.augmentation, head.augmented_views) == (None, "light", 2)
+    head = parse_params(one | {"augmented_copies": 2}, where="").head_phase()
+    assert (head.fine_tune, head.augmentation, head.augmented_copies) == (None, "light", 2)
 
 
 def test_broken_json_is_named(tmp_path):

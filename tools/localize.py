@@ -36,7 +36,7 @@ BATCH = 16  # images a step
 FILE = "localization.json"
 
 
-class View(NamedTuple):
+class Localized(NamedTuple):
     """One finding in one image, as the model sees it."""
 
     image_id: str
@@ -78,9 +78,9 @@ def in_batches(pictures: Iterable[tuple[str, np.ndarray]]) -> Iterator[dict[str,
         yield batch
 
 
-def views(
+def localized(
     network: "TrainedExperiment", mapper: cam.HeatMapper, batch: dict[str, np.ndarray], boxed: dict[str, Boxed]
-) -> Iterator[View]:
+) -> Iterator[Localized]:
     """Heat maps of every annotated finding of some images, uint8 [height, width] by image id."""
     image_size = network.image_size
     squares = np.stack([resize_square(pixels, image_size) for pixels in batch.values()])[..., None]
@@ -94,24 +94,26 @@ def views(
         for finding, annotated_nih in boxed[image_id].boxes_nih.items():
             column = findings.index(finding)
             heat = placement.heat_on_image(maps[row, column], localization.SIDE, covers=mapper.covers)
-            yield View(image_id, finding, pixels, placement, annotated_nih, heat, float(probabilities[row, column]))
+            yield Localized(
+                image_id, finding, pixels, placement, annotated_nih, heat, float(probabilities[row, column])
+            )
 
 
-def draw(view: View, method: str, output_dir: pathlib.Path) -> str:
+def draw(one: Localized, method: str, output_dir: pathlib.Path) -> str:
     """Write the picture of one finding in one image; returns the file's name."""
-    detected_nih = localization.find(view.heat, view.placement).boxes_nih
-    best = iobb(detected_nih, view.annotated_nih).max(initial=0)
+    detected_nih = localization.find(one.heat, one.placement).boxes_nih
+    best = iobb(detected_nih, one.annotated_nih).max(initial=0)
     data = overlays.overlay(
-        view.pixels,
-        view.heat,
-        annotated_nih=view.annotated_nih,
+        one.pixels,
+        one.heat,
+        annotated_nih=one.annotated_nih,
         detected_nih=detected_nih,
         caption=[
-            f"{view.image_id}   {view.finding}, predicted {view.probability:.2f}   {method}",
+            f"{one.image_id}   {one.finding}, predicted {one.probability:.2f}   {method}",
             f"detected boxes: {len(detected_nih)}   best IoBB: {best:.2f}",
         ],
     )
-    name = f"{view.finding}_{pathlib.PurePath(view.image_id).stem}.png"
+    name = f"{one.finding}_{pathlib.PurePath(one.image_id).stem}.png"
     with storage.whole_file(output_dir / name) as file:
         file.write(data)
     return name
@@ -133,14 +135,16 @@ def judge(
     """
     judged, drawn = [], collections.Counter()
     for batch in in_batches(pictures):
-        for view in views(network, mapper, batch, boxed):
-            name = f"{view.image_id} {view.finding}"
-            scores = localization.score_with_controls(view.heat, view.placement, view.annotated_nih, name=name)
-            wanted = drawn[view.finding] < num_overlays
-            overlay = draw(view, mapper.method, output_dir) if wanted else None
-            drawn[view.finding] += 1
-            judged.append(Judged(view.image_id, boxed[view.image_id].patient_id, view.finding, scores, overlay))
-    return sorted(judged, key=lambda one: (one.image_id, FINDINGS.index(one.finding)))  # not by container
+        for one in localized(network, mapper, batch, boxed):
+            name = f"{one.image_id} {one.finding}"
+            scores = localization.score_with_controls(one.heat, one.placement, one.annotated_nih, name=name)
+            wanted = drawn[one.finding] < num_overlays
+            overlay = draw(one, mapper.method, output_dir) if wanted else None
+            drawn[one.finding] += 1
+            judged.append(Judged(one.image_id, boxed[one.image_id].patient_id, one.finding, scores, overlay))
+    return sorted(
+        judged, key=lambda judgement: (judgement.image_id, FINDINGS.index(judgement.finding))
+    )  # not by container
 
 
 def find_leak(args: argparse.Namespace, patient_ids: list[int]) -> dict:

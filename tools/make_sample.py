@@ -70,7 +70,7 @@ def write_image(job: tuple[Record, int, int, Path]) -> dict:
     from tools.sample.findings import Study, draw_radiograph
 
     record, seed, size, image_dir = job
-    study = Study(seed, record.patient_id, record.follow_up, record.sex, record.view, record.findings)
+    study = Study(seed, record.patient_id, record.follow_up, record.sex, record.view_position, record.findings)
     pixels, boxes = draw_radiograph(study, size)
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()

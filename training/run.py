@@ -4,6 +4,7 @@ import contextlib
 import logging
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,16 +37,16 @@ class Run:
         datasets: dict[str, Dataset],
         model_dir: pathlib.Path,
         *,
-        views: list[dict[str, Dataset]] | None = None,
+        copies: Sequence[dict[str, Dataset]] = (),
     ) -> None:
         """Take a model that is to be trained.
 
         Args:
-            datasets: by the model's inputs; what it is evaluated on, and trained on if there are no `views`.
-            views: datasets like these, with which the training epochs take turns.
+            datasets: by the model's inputs; it is evaluated on these, and trained on them.
+            copies: the same with augmented training images: training epochs take turns with `datasets` and these.
         """
         self.params, self.model, self.datasets, self.model_dir = params, model, datasets, model_dir
-        self.views = views or [datasets]
+        self.turns = [datasets, *copies]
         self.history = History(model_dir)
         images = next(iter(datasets.values())).images("train")
         self.steps = images // params.batch_size  # per epoch; the rest waits for another
@@ -132,7 +133,7 @@ def fit_epoch(run: Run, epoch: int) -> dict:
 
     if run.params.lr_schedule == "plateau":
         run.rate.factor.assign(optimizers.PLATEAU_FACTOR ** run.history.plateaus(optimizers.PLATEAU_EPOCHS))
-    datasets, failed = run.views[epoch % len(run.views)], []
+    datasets, failed = run.turns[epoch % len(run.turns)], []
     batches = input_fn("train", datasets, run.params, epoch=epoch, inputs=list(run.model.input))
     start = time.perf_counter()
     fitted = run.model.fit(batches, verbose=0, shuffle=False, callbacks=callbacks(run, epoch, failed))
@@ -178,7 +179,7 @@ def no_number(run: Run, epoch: int, step: int, what: str) -> ValueError:
     """
     from input_fn import batch_ids
 
-    datasets, named = run.views[epoch % len(run.views)], []
+    datasets, named = run.turns[epoch % len(run.turns)], []
     for place in (step, step - 1):
         if 0 <= place < run.steps:
             ids = batch_ids(datasets, run.params, epoch=epoch, step=place)

@@ -115,7 +115,7 @@ def show_features(model_dir: pathlib.Path, features: np.ndarray, index: example.
     storage.write_text(folder / "val_features.tsv", vectors + "\n")
     lines = ["image_id\tpatient_id\tfindings\tview"]
     for image_id, patient_id, labels, view in zip(
-        index.image_ids[rows], index.patient_ids[rows], index.labels[rows], index.views[rows], strict=True
+        index.image_ids[rows], index.patient_ids[rows], index.labels[rows], index.view_positions[rows], strict=True
     ):
         names = [finding for finding, label in zip(FINDINGS, labels, strict=True) if label] or [NO_FINDING]
         lines.append(f"{image_id}\t{patient_id}\t{'|'.join(names)}\t{('PA', 'AP', 'unknown')[view]}")

@@ -10,7 +10,7 @@ PERMUTATIONS = 200  # of the shuffled-label control
 
 
 def metadata_floor(train: Predictions, scored: Predictions) -> dict | None:
-    """AUROC of a logistic regression from age, sex and view to each finding, without looking at any image.
+    """AUROC of a logistic regression from age, sex and view position to each finding, without looking at any image.
 
     Args:
         train: the images it is fitted on. scored: those it is judged on; the probabilities of both are not read.
@@ -42,10 +42,10 @@ def metadata_scores(train: Predictions, scored: Predictions) -> tuple[np.ndarray
 
 
 def _metadata_columns(part: Predictions, mean_age: float, stddev: float) -> np.ndarray:
-    """[n, 5]: standardised age, male, AP view, and whether age, sex or view is unknown."""
+    """[n, 5]: standardised age, male, AP view, and whether age, sex or view position is unknown."""
     unknown = np.isnan(part.ages)
     ages = np.where(unknown, 0.0, (part.ages - mean_age) / stddev)
-    words = [part.sexes == "M", part.sexes == "", part.views == "AP", part.views == ""]
+    words = [part.sexes == "M", part.sexes == "", part.view_positions == "AP", part.view_positions == ""]
     return np.stack([ages, unknown, *words], axis=1).astype(np.float64)
 
 

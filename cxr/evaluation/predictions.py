@@ -11,7 +11,7 @@ from cxr.findings import FINDINGS, require_same_findings
 if TYPE_CHECKING:
     import pandas as pd
 
-METADATA = ("age", "sex", "view")  # may be absent from a CSV: then all unknown
+METADATA = ("age", "sex", "view_position")  # may be absent from a CSV: then all unknown
 LABELS = [f"label_{finding}" for finding in FINDINGS]
 PROBABILITIES = [f"prob_{finding}" for finding in FINDINGS]
 SHOWN = 3  # images that an error names
@@ -26,7 +26,7 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray  # float64 [n, 14]
     ages: np.ndarray  # float64 [n] years, nan unknown
     sexes: np.ndarray  # str [n] F, M, "" unknown
-    views: np.ndarray  # str [n] PA, AP, "" unknown
+    view_positions: np.ndarray  # str [n] PA, AP, "" unknown
 
     def rows(self, chosen: np.ndarray) -> "Predictions":
         """Some of the images: a mask [n], or their places in the order wanted."""
@@ -40,7 +40,7 @@ def to_csv(predictions: Predictions) -> str:
     columns = {"image_id": predictions.image_ids, "patient_id": predictions.patient_ids}
     columns |= dict(zip(LABELS, predictions.labels.T, strict=True))
     columns |= dict(zip(PROBABILITIES, predictions.probabilities.T, strict=True))
-    columns |= {"age": predictions.ages, "sex": predictions.sexes, "view": predictions.views}
+    columns |= {"age": predictions.ages, "sex": predictions.sexes, "view_position": predictions.view_positions}
     return pd.DataFrame(columns).to_csv(index=False, float_format="%.9g")
 
 
@@ -73,7 +73,7 @@ def read_predictions(path: pathlib.Path) -> Predictions:
         probabilities=_numbers(table, PROBABILITIES, path, high=1),
         ages=_ages(table, path),
         sexes=_one_of(table, "sex", ("F", "M", ""), path),
-        views=_one_of(table, "view", ("PA", "AP", ""), path),
+        view_positions=_one_of(table, "view_position", ("PA", "AP", ""), path),
     )
 
 

@@ -36,15 +36,15 @@ def require_image_size(info: dict, trained_on: dict, data_dir: str) -> None:
         )
 
 
-def results_dir(model_dir: pathlib.Path, info: dict, views: int = 1) -> pathlib.Path:
+def results_dir(model_dir: pathlib.Path, info: dict, tta: int = 1) -> pathlib.Path:
     """Where results on a dataset lie: in the experiment, or below external/ for another than it was trained on.
 
-    Averages over several views of each image have a folder of their own in there, views_N. So neither replaces the
-    experiment's val file, whose operating points are for its own kind of images and for one view.
+    Test-time augmentation over N copies has a folder of its own in there, tta_N. So neither replaces the
+    experiment's val file, whose operating points are for its own kind of images, without augmentation.
     """
     is_own = experiment.dataset_of(model_dir)["fingerprint"] == info["fingerprint"]
     folder = model_dir if is_own else model_dir / "external" / info["fingerprint"][:12]
-    return folder if views == 1 else folder / f"views_{views}"
+    return folder if tta == 1 else folder / f"tta_{tta}"
 
 
 def find_leak(model_dir: pathlib.Path, info: dict, split: str, patient_ids: np.ndarray) -> dict:

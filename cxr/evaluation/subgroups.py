@@ -9,11 +9,11 @@ AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (np.inf, "80+
 
 
 def groups_of(predictions: Predictions) -> dict[str, np.ndarray]:
-    """Which group each image is in, by "view", "sex" and "age": names [n], "unknown" where it is."""
+    """Which group each image is in, by "view_position", "sex" and "age": names [n], "unknown" where it is."""
     ages = np.full(len(predictions.ages), "unknown", dtype="<U7")
     for below, name in reversed(AGES):
         ages[predictions.ages < below] = name  # nan is below nothing
-    words = {"view": predictions.views, "sex": predictions.sexes}
+    words = {"view_position": predictions.view_positions, "sex": predictions.sexes}
     return {kind: np.where(names == "", "unknown", names) for kind, names in words.items()} | {"age": ages}
 
 

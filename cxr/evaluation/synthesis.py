@@ -90,8 +90,8 @@ def read_score(path: pathlib.Path) -> Score:
             raise ValueError(f"{path} is no metrics file: {key} of mean_auroc is {number!r}, expected 0 to 1 or null")
     params, leak = found.get("params"), found.get("leak")
     params = params if isinstance(params, dict) else {}
-    if "views" in found:  # averaged over by evaluate.py --views: no parameter of training, but one of the score
-        params = {**params, "evaluate --views": found["views"]}
+    if "tta" in found:  # test-time augmentation: no parameter of training, but one of the score
+        params = {**params, "evaluate --tta": found["tta"]}
     return Score(
         value=mean["value"],
         low=mean.get("low"),

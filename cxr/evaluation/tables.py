@@ -4,7 +4,7 @@ import numpy as np
 
 from cxr.evaluation import literature, provenance
 
-FLOORS = {"metadata": "age, sex, view only", "shuffled_labels": "labels shuffled"}
+FLOORS = {"metadata": "age, sex, view position only", "shuffled_labels": "labels shuffled"}
 
 
 def results_table(result: dict, *, all_splits: bool = False) -> str:

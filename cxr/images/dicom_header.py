@@ -4,7 +4,7 @@ import io
 import math
 from typing import NamedTuple
 
-from cxr.release.entries import SEXES, VIEWS, parse_age
+from cxr.release.entries import SEXES, VIEW_POSITIONS, parse_age
 
 TAGS = ("Modality", "BodyPartExamined", "PatientAge", "PatientSex", "ViewPosition")
 RADIOGRAPHS = ("DX", "CR", "RG")  # digital radiography, computed radiography, radiographic film
@@ -18,7 +18,7 @@ class Header(NamedTuple):
     body_part: str = ""
     patient_age: str = ""
     patient_sex: str = ""
-    view_position: str = ""
+    view_position_text: str = ""
 
     @property
     def age(self) -> float | None:
@@ -35,9 +35,9 @@ class Header(NamedTuple):
         return self.patient_sex if self.patient_sex in SEXES else None
 
     @property
-    def view(self) -> str | None:
+    def view_position(self) -> str | None:
         """PA or AP; None for anything else."""
-        return self.view_position if self.view_position in VIEWS else None
+        return self.view_position_text if self.view_position_text in VIEW_POSITIONS else None
 
     def oddities(self) -> list[str]:
         """Why this may be no frontal chest radiograph; where the file is silent, nothing is odd."""
@@ -46,8 +46,8 @@ class Header(NamedTuple):
             found.append(f"DICOM of modality {self.modality}, expected {' or '.join(RADIOGRAPHS)}")
         if self.body_part and not any(chest in self.body_part for chest in CHESTS):
             found.append(f"DICOM of body part {self.body_part}, expected {CHESTS[0]}")
-        if self.view_position and self.view is None:
-            found.append(f"DICOM of view {self.view_position}, expected {' or '.join(VIEWS)}")
+        if self.view_position_text and self.view_position is None:
+            found.append(f"DICOM of view position {self.view_position_text}, expected {' or '.join(VIEW_POSITIONS)}")
         return found
 
 

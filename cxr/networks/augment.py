@@ -24,8 +24,10 @@ BRIGHTNESS = 8.0  # greys of 255, either way
 NOISE = 1.5  # greys, at most, of the standard deviation
 ERASING = 0.1  # share of the images of which a rectangle is erased (Zhong et al. 2020)
 ERASED = (0.1, 0.3)  # of a side: the sides of such a rectangle
-FORGETTING = 0.1  # share of the images whose age, sex and view are withheld in training, so that a model can do without
-UNKNOWN = {"age": np.nan, "sex": -1, "view": -1}
+FORGETTING = (
+    0.1  # share of the images whose age, sex and view position are withheld in training, so that a model can do without
+)
+UNKNOWN = {"age": np.nan, "sex": -1, "view_position": -1}
 NOISE_SCALE = 32.0  # greys of one standard deviation in the field of noise
 
 
@@ -50,7 +52,7 @@ def change_batch(
 
     Args:
         columns: "image" uint8 [B, S, S, 1] is augmented; it, or else features float32 [B, D], are mixed; of "age",
-            "sex" and "view" [B] some are withheld.
+            "sex" and "view_position" [B] some are withheld.
         labels: float32 [B, 14]; mixed as their images are.
         seed: numbers of at least 0 from which everything random follows.
     """
@@ -157,19 +159,19 @@ def forget(columns: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.n
     return {name: np.where(chosen, value, columns[name]).astype(columns[name].dtype) for name, value in UNKNOWN.items()}
 
 
-def view_images(images: np.ndarray, view: int, crop_size: int | None) -> np.ndarray:
-    """Images [B, S, S, 1] as one of several views over which a prediction is averaged; the same change for all of them.
+def tta_images(images: np.ndarray, copy: int, crop_size: int | None) -> np.ndarray:
+    """Images [B, S, S, 1] as a copy for test-time augmentation, over which logits are averaged; all change alike.
 
-    View 0 is the image itself. With a crop_size 1 to 4 are the crops at the corners; all others are turned, shifted and
+    Copy 0 is the image itself. With a crop_size 1 to 4 are the crops at the corners; all others are turned, shifted and
     zoomed a little, as by light augmentation.
     """
-    if view == 0:
+    if copy == 0:
         return images
     size = images.shape[1]
-    random = np.random.default_rng(view)
+    random = np.random.default_rng(copy)
     [matrix] = draw_matrices(Params(augmentation="light", crop_size=crop_size), 1, size, random=random)
-    if crop_size and view <= 4:
+    if crop_size and copy <= 4:
         start = crop_start(size, crop_size)
         low, high = -start, size - crop_size - start
-        matrix = np.array([[1.0, 0.0, (low, high)[(view - 1) % 2]], [0.0, 1.0, (low, high)[(view - 1) // 2]]])
+        matrix = np.array([[1.0, 0.0, (low, high)[(copy - 1) % 2]], [0.0, 1.0, (low, high)[(copy - 1) // 2]]])
     return warp(images, np.broadcast_to(matrix, (len(images), 2, 3)))

@@ -1,11 +1,11 @@
-"""Age, sex and view beside what a network sees, as embeddings. Pure Keras, any backend."""
+"""Age, sex and view position beside what a network sees, as embeddings. Pure Keras, any backend."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import keras
 
-INPUTS = {"age": "float32", "sex": "int32", "view": "int32"}  # years; 0 F, 1 M; 0 PA, 1 AP
+INPUTS = {"age": "float32", "sex": "int32", "view_position": "int32"}  # years; 0 F, 1 M; 0 PA, 1 AP
 UNKNOWN = -1  # of all three; of an age nan too, and whatever no human has
 OLDEST = 120  # years
 DECADES = 10  # the last one is 90 and older
@@ -22,11 +22,11 @@ def patient_inputs() -> dict:
 def embed(patient: dict):
     """What is known of the patients as float32 [B, 24].
 
-    Ages by decade, sexes and views have a learnt vector each, and so has what is unknown. An age below 0 or above 120
+    Ages by decade, sexes and view positions have a learnt vector each, and so has what is unknown. An age below 0 or above 120
     is unknown.
 
     Args:
-        patient: "age" float [B] years, "sex" [B] 0 F, 1 M, "view" [B] 0 PA, 1 AP; others are unknown.
+        patient: "age" float [B] years, "sex" [B] 0 F, 1 M, "view_position" [B] 0 PA, 1 AP; others are unknown.
     """
     from keras import layers, ops
 
@@ -34,10 +34,10 @@ def embed(patient: dict):
     is_known = ops.logical_and(age >= 0, age <= OLDEST)  # so written, nan fails too
     decade = ops.cast(ops.minimum(ops.where(is_known, age, 0.0) // 10, DECADES - 1), "int32")
     places = {"age": ops.where(is_known, decade, DECADES)}
-    for name in ("sex", "view"):
+    for name in ("sex", "view_position"):
         value = ops.cast(patient[name], "int32")
         places[name] = ops.where(ops.logical_or(ops.equal(value, 0), ops.equal(value, 1)), value, 2)
-    counts = {"age": DECADES + 1, "sex": 3, "view": 3}
+    counts = {"age": DECADES + 1, "sex": 3, "view_position": 3}
     vectors = [layers.Embedding(counts[name], WIDTH, name=f"{name}_embedding")(places[name]) for name in INPUTS]
     return layers.Concatenate(dtype="float32")(vectors)
 

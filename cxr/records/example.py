@@ -30,7 +30,7 @@ class Index(NamedTuple):
     labels: np.ndarray  # int64 [n, 14]
     ages: np.ndarray  # float32 [n] years, nan unknown
     sexes: np.ndarray  # int64 [n] 0 F, 1 M, -1 unknown
-    views: np.ndarray  # int64 [n] 0 PA, 1 AP, -1 unknown
+    view_positions: np.ndarray  # int64 [n] 0 PA, 1 AP, -1 unknown
     means: np.ndarray  # float32 [n] grey levels, 0 to 255; nan of features
     stddevs: np.ndarray  # float32 [n] grey levels; nan of features
 
@@ -94,7 +94,7 @@ def _pack(row: ImageRow, payload: dict[str, bytes], statistics: dict[str, float]
     feature["patient/id"].int64_list.value.append(row.patient_id)
     feature["patient/age"].float_list.value.append(row.age)
     feature["patient/sex"].int64_list.value.append(row.sex)
-    feature["view"].int64_list.value.append(row.view)
+    feature["view_position"].int64_list.value.append(row.view_position)
     return example.SerializeToString(deterministic=True)
 
 
@@ -116,7 +116,7 @@ def row_of(feature) -> ImageRow:
         labels=tuple(feature["labels"].int64_list.value),
         age=feature["patient/age"].float_list.value[0],
         sex=feature["patient/sex"].int64_list.value[0],
-        view=feature["view"].int64_list.value[0],
+        view_position=feature["view_position"].int64_list.value[0],
     )
 
 
@@ -178,7 +178,7 @@ def read_index(paths: list[epath.Path]) -> Index:
         labels=np.array(columns[2], np.int64).reshape(-1, len(FINDINGS)),
         ages=np.array(columns[3], np.float32),
         sexes=np.array(columns[4], np.int64),
-        views=np.array(columns[5], np.int64),
+        view_positions=np.array(columns[5], np.int64),
         means=np.array(columns[6], np.float32),
         stddevs=np.array(columns[7], np.float32),
     )
@@ -206,7 +206,7 @@ def parse_batch(serialized, info: dict) -> tuple[dict, object]:
 
     Returns:
         ({"image": uint8 [B, size, size, 1] or "features": float32 [B, D], "age": float32 [B], "sex": int64 [B],
-        "view": int64 [B]}, labels float32 [B, 14]).
+        "view_position": int64 [B]}, labels float32 [B, 14]).
     """
     import tensorflow as tf
 
@@ -218,7 +218,7 @@ def parse_batch(serialized, info: dict) -> tuple[dict, object]:
             "labels": tf.io.FixedLenFeature([len(FINDINGS)], tf.int64),
             "patient/age": tf.io.FixedLenFeature([], tf.float32),
             "patient/sex": tf.io.FixedLenFeature([], tf.int64),
-            "view": tf.io.FixedLenFeature([], tf.int64),
+            "view_position": tf.io.FixedLenFeature([], tf.int64),
         },
     )
     if payload == "features":
@@ -226,7 +226,7 @@ def parse_batch(serialized, info: dict) -> tuple[dict, object]:
         columns = {"features": tf.cast(tf.reshape(vectors, [-1, info["dimension"]]), tf.float32)}
     else:
         columns = {"image": _decode_images(parsed[payload], info["encoding"], info["image_size"])}
-    columns |= {"age": parsed["patient/age"], "sex": parsed["patient/sex"], "view": parsed["view"]}
+    columns |= {"age": parsed["patient/age"], "sex": parsed["patient/sex"], "view_position": parsed["view_position"]}
     return columns, tf.cast(parsed["labels"], tf.float32)
 
 

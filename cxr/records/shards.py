@@ -22,7 +22,7 @@ from cxr.records.splits import SPLITS, unit_hash
 from cxr.release.entries import ImageRow
 from cxr.release.locations import Location, digest_of, read_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the key view_position
 
 
 @dataclasses.dataclass(frozen=True)

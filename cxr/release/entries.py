@@ -17,7 +17,7 @@ ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "
 RENAMED = {"Patient Sex": "Patient Gender"}  # NIH's later copies of the 2020 CSV have the first
 OLDEST = 120  # years; the 2017 CSV has ages up to 414
 SEXES = {"F": 0, "M": 1}
-VIEWS = {"PA": 0, "AP": 1}
+VIEW_POSITIONS = {"PA": 0, "AP": 1}
 UNKNOWN = -1
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -30,7 +30,7 @@ class ImageRow(NamedTuple):
     labels: tuple[int, ...]  # 14 times 0 or 1, in FINDINGS order
     age: float = math.nan  # years
     sex: int = UNKNOWN  # 0 F, 1 M
-    view: int = UNKNOWN  # 0 PA, 1 AP
+    view_position: int = UNKNOWN  # 0 PA, 1 AP
 
 
 class Table(NamedTuple):
@@ -69,7 +69,7 @@ def read_entries(path: epath.Path) -> Table:
             labels=parsed_findings(cell["Finding Labels"]),
             age=parse_age(cell["Patient Age"]),
             sex=SEXES.get(cell["Patient Gender"].strip(), UNKNOWN),
-            view=VIEWS.get(cell["View Position"].strip(), UNKNOWN),
+            view_position=VIEW_POSITIONS.get(cell["View Position"].strip(), UNKNOWN),
         )
 
     return _read_table(path, ENTRY_COLUMNS, parse)
@@ -79,7 +79,7 @@ def read_label_csv(path: epath.Path, entries: dict[str, ImageRow]) -> Table:
     """Read a per-split CSV: `Image Index` and 14 columns of 0 and 1.
 
     Args:
-        entries: rows of the Data_Entry CSV by image id; they lend patient, age, sex and view where they know the
+        entries: rows of the Data_Entry CSV by image id; they lend patient, age, sex and view position where they know the
             image. Without them the patient is the number before "_" in the image id.
     """
 

@@ -112,7 +112,7 @@ def _read_lists(data_dir: epath.Path, lists: dict[str, epath.Path], table: Table
 
 
 def _read_label_csvs(data_dir: epath.Path, entry_csv: epath.Path | None, label_csvs: dict[str, epath.Path]) -> Release:
-    """Rows and homes by the per-split CSVs; a Data_Entry CSV beside them lends patient, age, sex and view."""
+    """Rows and homes by the per-split CSVs; a Data_Entry CSV beside them lends patient, age, sex and view position."""
     if not label_csvs:
         raise FileNotFoundError(f"no {' or '.join(LABEL_CSVS.values())} in {data_dir}; --split csv needs them")
     known = {row.image_id: row for row in entries.read_entries(entry_csv).rows} if entry_csv else {}

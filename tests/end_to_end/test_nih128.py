@@ -85,7 +85,12 @@ def test_a_row_of_the_2017_csv_arrives_in_the_records(nih1024):
     opened = dataset.open_dataset(nih1024)
     index = example.read_index([path for split in opened.info["splits"] for path in opened.paths(split)])
     place = index.image_ids.tolist().index("00000001_000.png")  # ...,Cardiomegaly,000,00000001,058Y,M,PA,...
-    assert (index.patient_ids[place], index.ages[place], index.sexes[place], index.views[place]) == (1, 58, 1, 0)
+    assert (index.patient_ids[place], index.ages[place], index.sexes[place], index.view_positions[place]) == (
+        1,
+        58,
+        1,
+        0,
+    )
     assert index.labels[place].tolist() == [0, 1] + [0] * 12
 
 

@@ -69,14 +69,14 @@ def read_index(data_dir: Path, split: str) -> example.Index:
 def test_predictions_hold_every_image_once_in_dataset_order(trained, built_dataset, split):
     rows, index = read_csv(trained / f"predictions_{split}_best.csv"), read_index(built_dataset, split)
     names = [f"{kind}_{finding}" for kind in ("label", "prob") for finding in FINDINGS]
-    assert list(rows[0]) == ["image_id", "patient_id", *names, "age", "sex", "view"]
+    assert list(rows[0]) == ["image_id", "patient_id", *names, "age", "sex", "view_position"]
     assert [row["image_id"] for row in rows] == index.image_ids.tolist()
     assert [int(row["patient_id"]) for row in rows] == index.patient_ids.tolist()
     assert [[int(row[f"label_{finding}"]) for finding in FINDINGS] for row in rows] == index.labels.tolist()
     assert all(0 < float(row[f"prob_{finding}"]) < 1 for row in rows for finding in FINDINGS)
     assert [float(row["age"]) for row in rows] == index.ages.tolist()
     assert [row["sex"] for row in rows] == ["FM"[sex] for sex in index.sexes]
-    assert [row["view"] for row in rows] == [("PA", "AP")[view] for view in index.views]
+    assert [row["view_position"] for row in rows] == [("PA", "AP")[view] for view in index.view_positions]
 
 
 def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
@@ -103,7 +103,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
         *(
             "split",
             "checkpoint",
-            "views",
+            "tta",
             "images",
             "patients",
             "loss",
@@ -132,7 +132,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
     assert scores["leak"] == NO_LEAK
     assert scores["floors"]["metadata"]["images"] == 33  # of train
     counts = {kind: [group["images"] for group in groups.values()] for kind, groups in scores["subgroups"].items()}
-    assert {kind: sum(images) for kind, images in counts.items()} == {"view": 12, "sex": 12, "age": 12}
+    assert {kind: sum(images) for kind, images in counts.items()} == {"view_position": 12, "sex": 12, "age": 12}
 
 
 def columns(model_dir: Path, split: str, finding: str) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +185,7 @@ def test_evaluating_again_writes_the_same_bytes_and_prints_the_table(copy, train
         assert re.sub(sha, "", found) == re.sub(sha, "", expected)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:3] == ["finding", "positives", "AUROC"]
-    assert [line.split("  ")[0] for line in printed[16:18]] == ["age, sex, view only", "labels shuffled"]
+    assert [line.split("  ")[0] for line in printed[16:18]] == ["age, sex, view position only", "labels shuffled"]
     assert printed[-1] == f"written: {copy / 'metrics_val_last.json'}"
 
 
@@ -253,7 +253,9 @@ def test_fewer_predictions_than_images(built_dataset):
 
 def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
     index = read_index(built_dataset, "test")
-    unknown = index._replace(ages=index.ages * np.nan, sexes=index.sexes * 0 - 1, views=index.views * 0 - 1)
+    unknown = index._replace(
+        ages=index.ages * np.nan, sexes=index.sexes * 0 - 1, view_positions=index.view_positions * 0 - 1
+    )
     lines = predictions.to_csv(evaluate.predictions_of(unknown, np.zeros((12, 14)))).splitlines()
     assert all(line.endswith(",0.5,,,") for line in lines[1:])
 
@@ -265,20 +267,20 @@ def test_views_are_averaged_and_leave_the_single_view_alone(tiny_release, build,
     (tmp_path / "params.json").write_text(json.dumps(PARAMS | {"crop_size": crop_size}))
     train.main(["--model_dir", str(tmp_path), "--data_dir", str(data_dir)])
     before = (tmp_path / "metrics_val_best.json").read_text()
-    run_evaluate(tmp_path, data_dir, "--split", "val", "--views", "3")
+    run_evaluate(tmp_path, data_dir, "--split", "val", "--tta", "3")
     images, params = dataset.open_dataset(data_dir), load_params(tmp_path)
     model = trained_model(tmp_path)
     batches = [input_fn("val", {"image": images}, params, inputs=["image"], view=view) for view in range(3)]
     logits = [model.predict(view, verbose=0) for view in batches]
     assert not np.allclose(logits[0], logits[1])
-    rows = read_csv(tmp_path / "views_3/predictions_val_best.csv")
+    rows = read_csv(tmp_path / "tta_3/predictions_val_best.csv")
     written = [[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows]
     np.testing.assert_allclose(written, 1 / (1 + np.exp(-np.mean(logits, axis=0))), atol=1e-6)
-    found = json.loads((tmp_path / "views_3/metrics_val_best.json").read_text())
-    assert found["views"] == 3
+    found = json.loads((tmp_path / "tta_3/metrics_val_best.json").read_text())
+    assert found["tta"] == 3
     assert (tmp_path / "metrics_val_best.json").read_text() == before  # its operating points are for one view
-    run_evaluate(tmp_path, data_dir, "--views", "3")  # test, by the operating points of three views
-    tested = json.loads((tmp_path / "views_3/metrics_test_best.json").read_text())["findings"]["Effusion"]
+    run_evaluate(tmp_path, data_dir, "--tta", "3")  # test, by the operating points of three views
+    tested = json.loads((tmp_path / "tta_3/metrics_test_best.json").read_text())["findings"]["Effusion"]
     chosen = found["findings"]["Effusion"]
     thresholds_of = [{k: v["threshold"] for k, v in part["operating_points"].items()} for part in (tested, chosen)]
     assert thresholds_of[0] == thresholds_of[1] != {}
@@ -286,8 +288,8 @@ def test_views_are_averaged_and_leave_the_single_view_alone(tiny_release, build,
 
 def test_no_views_are_a_mistake(trained, built_dataset, capsys):
     with pytest.raises(SystemExit, match="2"):
-        run_evaluate(trained, built_dataset, "--views", "0")
-    assert "--views 0: expected at least 1" in capsys.readouterr().err
+        run_evaluate(trained, built_dataset, "--tta", "0")
+    assert "--tta 0: expected at least 1" in capsys.readouterr().err
 
 
 def test_a_model_whose_outputs_are_no_numbers_is_not_scored(copy, built_dataset):

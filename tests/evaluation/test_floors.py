@@ -25,7 +25,7 @@ def made(*, images: int = 400, patients: int = 100, seed: int = 0) -> Prediction
         probabilities=generator.random(labels.shape),
         ages=np.where(generator.random(images) < 0.1, np.nan, 30.0 + 40 * old),
         sexes=np.where(unsexed, "", np.array(["F", "M"])[generator.integers(0, 2, images)]),
-        views=np.array(["PA", "AP"])[lying],
+        view_positions=np.array(["PA", "AP"])[lying],
     )
 
 
@@ -54,7 +54,7 @@ def test_a_finding_that_train_lacks_is_undefined_not_a_half():
 
 
 def test_metadata_that_nobody_knows():
-    blank = {"ages": np.full(400, np.nan), "sexes": np.full(400, ""), "views": np.full(400, "")}
+    blank = {"ages": np.full(400, np.nan), "sexes": np.full(400, ""), "view_positions": np.full(400, "")}
     floor = floors.metadata_floor(made(seed=1)._replace(**blank), made()._replace(**blank))
     assert {values["auroc"] for values in floor["findings"].values()} == {0.5}  # all the same score: all ties
 

@@ -19,7 +19,7 @@ def made(images: int = 4) -> predictions.Predictions:
         probabilities=generator.random((images, 14)),
         ages=np.array([30.0, 31.5, 80.0, np.nan])[:images],
         sexes=np.array(["F", "F", "M", ""])[:images],
-        views=np.array(["PA", "AP", "AP", ""])[:images],
+        view_positions=np.array(["PA", "AP", "AP", ""])[:images],
     )
 
 
@@ -64,7 +64,7 @@ def test_without_metadata_it_is_unknown(tmp_path):
     path.write_text("\n".join(",".join(line.split(",")[:30]) for line in predictions.to_csv(made()).splitlines()))
     found = predictions.read_predictions(path)
     assert np.isnan(found.ages).all()
-    assert set(found.sexes) | set(found.views) == {""}
+    assert set(found.sexes) | set(found.view_positions) == {""}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_without_metadata_it_is_unknown(tmp_path):
         ("age", "old", "age of image b.png is 'old'; expected years, or nothing"),
         ("age", "-1", "age of image b.png is '-1'; expected years, or nothing"),
         ("sex", "f", "sex of image b.png is 'f'; expected F, M, or nothing"),
-        ("view", "LATERAL", "view of image b.png is 'LATERAL'; expected PA, AP, or nothing"),
+        ("view_position", "LATERAL", "view of image b.png is 'LATERAL'; expected PA, AP, or nothing"),
     ],
 )
 def test_a_cell_that_cannot_be(write, column, text, expected):

@@ -105,8 +105,8 @@ def test_results_on_another_dataset_have_a_folder_of_their_own(tmp_path):
     model_dir = make_experiment(tmp_path / "a", fingerprint="0123456789abcdef")
     assert provenance.results_dir(model_dir, info("0123456789abcdef")) == model_dir
     assert provenance.results_dir(model_dir, info("fedcba9876543210")) == model_dir / "external/fedcba987654"
-    assert provenance.results_dir(model_dir, info("0123456789abcdef"), views=5) == model_dir / "views_5"
-    assert provenance.results_dir(model_dir, info("fedcba9876543210"), 2) == model_dir / "external/fedcba987654/views_2"
+    assert provenance.results_dir(model_dir, info("0123456789abcdef"), tta=5) == model_dir / "tta_5"
+    assert provenance.results_dir(model_dir, info("fedcba9876543210"), 2) == model_dir / "external/fedcba987654/tta_2"
 
 
 def test_a_dataset_is_described_by_its_csv_split_and_fingerprint():

@@ -22,7 +22,7 @@ def made(*, images: int = 60, seed: int = 0) -> Predictions:
         probabilities=np.round(0.3 * labels + 0.7 * generator.random(labels.shape), 2),
         ages=generator.integers(1, 90, images).astype(float),
         sexes=np.array(["F", "M"])[generator.integers(0, 2, images)],
-        views=np.array(["PA", "AP"])[generator.integers(0, 2, images)],
+        view_positions=np.array(["PA", "AP"])[generator.integers(0, 2, images)],
     )
 
 
@@ -44,7 +44,7 @@ def test_the_layout(val):
         *("brier", "expected_calibration_error", "reliability", "calibration", "calibrated"),
     ]
     assert list(val["findings"]["Mass"]["operating_points"]) == list(thresholds.POINTS)
-    assert list(val["subgroups"]) == ["view", "sex", "age"]
+    assert list(val["subgroups"]) == ["view_position", "sex", "age"]
     assert list(val["floors"]) == ["metadata", "shuffled_labels"]
     json.dumps(val, allow_nan=False)
 

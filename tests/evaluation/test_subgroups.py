@@ -23,7 +23,7 @@ def made(repeats: int = 5) -> Predictions:
         probabilities=0.3 * labels + 0.7 * generator.random(labels.shape),
         ages=np.array(AGES * repeats),
         sexes=np.array(["F", "M", "M", ""] * (images // 4)),
-        views=np.array(["PA", "PA", "AP"] * (images // 3)),
+        view_positions=np.array(["PA", "PA", "AP"] * (images // 3)),
     )
 
 
@@ -33,14 +33,14 @@ def test_the_bounds_of_the_groups():
 
 def test_the_unknown_are_a_group_of_their_own():
     assert subgroups.groups_of(made(1))["sex"].tolist() == ["F", "M", "M", "unknown"] * 3
-    assert subgroups.groups_of(made(1))["view"].tolist() == ["PA", "PA", "AP"] * 4
+    assert subgroups.groups_of(made(1))["view_position"].tolist() == ["PA", "PA", "AP"] * 4
 
 
 def test_each_group_is_scored_by_itself_and_groups_without_images_are_absent():
     predictions = made()
     report = subgroups.subgroup_report(predictions)
     assert {kind: list(groups) for kind, groups in report.items()} == {
-        "view": ["PA", "AP"],
+        "view_position": ["PA", "AP"],
         "sex": ["F", "M", "unknown"],
         "age": ["0-17", "18-39", "40-59", "60-79", "80+", "unknown"],
     }
@@ -59,12 +59,12 @@ def test_each_group_is_scored_by_itself_and_groups_without_images_are_absent():
 
 def test_a_group_without_positives_has_no_auroc():
     predictions = made()
-    predictions.labels[predictions.views == "AP"] = 0
-    found = subgroups.subgroup_report(predictions)["view"]["AP"]
+    predictions.labels[predictions.view_positions == "AP"] = 0
+    found = subgroups.subgroup_report(predictions)["view_position"]["AP"]
     assert found["mean_auroc"]["findings"] == 0
     assert metrics.none_for_nan(found)["mean_auroc"]["value"] is None
     assert found["findings"]["Mass"]["positives"] == 0
 
 
 def test_no_images_are_in_no_group():
-    assert subgroups.subgroup_report(made().rows(np.zeros(60, bool))) == {"view": {}, "sex": {}, "age": {}}
+    assert subgroups.subgroup_report(made().rows(np.zeros(60, bool))) == {"view_position": {}, "sex": {}, "age": {}}

@@ -88,8 +88,8 @@ def test_a_file_of_a_version_with_fewer_fields_is_read(put):
 
 
 def test_views_that_a_score_is_averaged_over_are_a_column_where_they_differ():
-    rows = rows_of(("a", {"val": metrics(views=1)}), ("b", {"val": metrics(views=5)}))
-    assert synthesis.differing_params(rows, "val") == {"evaluate --views": ["1", "5"]}
+    rows = rows_of(("a", {"val": metrics(tta=1)}), ("b", {"val": metrics(tta=5)}))
+    assert synthesis.differing_params(rows, "val") == {"evaluate --tta": ["1", "5"]}
     assert synthesis.differing_params(rows[:1], "val") == {}
 
 

@@ -56,7 +56,7 @@ def test_the_published_numbers_stand_in_one_column():
 
 def test_the_floors_stand_under_the_mean():
     lines = lines_of(result())
-    assert lines[16].split("  ")[0] == "age, sex, view only"
+    assert lines[16].split("  ")[0] == "age, sex, view position only"
     assert lines[16].split()[-5:] == ["of", "13", "0.605", "[0.590,", "0.620]"]
     assert lines[17].split() == ["labels", "shuffled", "of", "13", "0.500", "[0.480,", "0.520]"]
 

@@ -53,7 +53,7 @@ def test_an_image_that_its_exif_tag_turns_is_said(orientation, is_said):
 
 def test_a_header_tells_the_patient_and_what_is_no_chest_radiograph():
     header = Header("CT", "HAND", "006M", "F", "LL")
-    assert (header.age, header.sex, header.view) == (0.5, "F", None)
+    assert (header.age, header.sex, header.view_position) == (0.5, "F", None)
     assert header.oddities() == [
         "DICOM of modality CT, expected DX or CR or RG",
         "DICOM of body part HAND, expected CHEST",

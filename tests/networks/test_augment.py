@@ -125,13 +125,17 @@ def test_mixup_changes_features_and_labels_by_the_same_share():
 
 
 def test_some_patients_are_withheld_and_all_of_them_together():
-    columns = {"age": np.full(2000, 50, np.float32), "sex": np.ones(2000, np.int64), "view": np.zeros(2000, np.int64)}
+    columns = {
+        "age": np.full(2000, 50, np.float32),
+        "sex": np.ones(2000, np.int64),
+        "view_position": np.zeros(2000, np.int64),
+    }
     labels = np.zeros((2000, 14), np.float32)
     found, _ = augment.change_batch(columns, labels, Params(metadata=True), seed=(1,))
     unknown = np.isnan(found["age"])
     assert 150 < unknown.sum() < 250  # a tenth
     np.testing.assert_array_equal(found["sex"], np.where(unknown, -1, 1))
-    np.testing.assert_array_equal(found["view"], np.where(unknown, -1, 0))
+    np.testing.assert_array_equal(found["view_position"], np.where(unknown, -1, 0))
     assert {name: value.dtype for name, value in found.items()} == {name: v.dtype for name, v in columns.items()}
     again, _ = augment.change_batch(columns, labels, Params(), seed=(1,))
     assert not np.isnan(again["age"]).any()
@@ -146,7 +150,7 @@ def test_a_random_crop_is_the_image_moved_under_the_centre_crop():
 
 def test_views_of_a_crop_are_the_centre_and_the_corners():
     image = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 1), np.uint8)
-    views = [augment.view_images(image, view, 6)[:, 1:7, 1:7] for view in range(6)]
+    views = [augment.tta_images(image, view, 6)[:, 1:7, 1:7] for view in range(6)]
     corners = [(1, 1), (0, 0), (0, 3), (3, 0), (3, 3)]  # row, column
     for view, (y, x) in zip(views[:5], corners, strict=True):
         np.testing.assert_array_equal(view, image[:, y : y + 6, x : x + 6])
@@ -155,9 +159,9 @@ def test_views_of_a_crop_are_the_centre_and_the_corners():
 
 def test_views_are_small_changes_and_the_same_at_every_call():
     images = some_images()
-    views = [augment.view_images(images, view, None) for view in range(4)]
+    views = [augment.tta_images(images, view, None) for view in range(4)]
     np.testing.assert_array_equal(views[0], images)
     assert len({view.tobytes() for view in views}) == 4
     for number, view in enumerate(views[1:], 1):
         assert 0 < np.abs(view.astype(int) - images).mean() < 20
-        np.testing.assert_array_equal(view, augment.view_images(images, number, None))
+        np.testing.assert_array_equal(view, augment.tta_images(images, number, None))

@@ -62,7 +62,7 @@ def make_batch() -> tuple[dict[str, np.ndarray], np.ndarray]:
     random = np.random.default_rng(0)
     inputs = {name: random.normal(size=(12, width)).astype(np.float32) for name, width in HEAD.items()}
     inputs |= {"age": np.linspace(-5, 200, 12, dtype=np.float32), "sex": np.arange(12) % 3 - 1}
-    inputs |= {"view": np.arange(12) % 2, "image": random.integers(0, 256, (12, 40, 40, 1), np.uint8)}
+    inputs |= {"view_position": np.arange(12) % 2, "image": random.integers(0, 256, (12, 40, 40, 1), np.uint8)}
     return inputs, random.integers(0, 2, (12, 14)).astype(np.float32)
 
 

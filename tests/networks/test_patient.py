@@ -13,7 +13,7 @@ NAN = float("nan")
 
 @pytest.fixture(scope="module")
 def embedding():
-    """From age, sex and view to their vectors, side by side."""
+    """From age, sex and view position to their vectors, side by side."""
     import keras
 
     inputs = patient.patient_inputs()
@@ -22,7 +22,7 @@ def embedding():
 
 def vectors(embedding, *patients: tuple[float, int, int]) -> np.ndarray:
     ages, sexes, views = zip(*patients, strict=True)
-    given = {"age": np.array(ages, np.float32), "sex": np.array(sexes), "view": np.array(views)}
+    given = {"age": np.array(ages, np.float32), "sex": np.array(sexes), "view_position": np.array(views)}
     return np.asarray(embedding(given))
 
 
@@ -63,9 +63,13 @@ def images_of(count: int) -> np.ndarray:
 
 def test_a_told_model_answers_by_the_patient_and_without_one():
     model = told_model()
-    assert list(model.input) == ["image", "age", "sex", "view"]
+    assert list(model.input) == ["image", "age", "sex", "view_position"]
     images = np.repeat(images_of(1), 3, axis=0)
-    told = {"age": np.array([20, 70, NAN], np.float32), "sex": np.array([0, 1, -1]), "view": np.array([1, 0, -1])}
+    told = {
+        "age": np.array([20, 70, NAN], np.float32),
+        "sex": np.array([0, 1, -1]),
+        "view_position": np.array([1, 0, -1]),
+    }
     logits = np.asarray(model({"image": images, **told}))
     assert len(np.unique(logits, axis=0)) == 3
     alone = patient.image_only(model)
@@ -83,6 +87,6 @@ def test_a_model_that_is_not_told_stays_the_same_model():
 def test_a_head_over_features_is_told_before_its_fully_connected_layers():
     params = Params(model="feature_extractor", metadata=True, hidden_units=(6,))
     head = model_fn(params, INFO, {"net": 5})
-    assert list(head.input) == ["net", "age", "sex", "view"]
+    assert list(head.input) == ["net", "age", "sex", "view_position"]
     kernels = sorted(tuple(weight.shape) for weight in head.trainable_weights if weight.path.endswith("kernel"))
     assert kernels == [(6, 14), (29, 6)]  # 5 features and 24 numbers of the patient

@@ -51,7 +51,7 @@ def tensorflow_example(tf, row, encoded):
     return tf.train.Example(
         features=tf.train.Features(
             feature={
-                "view": feature(int64_list=ints(value=[row.view])),
+                "view_position": feature(int64_list=ints(value=[row.view_position])),
                 "patient/sex": feature(int64_list=ints(value=[row.sex])),
                 "patient/id": feature(int64_list=ints(value=[row.patient_id])),
                 "patient/age": feature(float_list=floats(value=[row.age])),
@@ -66,7 +66,7 @@ def tensorflow_example(tf, row, encoded):
     )
 
 
-@pytest.mark.parametrize("row", [ROW, UNKNOWN], ids=["all known", "age, sex and view unknown"])
+@pytest.mark.parametrize("row", [ROW, UNKNOWN], ids=["all known", "age, sex and view position unknown"])
 def test_a_record_has_the_bytes_of_tensorflows_own_example(tf, row):
     expected = tensorflow_example(tf, row, b"\x00pixels\xff").SerializeToString(deterministic=True)
     assert pack(row) == expected
@@ -76,7 +76,7 @@ def test_tensorflow_reads_every_feature_of_a_record(tf):
     feature = tf.train.Example.FromString(pack()).features.feature
     assert sorted(feature) == [
         *("image/encoded", "image/format", "image/id", "image/mean", "image/stddev"),
-        *("labels", "patient/age", "patient/id", "patient/sex", "view"),
+        *("labels", "patient/age", "patient/id", "patient/sex", "view_position"),
     ]
     assert feature["image/encoded"].bytes_list.value == [b"\x00pixels\xff"]
     assert list(feature["labels"].int64_list.value) == list(LABELS)
@@ -199,7 +199,7 @@ def test_an_index_has_the_rows_of_all_shards_in_their_order(tmp_path):
     assert index.patient_ids.tolist() == [20, 12, 13]
     np.testing.assert_array_equal(index.labels, [LABELS, LABELS, (0,) * 14])
     np.testing.assert_array_equal(index.ages, np.float32([0.5, 58.5, math.nan]))
-    assert (index.sexes.tolist(), index.views.tolist()) == ([0, 0, -1], [1, 1, -1])
+    assert (index.sexes.tolist(), index.view_positions.tolist()) == ([0, 0, -1], [1, 1, -1])
 
 
 def test_an_index_of_nothing_has_no_rows():
@@ -214,7 +214,7 @@ def test_features_come_back_as_the_nearest_float16(tf):
     assert unpack_row(record) == ROW
     assert pack_features(ROW, vector) == record
     columns, labels = parse_batch(tf.constant([record, record]), {"kind": "features", "dimension": 3})
-    assert set(columns) == {"features", "age", "sex", "view"}
+    assert set(columns) == {"features", "age", "sex", "view_position"}
     assert columns["features"].dtype == tf.float32
     np.testing.assert_array_equal(columns["features"], [vector.astype(np.float16)] * 2)
     np.testing.assert_array_equal(labels, [LABELS] * 2)

@@ -161,7 +161,7 @@ def test_other_records_in_sound_frames_are_told_by_their_hash(copy):
         (set_value("patient/age", "float_list", [7]), "has age 7.0 for {image}, Data_Entry_2017.csv says "),
         (set_value("patient/age", "float_list", [np.nan]), "has age nan for {image}, Data_Entry_2017.csv says "),
         (set_value("patient/sex", "int64_list", [-1]), "has sex -1 for {image}, Data_Entry_2017.csv says "),
-        (set_value("view", "int64_list", [-1]), "has view -1 for {image}, Data_Entry_2017.csv says "),
+        (set_value("view_position", "int64_list", [-1]), "has view -1 for {image}, Data_Entry_2017.csv says "),
         (set_value("patient/id", "int64_list", [99]), "has patient_id 99 for {image}, Data_Entry_2017.csv says "),
         (
             set_value("labels", "int64_list", [1] * 14),
@@ -169,7 +169,7 @@ def test_other_records_in_sound_frames_are_told_by_their_hash(copy):
         ),
         (set_value("image/id", "bytes_list", [b"x.png"]), "has image x.png, which Data_Entry_2017.csv does not list"),
     ],
-    ids=["age", "unknown age", "sex", "view", "patient", "labels", "image id"],
+    ids=["age", "unknown age", "sex", "view_position", "patient", "labels", "image id"],
 )
 def test_a_record_that_says_something_else_than_the_csv_is_named(copy, release, change, expected):
     name, image_id = edit_first(copy, change)

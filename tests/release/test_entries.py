@@ -81,12 +81,12 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(table, end, start):
 
 
 @pytest.mark.parametrize(
-    ("cells", "sex", "view"),
+    ("cells", "sex", "view_position"),
     [("F,PA", 0, 0), ("M,AP", 1, 1), (" M , AP ", 1, 1), (",", -1, -1), ("O,LL", -1, -1)],
 )
 def test_unknown_sex_and_view_are_minus_one(table, cells, sex, view):
     (row,) = read_entries(table(HEADER_2020, f"1_0.png,Mass,0,1,57,{cells},1,1,1,1")).rows
-    assert (row.sex, row.view, row.labels) == (sex, view, MASS)
+    assert (row.sex, row.view_position, row.labels) == (sex, view, MASS)
 
 
 def test_the_sex_column_goes_by_either_of_nihs_names(table):
@@ -138,7 +138,7 @@ def test_a_label_csv_takes_patient_age_sex_and_view_from_the_entries_that_know_t
     lines = LABEL_HEADER, label_line("00000001_000.png", 4), label_line("00000002_003.png", 1, one="1.0", zero="0.0")
     first, second = read_label_csv(table(*lines, name="train_labels.csv"), known).rows
     assert first == ImageRow("00000001_000.png", 9, MASS, age=58, sex=1, view=0)  # the labels are the label CSV's
-    assert (second.patient_id, second.labels, second.sex, second.view) == (2, CARDIOMEGALY, -1, -1)
+    assert (second.patient_id, second.labels, second.sex, second.view_position) == (2, CARDIOMEGALY, -1, -1)
     assert math.isnan(second.age)
 
 

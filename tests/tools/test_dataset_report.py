@@ -21,7 +21,7 @@ def index_of(labels: np.ndarray, patients: list[int], **known) -> Index:
     number = len(labels)
     unknown = np.full(number, -1)
     nan = np.full(number, np.nan, np.float32)
-    columns = {"ages": nan, "sexes": unknown, "views": unknown, "means": nan, "stddevs": nan} | known
+    columns = {"ages": nan, "sexes": unknown, "view_positions": unknown, "means": nan, "stddevs": nan} | known
     return Index(np.arange(number).astype(str), np.array(patients), labels, **columns)
 
 
@@ -84,7 +84,9 @@ def test_blank_images_are_those_below_one_grey_level():
 
 def test_grey_values_are_drawn_by_view_position_and_not_of_features():
     labels, views = labels_of("", "", ""), np.array([0, 1, 1])
-    index = index_of(labels, [1, 2, 3], views=views, means=np.array([90, 120, 130.0]), stddevs=np.array([50, 60, 0.0]))
+    index = index_of(
+        labels, [1, 2, 3], view_positions=views, means=np.array([90, 120, 130.0]), stddevs=np.array([50, 60, 0.0])
+    )
     drawn = dataset_figures.grey_levels(index)
     assert [one.title for one in drawn] == ["Mean grey value by view position", "Contrast by view position"]
     svg = base64.b64decode(drawn[0].uri.split(",")[1]).decode()

@@ -199,7 +199,7 @@ def test_a_model_that_is_told_of_the_patient_has_signatures_for_that(built_datas
     serve = tf.saved_model.load(str(tmp_path / "saved")).signatures
     assert sorted(serve) == ["patient", "patient_pixels", "pixels", "serving_default"]
     data, patient = encoded(NOISE), Patient(80.0, "M", "AP")
-    codes = {"age": tf.constant([80.0]), "sex": tf.constant([1]), "view": tf.constant([1])}
+    codes = {"age": tf.constant([80.0]), "sex": tf.constant([1]), "view_position": tf.constant([1])}
     unknown, known = (told.predict([told.read(data, who)])[0].probabilities for who in (Patient(), patient))
     assert np.abs(known - unknown).max() > 1e-3
     found = serve["serving_default"](image_bytes=tf.constant([data]))["probabilities"][0]

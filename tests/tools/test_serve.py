@@ -170,7 +170,7 @@ def test_real_images_and_a_dicom_of_the_same_pixels(server, predictor, shared_di
         ({"age": "old"}, "age old: expected 0 to 120 years"),
         ({"sex": "x"}, "sex x: expected F or M"),
         ({"view_position": "LL"}, "view_position LL: expected PA or AP"),
-        ({"view": "PA"}, "unknown parameter view: expected age, sex, view_position"),
+        ({"view_position": "PA"}, "unknown parameter view: expected age, sex, view_position"),
     ],
 )
 def test_an_impossible_patient_is_refused(server, query, why):

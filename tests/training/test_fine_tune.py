@@ -250,7 +250,7 @@ def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_
     # Of the head, of the pictures for TensorBoard, of the whole.
     assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["none", "light"] + ["light"] * 3
     model = trained_model(model_dir)
-    assert list(model.input) == ["image", "age", "sex", "view"]
+    assert list(model.input) == ["image", "age", "sex", "view_position"]
     batches = input_fn("val", {"image": open_dataset(data_dir)}, parse_params({}, where=""))
     probabilities = sigmoid(model.predict(batches, verbose=0))
     np.testing.assert_allclose(probabilities, written(model_dir), atol=1e-5)
@@ -259,9 +259,9 @@ def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_
     assert (model_dir / "head/history.csv").exists()
 
 
-def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypatch):
+def test_epochs_take_turns_with_the_augmented_copies(data_dir, tmp_path, monkeypatch):
     seen = watched_training(monkeypatch)
-    extra = {"fine_tune": None, "num_epochs": 3, "augmentation": "light", "augmented_views": 1}
+    extra = {"fine_tune": None, "num_epochs": 3, "augmentation": "light", "augmented_copies": 1}
     run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
     plain, view, again = (folder for _, folder in seen)
     assert plain == again != view
@@ -270,7 +270,7 @@ def test_epochs_take_turns_with_the_augmented_views(data_dir, tmp_path, monkeypa
 
 
 def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path):
-    extra = {"fine_tune": None, "num_epochs": 4, "augmentation": "light", "augmented_views": 2}
+    extra = {"fine_tune": None, "num_epochs": 4, "augmentation": "light", "augmented_copies": 2}
     extra |= {"metadata": True, "ema_decay": 0.9, "dropout": 0.2}
     whole = run_train(make_experiment(tmp_path / "whole", SMALL, **extra), data_dir)
     model_dir = make_experiment(tmp_path / "run", SMALL, **extra)

@@ -49,7 +49,7 @@ def test_evaluation_has_every_image_once_in_dataset_order_and_a_short_last_batch
     index = example.read_index(datasets["image"].paths("train"))
     assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 1]  # 33 images
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), index.labels)
-    for name, expected in {"age": index.ages, "sex": index.sexes, "view": index.views}.items():
+    for name, expected in {"age": index.ages, "sex": index.sexes, "view_position": index.view_positions}.items():
         np.testing.assert_array_equal(np.concatenate([inputs[name] for inputs, _ in batches]), expected)
     assert len(set(images_of(batches))) == 33
     assert images_of(batches) == images_of(read("train"))
@@ -62,7 +62,7 @@ def test_batches_have_the_shapes_and_types_of_the_contract(read):
         "image": ((8, 32, 32, 1), "uint8"),
         "age": ((8,), "float32"),
         "sex": ((8,), "int64"),
-        "view": ((8,), "int64"),
+        "view_position": ((8,), "int64"),
     }
     assert (labels.shape, labels.dtype.name) == ((8, 14), "float32")
 
@@ -113,7 +113,7 @@ def test_training_labels_stay_with_their_images(read):
 
 def test_only_the_inputs_asked_for_are_handed_out(read):
     assert set(read("val", inputs=["image"])[0][0]) == {"image"}
-    assert set(read("val", inputs=["view", "age"])[0][0]) == {"view", "age"}
+    assert set(read("val", inputs=["view_position", "age"])[0][0]) == {"view_position", "age"}
 
 
 AUGMENTED = Params(batch_size=8, image_size=32, augmentation="medium")
@@ -264,7 +264,7 @@ def test_features_go_under_the_name_of_their_dataset(features):
         "pairs": ((8, 2), "float32"),
         "age": ((8,), "float32"),
         "sex": ((8,), "int64"),
-        "view": ((8,), "int64"),
+        "view_position": ((8,), "int64"),
     }
     assert (labels.shape, labels.dtype.name) == ((8, 14), "float32")
 

@@ -17,7 +17,7 @@ LOOKS = {  # split: colour, mark, line
     "val": (figures.VERMILLION, "s", "--"),
     "test": (figures.BLACK, "^", ":"),
 }
-VIEWS = {  # name: code in an index, colour, line
+VIEW_POSITIONS = {  # name: code in an index, colour, line
     "PA": (0, figures.BLUE, "-"),
     "AP": (1, figures.VERMILLION, "--"),
     "unknown": (-1, figures.GREY, ":"),
@@ -104,8 +104,8 @@ def by_view(index: Index, values: np.ndarray, *, title: str, label: str, most: i
     edges = np.linspace(0, most, 33)
 
     def paint(axes: "Axes") -> None:
-        for name, (code, color, line) in VIEWS.items():
-            shown = values[index.views == code]
+        for name, (code, color, line) in VIEW_POSITIONS.items():
+            shown = values[index.view_positions == code]
             if len(shown):
                 shares = 100 * np.histogram(shown, edges)[0] / len(shown)
                 label_of_line = f"{name} ({len(shown):,})"

@@ -75,8 +75,8 @@ def split_facts(index: example.Index) -> dict[str, str]:
         "age unknown": page.count(len(index.ages) - len(ages)),
         "female": page.share(share_of(index.sexes, 0)),
         "sex unknown": page.count(int((index.sexes < 0).sum())),
-        "view AP": page.share(share_of(index.views, 1)),
-        "view unknown": page.count(int((index.views < 0).sum())),
+        "view AP": page.share(share_of(index.view_positions, 1)),
+        "view unknown": page.count(int((index.view_positions < 0).sum())),
     }
 
 

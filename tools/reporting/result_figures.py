@@ -23,7 +23,7 @@ def aurocs(result: dict, published: Published | None) -> Drawing:
         axes.axvline(0.5, color=figures.GREY, linestyle=":", linewidth=1)
         if floor:
             values = [_or_nan(floor["findings"][name]["auroc"]) for name in names]
-            axes.plot(values, places, "|", color=figures.GREY, ms=9, mew=1.6, label="age, sex, view only")
+            axes.plot(values, places, "|", color=figures.GREY, ms=9, mew=1.6, label="age, sex, view position only")
         if published:
             values = [published.aurocs[name] for name in names]
             axes.plot(

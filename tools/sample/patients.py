@@ -19,7 +19,7 @@ class Record:
     findings: tuple[str, ...]
     age: str  # "058Y", "011M" or "001D"
     sex: str
-    view: str
+    view_position: str
     detector: tuple[int, int, float]  # width, height, pixel spacing in mm
     is_test: bool
     is_rgba: bool
@@ -31,7 +31,7 @@ class Record:
     def csv_row(self) -> str:
         """Eleven cells under a header of twelve, as NIH has it."""
         labels = "|".join(sorted(self.findings)) or NO_FINDING
-        patient = f"{self.follow_up:03d},{self.patient_id:08d},{self.age},{self.sex},{self.view}"
+        patient = f"{self.follow_up:03d},{self.patient_id:08d},{self.age},{self.sex},{self.view_position}"
         width, height, spacing = self.detector
         return f"{self.image_id},{labels},{patient},{width},{height},{spacing},{spacing}"
 

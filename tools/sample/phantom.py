@@ -17,7 +17,7 @@ class Study:
     patient_id: int
     follow_up: int
     sex: str = "F"  # "F" | "M"
-    view: str = "PA"  # "PA" | "AP"
+    view_position: str = "PA"  # "PA" | "AP"
     findings: tuple[str, ...] = ()
 
     def rng(self, purpose: str, *, per_image: bool) -> np.random.Generator:
@@ -52,7 +52,7 @@ class Anatomy:
 def draw_anatomy(study: Study) -> Anatomy:
     """The patient's chest, the same in every follow-up but for what the view does to it."""
     rng = study.rng("anatomy", per_image=False)
-    is_ap = study.view == "AP"
+    is_ap = study.view_position == "AP"
     half_width = rng.uniform(0.66, 0.76)
     dome = rng.uniform(0.42, 0.52) - 0.06 * is_ap  # a portable film is taken lying or sitting: a smaller breath
     ratio = rng.uniform(0.40, 0.47) * (1.06 if is_ap else 1.0)  # the heart lies farther from the detector in AP
@@ -75,7 +75,7 @@ def grid(study: Study, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Chest coordinates x, y of every pixel, [size, size] float32 each: the inverse of this image's pose."""
     rng = study.rng("pose", per_image=True)
     angle = np.deg2rad(rng.uniform(-4, 4))
-    zoom = rng.uniform(0.95, 1.08) if study.view == "PA" else rng.uniform(0.88, 1.03)
+    zoom = rng.uniform(0.95, 1.08) if study.view_position == "PA" else rng.uniform(0.88, 1.03)
     shift_x, shift_y = rng.uniform(-0.05, 0.05, 2)
     axis = (np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1
     x, y = (axis[None, :] - shift_x) / zoom, (axis[:, None] - shift_y) / zoom
@@ -137,7 +137,7 @@ class Chest:
         self.density = self._tissue()
         self.markings = self._vessels(study.rng("vessels", per_image=False))
         self.density += self.markings
-        self._bones(is_ap=study.view == "AP")
+        self._bones(is_ap=study.view_position == "AP")
         self._soft_parts(study.rng("soft parts", per_image=False))
 
     def opacify(self, mask: np.ndarray, amount: float) -> None:

@@ -54,7 +54,7 @@ def describe(served: Served) -> dict:
             "fingerprint": dataset["fingerprint"],
         },
         "findings": findings,
-        "metadata": served.predictor.params.metadata,  # whether age, sex and view position change the answer
+        "metadata": served.predictor.params.metadata,  # whether age, sex and view position position change the answer
         "max_bytes": MAX_BYTES,
         "advice": served.advice if points.is_empty else None,
     }

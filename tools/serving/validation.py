@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cxr.findings import FINDINGS
-from cxr.release.entries import OLDEST, SEXES, VIEWS
+from cxr.release.entries import OLDEST, SEXES, VIEW_POSITIONS
 from inference.pictures import Patient
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def require_known(query: Mapping[str, str], known: tuple[str, ...]) -> None:
 
 
 def parse_patient(query: Mapping[str, str]) -> Patient:
-    """Read age in years, sex and view position; absent and empty values are unknown.
+    """Read age in years, sex and view position position; absent and empty values are unknown.
 
     Raises:
         RequestError: a value is impossible, or a parameter unknown.
@@ -46,7 +46,7 @@ def parse_patient(query: Mapping[str, str]) -> Patient:
         years = math.nan
     if years is not None and not 0 <= years <= OLDEST:
         raise RequestError(422, f"age {age[:20]}: expected 0 to {OLDEST} years")
-    for name, value, known in (("sex", sex, SEXES), ("view_position", view_position, VIEWS)):
+    for name, value, known in (("sex", sex, SEXES), ("view_position", view_position, VIEW_POSITIONS)):
         if value and value not in known:
             raise RequestError(422, f"{name} {value[:20]}: expected {' or '.join(known)}")
     return Patient(years, sex or None, view_position or None)
