@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
+from scipy.special import expit
 
 from cxr import experiment, identity, storage
 from cxr.engines.engine import NAMES, Engine
@@ -102,7 +103,7 @@ def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:
         image_ids=index.image_ids,
         patient_ids=index.patient_ids,
         labels=index.labels,
-        probabilities=1 / (1 + np.exp(-logits.astype(np.float64))),
+        probabilities=expit(logits.astype(np.float64)),
         ages=index.ages.astype(np.float64),
         sexes=np.array(["F", "M", ""])[index.sexes],  # -1, unknown, is the last
         view_positions=np.array(["PA", "AP", ""])[index.view_positions],

@@ -22,11 +22,11 @@ from cxr.errors import one_line_errors
 from cxr.evaluation import operating
 from cxr.findings import FINDINGS
 from cxr.images.errors import ImageError
+from cxr.patient import OLDEST, Patient
 from cxr.release import sources
-from cxr.release.entries import OLDEST
 from cxr.release.locations import Location, read_bytes
 from inference import readings
-from inference.pictures import Patient, Picture
+from inference.pictures import Picture
 from inference.predictor import Predictor
 from inference.readings import Reading
 

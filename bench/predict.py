@@ -67,7 +67,7 @@ def measure(model_dir: pathlib.Path, folder: pathlib.Path) -> None:
     import os
 
     import predict
-    from inference.pictures import NOBODY
+    from cxr.patient import UNKNOWN_PATIENT
     from inference.predictor import Predictor
 
     files = predict.files_of([folder])[:IMAGES]
@@ -85,7 +85,7 @@ def measure(model_dir: pathlib.Path, folder: pathlib.Path) -> None:
         return sum(len(predictor.predict(batch, rows=predict.BATCH)) for batch in batches)
 
     def decoder() -> int:
-        return len(list(predict.read_ahead(predictor, files, NOBODY, whole=False)))
+        return len(list(predict.read_ahead(predictor, files, UNKNOWN_PATIENT, whole=False)))
 
     ours = "predict.py, files to table"
     rates = images_per_second({ours: whole, "the model alone": network, "decoding alone": decoder})

@@ -1,7 +1,6 @@
 """One image as somebody hands it in: its pixels, who is on it, and whether it looks like a chest radiograph."""
 
 import io
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,37 +9,13 @@ from cxr.images import dicom
 from cxr.images.decode import FORMATS, decode_grey
 from cxr.images.dicom_header import Header, read_header
 from cxr.images.resize import resize_square
-from cxr.release.entries import SEXES, UNKNOWN, VIEW_POSITIONS
+from cxr.patient import Patient
 
 BLANK = 3.0  # grey levels: standard deviation of an image without content; chest radiographs have 40 to 80
 COLOUR = 4.0  # grey levels by which the channels of a pixel differ on average; JPEG makes up to 2 of grey
 OBLONG = 1.5  # longer side over shorter; plates for chests have 1 to 1.25
 ORIENTATION = 0x0112  # EXIF tag; 1 is as stored
 COLOUR_SIDE = 256  # pixels; colour is looked for in no more than that
-
-
-class Patient(NamedTuple):
-    """What is known of the patient; None where nothing is."""
-
-    age: float | None = None  # years
-    sex: str | None = None  # F or M
-    view_position: str | None = None  # PA or AP
-
-    def or_else(self, other: "Patient") -> "Patient":
-        """This, and what is unknown here from `other`."""
-        return Patient(*(ours if ours is not None else theirs for ours, theirs in zip(self, other, strict=True)))
-
-    def codes(self) -> dict[str, float]:
-        """As records and models have it: age in years or nan, sex 0 F, 1 M, view 0 PA, 1 AP, -1 unknown."""
-        age = math.nan if self.age is None else self.age
-        return {
-            "age": age,
-            "sex": SEXES.get(self.sex, UNKNOWN),
-            "view_position": VIEW_POSITIONS.get(self.view_position, UNKNOWN),
-        }
-
-
-NOBODY = Patient()  # of whom nothing is known
 
 
 class Picture(NamedTuple):

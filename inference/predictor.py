@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit
 
 from cxr import experiment, identity
 from cxr.evaluation import operating, overlays
@@ -15,8 +16,9 @@ from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
 from cxr.networks import devices
 from cxr.networks import patient as patient_layers
+from cxr.patient import UNKNOWN_PATIENT, Patient
 from inference import readings
-from inference.pictures import NOBODY, Patient, Picture, read_picture
+from inference.pictures import Picture, read_picture
 from inference.readings import Reading
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Predictor:
         other.network, other.points, other._mapper = TrainedNetwork(model), points, None
         return other
 
-    def read(self, data: bytes, patient: Patient = NOBODY) -> Picture:
+    def read(self, data: bytes, patient: Patient = UNKNOWN_PATIENT) -> Picture:
         """Decode and resize as the dataset was built; see `pictures.read_picture`. Runs beside the network."""
         return read_picture(data, self.image_size, patient)
 
@@ -75,7 +77,7 @@ class Predictor:
             logits = self.network.logits(inputs)[: len(pictures)]
         if not np.isfinite(logits).all():
             raise ValueError(f"the network gives {logits.min()} to {logits.max()}; its weights are broken, train again")
-        return [readings.read(row, self.points) for row in 1 / (1 + np.exp(-logits.astype(np.float64)))]
+        return [readings.read(row, self.points) for row in expit(logits.astype(np.float64))]
 
     def heat_map(self, picture: Picture, finding: str, longer_side: int | None = None) -> np.ndarray:
         """Where the network saw a finding: float64 [rows, columns] over exactly the image, unknown patient.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from etils import epath
+from scipy.special import expit
 from tqdm import tqdm
 
 from cxr import experiment, identity, storage
@@ -88,7 +89,7 @@ def localized(
     columns = [FINDINGS.index(finding) for finding in findings]
     maps = mapper(squares, columns)  # [B, F, h, w]
     logits = network.logits({"image": squares}).astype(np.float64)  # as evaluate.py scores it, whatever draws the maps
-    probabilities = (1 / (1 + np.exp(-logits)))[:, columns]
+    probabilities = expit(logits)[:, columns]
     for row, (image_id, pixels) in enumerate(batch.items()):
         placement = Placement(pixels.shape[1], pixels.shape[0], image_size)
         for finding, annotated_nih in boxed[image_id].boxes_nih.items():

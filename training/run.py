@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit
 
 from cxr import experiment
 from cxr.evaluation import metrics
@@ -197,7 +198,7 @@ def validate(run: Run) -> np.ndarray:
 
     with run.averaged():
         logits = predict_logits(run.model, "val", run.datasets, run.params).astype(np.float64)
-    return 1 / (1 + np.exp(-logits))
+    return expit(logits)
 
 
 def val_columns(labels: np.ndarray, probabilities: np.ndarray) -> dict:

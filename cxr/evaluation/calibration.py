@@ -1,6 +1,7 @@
 """Whether a probability of 0.2 means one in five, and the correction that makes it so. Fitted on val."""
 
 import numpy as np
+from scipy.special import expit
 
 BINS = 10
 EDGE = 1e-7  # probabilities are kept this far from 0 and 1, so that their logits are finite
@@ -68,7 +69,7 @@ def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]
 
 def calibrate(probabilities: np.ndarray, calibration: dict[str, float]) -> np.ndarray:
     """Probabilities after the correction of `fit_platt`; their order stays."""
-    return 1 / (1 + np.exp(-calibration["slope"] * _logits(probabilities) - calibration["intercept"]))
+    return expit(calibration["slope"] * _logits(probabilities) + calibration["intercept"])
 
 
 def calibration_report(labels: np.ndarray, probabilities: np.ndarray) -> dict:

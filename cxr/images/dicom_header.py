@@ -4,7 +4,7 @@ import io
 import math
 from typing import NamedTuple
 
-from cxr.release.entries import SEXES, VIEW_POSITIONS, parse_age
+from cxr.patient import SEXES, VIEW_POSITIONS, parse_age
 
 TAGS = ("Modality", "BodyPartExamined", "PatientAge", "PatientSex", "ViewPosition")
 RADIOGRAPHS = ("DX", "CR", "RG")  # digital radiography, computed radiography, radiographic film

@@ -13,6 +13,7 @@ import numpy as np
 
 from cxr.networks.geometry import affine, crop_start, warp
 from cxr.params import Params
+from cxr.patient import UNKNOWN
 
 STRENGTHS = {"none": 0, "light": 1, "medium": 2, "strong": 3}  # what each limit below is multiplied with
 ROTATION = 4.0  # degrees either way
@@ -27,7 +28,7 @@ ERASED = (0.1, 0.3)  # of a side: the sides of such a rectangle
 FORGETTING = (
     0.1  # share of the images whose age, sex and view position are withheld in training, so that a model can do without
 )
-UNKNOWN = {"age": np.nan, "sex": -1, "view_position": -1}
+WITHHELD = {"age": np.nan, "sex": UNKNOWN, "view_position": UNKNOWN}
 NOISE_SCALE = 32.0  # greys of one standard deviation in the field of noise
 
 
@@ -62,7 +63,7 @@ def change_batch(
         columns["image"] = augment(columns["image"], params, random)
     if params.mixup:
         share = random.beta(params.mixup, params.mixup, len(labels)).astype(np.float32)
-        columns |= {name: mix(values, share) for name, values in columns.items() if name not in UNKNOWN}
+        columns |= {name: mix(values, share) for name, values in columns.items() if name not in WITHHELD}
         labels = mix(labels, share)
     if params.metadata and "age" in columns:
         columns |= forget(columns, random.random(len(labels)) < FORGETTING)
@@ -156,7 +157,9 @@ def mix(values: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def forget(columns: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
     """The patients' columns with the chosen rows unknown."""
-    return {name: np.where(chosen, value, columns[name]).astype(columns[name].dtype) for name, value in UNKNOWN.items()}
+    return {
+        name: np.where(chosen, value, columns[name]).astype(columns[name].dtype) for name, value in WITHHELD.items()
+    }
 
 
 def tta_images(images: np.ndarray, copy: int, crop_size: int | None) -> np.ndarray:

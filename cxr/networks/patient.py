@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from cxr.patient import OLDEST, UNKNOWN
+
 if TYPE_CHECKING:
     import keras
 
 INPUTS = {"age": "float32", "sex": "int32", "view_position": "int32"}  # years; 0 F, 1 M; 0 PA, 1 AP
-UNKNOWN = -1  # of all three; of an age nan too, and whatever no human has
-OLDEST = 120  # years
 DECADES = 10  # the last one is 90 and older
 WIDTH = 8  # of an embedding
 

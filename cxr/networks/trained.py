@@ -7,6 +7,7 @@ import numpy as np
 
 from cxr import experiment, identity
 from cxr.networks import assembly, patient, runtime
+from cxr.patient import UNKNOWN
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +30,7 @@ class TrainedNetwork:
         """
         images = inputs["image"]
         features = {name: run(images) for name, run in self.extractors.items()} or {"image": images}
-        unknown = {name: np.full(len(images), patient.UNKNOWN, patient.INPUTS[name]) for name in self.input[1:]}
+        unknown = {name: np.full(len(images), UNKNOWN, patient.INPUTS[name]) for name in self.input[1:]}
         known = {name: value for name, value in inputs.items() if name in unknown}
         return np.asarray(self.model.predict_on_batch(features | unknown | known))
 

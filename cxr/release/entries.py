@@ -12,13 +12,10 @@ from typing import NamedTuple
 from etils import epath
 
 from cxr.findings import FINDINGS, parse_findings
+from cxr.patient import SEXES, UNKNOWN, VIEW_POSITIONS, parse_age
 
 ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 RENAMED = {"Patient Sex": "Patient Gender"}  # NIH's later copies of the 2020 CSV have the first
-OLDEST = 120  # years; the 2017 CSV has ages up to 414
-SEXES = {"F": 0, "M": 1}
-VIEW_POSITIONS = {"PA": 0, "AP": 1}
-UNKNOWN = -1
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
@@ -39,19 +36,6 @@ class Table(NamedTuple):
     name: str  # file name, or several joined by "+"
     sha256: str
     rows: list[ImageRow]
-
-
-def parse_age(text: str) -> float:
-    """Years from "058Y" (2017 CSV; also "013M" months, "001D" days; DICOM also "006W" weeks) or "58" (2020 CSV).
-
-    Returns nan where the cell is empty or the age is no human's (over 120). ValueError if it is not a number.
-    """
-    text = text.strip()
-    if not text:
-        return math.nan
-    per_year = {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}.get(text[-1])
-    age = float(text[:-1]) / per_year if per_year else float(text)
-    return age if 0 <= age <= OLDEST else math.nan
 
 
 def read_entries(path: epath.Path) -> Table:

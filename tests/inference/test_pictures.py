@@ -10,7 +10,8 @@ from PIL import Image
 
 from cxr.images.decode import decode_grey
 from cxr.images.dicom_header import Header
-from inference.pictures import NOBODY, Patient, read_picture
+from cxr.patient import UNKNOWN_PATIENT, Patient
+from inference.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 SOFT = np.clip(np.random.default_rng(0).normal(120, 40, (40, 48)), 0, 255).astype(np.uint8)  # 48 wide
@@ -37,7 +38,7 @@ def encoded(pixels, kind="PNG", **options):
 )
 def test_what_looks_unlike_a_radiograph_is_said(pixels, options, warning):
     size = options.pop("size", 32) if options else 32
-    picture = read_picture(encoded(pixels, **({"kind": "PNG"} | options)), size, NOBODY)
+    picture = read_picture(encoded(pixels, **({"kind": "PNG"} | options)), size, UNKNOWN_PATIENT)
     assert picture.warnings == ((warning,) if warning else ())
 
 
@@ -46,7 +47,7 @@ def test_an_image_that_its_exif_tag_turns_is_said(orientation, is_said):
     tags = Image.Exif()
     if orientation:
         tags[0x0112] = orientation
-    warnings = read_picture(encoded(SOFT[:, :40], "JPEG", exif=tags), 32, NOBODY).warnings
+    warnings = read_picture(encoded(SOFT[:, :40], "JPEG", exif=tags), 32, UNKNOWN_PATIENT).warnings
     said = "lies on its side or head as stored: its EXIF orientation is not followed, save it upright"
     assert warnings == ((said,) if is_said else ())
 
@@ -69,18 +70,19 @@ def test_flags_go_before_the_header(shared_dir):
     file.PatientAge, file.PatientSex, file.ViewPosition = "058Y", "M", "AP"
     buffer = io.BytesIO()
     file.save_as(buffer)
-    assert read_picture(buffer.getvalue(), 32, NOBODY).patient == Patient(58, "M", "AP")
+    assert read_picture(buffer.getvalue(), 32, UNKNOWN_PATIENT).patient == Patient(58, "M", "AP")
     assert read_picture(buffer.getvalue(), 32, Patient(age=3.0, view="PA")).patient == Patient(3.0, "M", "PA")
 
 
 READ_IN_THREADS = """
 import concurrent.futures, pathlib, sys, warnings
 from cxr.images.errors import ImageError
-from inference.pictures import NOBODY, read_picture
+from cxr.patient import UNKNOWN_PATIENT
+from inference.pictures import read_picture
 
 def read(path):
     try:
-        return path.name, f"mean {read_picture(path.read_bytes(), 32, NOBODY).pixels.mean():.1f}"
+        return path.name, f"mean {read_picture(path.read_bytes(), 32, UNKNOWN_PATIENT).pixels.mean():.1f}"
     except ImageError as error:
         return path.name, str(error)
 

@@ -12,8 +12,8 @@ from support.ready import make_experiment
 
 import predict
 from cxr.findings import FINDINGS
+from cxr.patient import UNKNOWN_PATIENT, Patient
 from inference import readings
-from inference.pictures import NOBODY, Patient
 from inference.predictor import Predictor
 
 SOFT = np.clip(np.random.default_rng(0).normal(120, 40, (40, 48)), 0, 255).astype(np.uint8)  # 48 wide
@@ -210,7 +210,7 @@ def test_without_operating_points_nothing_is_called(capsys, built_dataset, tmp_p
 def test_age_sex_and_view_reach_a_model_that_is_told_of_them(built_dataset, tmp_path):
     told = Predictor(make_experiment(tmp_path / "told", built_dataset, metadata=True))
     data = encoded(SOFT)
-    pictures = [told.read(data, patient) for patient in (NOBODY, Patient(80.0, "M", "AP"), Patient(sex="F"))]
+    pictures = [told.read(data, patient) for patient in (UNKNOWN_PATIENT, Patient(80.0, "M", "AP"), Patient(sex="F"))]
     found = np.stack([reading.probabilities for reading in told.predict(pictures)])
     assert np.abs(np.diff(found, axis=0)).max(axis=1).min() > 1e-4
     assert told.heat_map(pictures[1], "Mass").shape == SOFT.shape

@@ -5,7 +5,8 @@ import pytest
 from etils import epath
 
 from cxr.findings import FINDINGS
-from cxr.release.entries import ImageRow, parse_age, read_entries, read_label_csv
+from cxr.patient import parse_age
+from cxr.release.entries import ImageRow, read_entries, read_label_csv
 
 NAMES = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 HEADER_2017 = NAMES + ",OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"

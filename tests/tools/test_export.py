@@ -15,7 +15,7 @@ from support.ready import make_experiment
 from cxr.findings import FINDINGS
 from cxr.images.decode import decode_grey
 from cxr.images.resize import resize_square
-from inference.pictures import Patient
+from cxr.patient import Patient
 from inference.predictor import Predictor
 from tools import export
 from tools.exporting import card, converters, decoding, parity, saved_model

@@ -14,8 +14,8 @@ from support.serving import HTML, huge_png, noise, post_predict, rgb_of, seeded_
 
 import predict
 from cxr.findings import FINDINGS
+from cxr.patient import Patient
 from inference import readings
-from inference.pictures import Patient
 from inference.predictor import Predictor
 from tools.serving.app import THREADS
 from tools.serving.validation import RequestError, parse_finding, parse_patient

@@ -22,8 +22,8 @@ from support.serving import (
 )
 
 from cxr.findings import FINDINGS
+from cxr.patient import Patient
 from inference import readings
-from inference.pictures import Patient
 from inference.predictor import Predictor
 from tools.serving.validation import MAX_BYTES, TOO_LARGE
 

@@ -18,8 +18,8 @@ import predict
 from cxr import experiment, identity, storage
 from cxr.findings import FINDINGS
 from cxr.params import Params, as_json, load_params
+from cxr.patient import UNKNOWN_PATIENT
 from cxr.records.dataset import open_dataset
-from inference.pictures import NOBODY
 from inference.predictor import Predictor
 from input_fn import input_fn
 from tools import export, localize
@@ -80,7 +80,7 @@ def predicted(model_dir: Path, data_dir: Path, split: str = "val") -> np.ndarray
     batches = input_fn(split, {"image": open_dataset(data_dir)}, Params(), inputs=["image"])
     squares = np.concatenate([inputs["image"].numpy() for inputs, _ in batches])
     predictor = Predictor(model_dir)
-    pictures = [predictor.read(storage_png(square), NOBODY) for square in squares]
+    pictures = [predictor.read(storage_png(square), UNKNOWN_PATIENT) for square in squares]
     return np.stack([reading.probabilities for reading in predictor.predict(pictures)])
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import email.utils
-import errno
 import itertools
 import os
 import re
@@ -209,7 +208,7 @@ def _append(
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in storage.DISK_FULL:
             raise
         raise OSError(f"{link.name}: no space left in {folder}. What is here is kept; make room and {AGAIN}") from error
     if size and present < size:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cxr.evaluation import overlays
 from cxr.findings import FINDINGS
 from cxr.images.errors import ImageError
+from cxr.patient import Patient
 from inference import readings
-from inference.pictures import Patient
 from inference.predictor import Predictor
 from tools.serving.guard import HOSTS, Guard
 from tools.serving.samples import draw_samples

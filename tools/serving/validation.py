@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cxr.findings import FINDINGS
-from cxr.release.entries import OLDEST, SEXES, VIEW_POSITIONS
-from inference.pictures import Patient
+from cxr.patient import OLDEST, SEXES, VIEW_POSITIONS, Patient
 
 if TYPE_CHECKING:
     from starlette.requests import Request
