@@ -1,7 +1,6 @@
 """Whether a probability of 0.2 means one in five, and the correction that makes it so. Fitted on val."""
 
 import numpy as np
-from scipy.special import expit
 
 BINS = 10
 EDGE = 1e-7  # probabilities are kept this far from 0 and 1, so that their logits are finite
@@ -69,6 +68,8 @@ def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]
 
 def calibrate(probabilities: np.ndarray, calibration: dict[str, float]) -> np.ndarray:
     """Probabilities after the correction of `fit_platt`; their order stays."""
+    from scipy.special import expit  # 0.1 s, which no --help should wait for
+
     return expit(calibration["slope"] * _logits(probabilities) + calibration["intercept"])
 
 
