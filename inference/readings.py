@@ -2,12 +2,12 @@
 
 import csv
 import io
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from cxr.evaluation import metrics
 from cxr.evaluation.operating import OperatingPoints
 from cxr.findings import FINDINGS
 
@@ -82,19 +82,11 @@ def as_json(reading: Reading, points: OperatingPoints) -> dict[str, dict]:
     Compare `probability` with `threshold`, and `calibrated` with `calibrated_threshold`.
     """
     columns = {
-        "probability": reading.probabilities,
-        "calibrated": reading.calibrated,
-        "threshold": points.thresholds,
-        "calibrated_threshold": points.calibrated(points.thresholds),
+        "probability": reading.probabilities.tolist(),
+        "calibrated": reading.calibrated.tolist(),
+        "threshold": points.thresholds.tolist(),
+        "calibrated_threshold": points.calibrated(points.thresholds).tolist(),
         "call": reading.calls,
     }
-    return {
-        finding: {key: _none_for_nan(values[place]) for key, values in columns.items()}
-        for place, finding in enumerate(FINDINGS)
-    }
-
-
-def _none_for_nan(value: float | bool | None) -> float | bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    return None if math.isnan(value) else float(value)
+    rows = {finding: {key: column[row] for key, column in columns.items()} for row, finding in enumerate(FINDINGS)}
+    return metrics.none_for_nan(rows)

@@ -86,10 +86,10 @@ def rescored(found: dict) -> str:
     """How the float32 files differ from an experiment that computes in another precision."""
     aurocs = found["mean_auroc"]
     return (
-        f"The experiment computes in {found['precision']}, the files compute in float32. On the {found['images']:,} "
-        f"val images a probability differs by up to {found['difference']:.2g}, and the mean AUROC is "
-        f"{number(aurocs['after'])} instead of {number(aurocs['before'])}. The operating points and the calibration "
-        "were fitted again for the files."
+        f"The experiment was scored in {found['precision']}; the files compute in float32, which is another model. On "
+        f"the {found['images']:,} val images a probability differs by up to {found['difference']:.2g}, and the mean "
+        f"AUROC is {number(aurocs['after'])} instead of {number(aurocs['before'])}. The operating points and the "
+        "calibration were fitted again for the files."
     )
 
 

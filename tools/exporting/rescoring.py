@@ -33,8 +33,9 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
     precision = predictor.params.precision
     if images is None or images.images("val") == 0:
         raise ValueError(
-            f"the frozen networks of this experiment compute in {precision}, but exported files compute in float32, "
-            "which needs operating points of its own. Add --data_dir with a built dataset that has a val split"
+            f"the frozen networks of this experiment compute in {precision}, exported files in float32: that is "
+            "another model, which needs its own operating points. Add --data_dir with a built dataset that has a val "
+            "split"
         )
     index, datasets, params = read_index(images, "val"), {"image": images}, predictor.params.last_phase()
     before = predictions_of(index, predict_logits(predictor.network, "val", datasets, params))

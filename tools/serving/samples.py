@@ -1,24 +1,24 @@
-"""Three drawn radiographs to try: no image of a real patient may be given away."""
+"""Three drawn radiographs to try the page with; images of real patients may not be shipped."""
 
 import io
 
 from tools.sample.findings import draw_radiograph
 from tools.sample.phantom import Study
 
-SIDE = 512  # pixels a side
-SEED = 14  # not the default of tools/make_sample, so that a model trained on its images has not seen these
+SIDE = 512  # pixels
+SEED = 14  # differs from the default of tools/make_sample, so that no model was trained on these drawings
 DRAWN = {"no finding": (3, ()), "cardiomegaly": (5, ("Cardiomegaly",)), "mass, effusion": (8, ("Mass", "Effusion"))}
 
 
 def draw_samples() -> dict[str, bytes]:
-    """Draw all three: {what was drawn: PNG}."""
+    """Draw the samples: {name: PNG}."""
     return {
         name: draw_sample(Study(SEED, patient, 0, findings=findings)) for name, (patient, findings) in DRAWN.items()
     }
 
 
 def draw_sample(study: Study) -> bytes:
-    """Draw one as a PNG."""
+    """Draw one sample as a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
