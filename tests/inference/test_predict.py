@@ -5,6 +5,7 @@ import math
 import struct
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +70,14 @@ def test_probabilities_equal_those_of_the_keras_model(predictor):
     assert (
         np.ptp([reading.probabilities for reading in found], axis=0).max() > 1e-3
     )  # different images have different predictions
+
+
+def test_outputs_that_are_nan_are_an_error(predictor):
+    keras_model = keras.models.clone_model(predictor.network.keras_model())
+    keras_model.set_weights([np.full_like(weights, np.nan) for weights in keras_model.get_weights()])
+    damaged = predictor.with_network(keras_model, predictor.points)
+    with pytest.raises(ValueError, match=r"^the network's outputs are NaN or infinite: its weights are damaged; train"):
+        damaged.predict([damaged.read(encoded(SOFT))])
 
 
 def test_an_image_has_the_same_predictions_alone_and_in_a_batch(predictor):
