@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
+from scipy.special import expit
 
 from cxr import experiment, identity, storage
 from cxr.engines.engine import NAMES, Engine
@@ -98,8 +99,6 @@ def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:
         )
     if not np.isfinite(logits).all():
         raise ValueError("the model's outputs are NaN or infinite: its weights are damaged; train it again: --restart")
-    from scipy.special import expit  # 0.1 s, which no --help should wait for
-
     return Predictions(
         image_ids=index.image_ids,
         patient_ids=index.patient_ids,

@@ -68,10 +68,7 @@ def export(
         ValueError: output_dir exists, the weights do not fit, or a file's predictions differ from predict.py's.
         ImportError: requirements/export.txt is needed.
     """
-    if output_dir.exists():
-        raise ValueError(f"{output_dir} already exists; delete it or give another --output_dir")
-    if "onnx" in formats:
-        converters.require_onnx()
+    require_exportable(output_dir, formats)
     predictor, rescored = Predictor(model_dir, checkpoint), None
     saved_model.require_tensorflow()
     images = open_images(data_dir, model_dir) if data_dir else None
@@ -79,12 +76,9 @@ def export(
     model = predictor.network.keras_model()
     if not predictor.network.is_exact_in_keras:
         predictor, rescored = rescoring.in_float32(predictor, model, images)
-    is_float32 = rescored or predictor.params.precision == "float32"
-    limit = parity.TOLERANCE if is_float32 else parity.HALF_TOLERANCE
-
+    limit = parity.tolerance("float32" if rescored else predictor.params.precision)
     partial = output_dir.with_name(output_dir.name + storage.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     files = {SAVED_MODEL: write_saved_model(partial, predictor, model, samples=samples, limit=limit)}
     files |= write_formats(partial, predictor, model, formats=formats, samples=samples, limit=limit)
     result = describe(model_dir, checkpoint, predictor, files) | {"rescored": rescored}
@@ -92,6 +86,14 @@ def export(
     card.write_card(partial, model_dir, predictor.params, result)
     partial.rename(output_dir)
     return result
+
+
+def require_exportable(output_dir: pathlib.Path, formats: Collection[str]) -> None:
+    """Check what needs no model; raises as `export` does."""
+    if output_dir.exists():
+        raise ValueError(f"{output_dir} already exists; delete it or give another --output_dir")
+    if "onnx" in formats:
+        converters.require_onnx()
 
 
 def open_images(data_dir: epath.Path, model_dir: pathlib.Path) -> Dataset:

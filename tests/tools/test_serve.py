@@ -81,8 +81,8 @@ def test_fifty_concurrent_requests_among_hostile_ones_are_answered_correctly(ser
     threads, memory = status(server, "Threads"), status(server, "VmHWM")
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(request, range(50)))
-    for number, (predicted, drawn, refused) in enumerate(answers):
-        assert (predicted.status_code, drawn.status_code, refused.status_code) == (200, 200, 400), number
+    for number, (predicted, drawn, rejected) in enumerate(answers):
+        assert (predicted.status_code, drawn.status_code, rejected.status_code) == (200, 200, 400), number
         assert_same(predicted.json()["findings"], wanted[number % 10])
         assert np.abs(rgb_of(drawn.content) - overlays[number % 10]).max() <= 2
     # Two thread pools: ours, and anyio's 40 for static files. TensorFlow starts a few of its own at the first heat map.
@@ -127,8 +127,11 @@ def test_the_image_is_drawn_with_and_without_a_heat_map(server, predictor):
     assert grey.shape == overlay.shape == (512, 410, 3)
     assert (grey.min(axis=2) == grey.max(axis=2)).all()
     assert np.abs(overlay - rgb_of(predictor.overlay(predictor.read(data), "Effusion"))).max() <= 2
-    refused = post_image(server, data, finding="effusion")
-    assert (refused.status_code, refused.json()["detail"][:44]) == (422, "finding effusion: expected Atelectasis, Card")
+    rejected = post_image(server, data, finding="effusion")
+    assert (rejected.status_code, rejected.json()["detail"][:44]) == (
+        422,
+        "finding effusion: expected Atelectasis, Card",
+    )
 
 
 def test_an_answer_has_the_model_and_warnings(server):

@@ -199,7 +199,7 @@ def test_without_operating_points_or_patient_inputs(browser, built_dataset, tmp_
     assert tab.locator("#findings h2").all_inner_texts() == ["Without an operating point"]
     assert tab.locator("[data-finding]").count() == 14
     assert tab.locator("#findings :is(.called, .mark)").count() == 0
-    assert "operating point:" not in tab.inner_text("#findings")  # there is no line to explain
+    assert "operating point:" not in tab.inner_text("#findings")  # no vertical line to explain
     next(running, None)  # Ctrl-C
     tab.click("[data-finding=Mass]")
     wait_for_text(tab, "[role=alert]", "No answer: is the server still running in its terminal?")

@@ -15,8 +15,8 @@ from cxr.records.dataset import Dataset
 from inference.predictor import Predictor
 from input_fn import input_fn
 
-TOLERANCE = 1e-4  # largest difference of a probability, in float32
-HALF_TOLERANCE = 2e-3  # the same in half precision
+TOLERANCE = 1e-4  # for float32
+HALF_TOLERANCE = 2e-3  # for half precision
 SHAPES = ((1, 1), (2.3, 1.9), (0.6, 0.8), (4.7, 5.9))  # height and width of drawn images, relative to the model's input
 Run = Callable[[np.ndarray], np.ndarray]  # uint8 [n, S, S, 1] -> probabilities float32 [n, 14]
 
@@ -26,6 +26,11 @@ class Samples(NamedTuple):
 
     squares: np.ndarray  # uint8 [n, S, S, 1], inputs of the model
     labels: np.ndarray  # int64 [n, 14]
+
+
+def tolerance(precision: str) -> float:
+    """The largest difference of a probability that is accepted for a model of this precision."""
+    return TOLERANCE if precision == "float32" else HALF_TOLERANCE
 
 
 def drawn_samples(predictor: Predictor) -> Samples:

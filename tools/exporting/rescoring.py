@@ -28,7 +28,7 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
         as in `parity.compare`.
 
     Raises:
-        ValueError: there is no val split.
+        ValueError: no val split is given.
     """
     precision = predictor.params.precision
     if images is None or images.images("val") == 0:

@@ -54,6 +54,14 @@ def signature_outputs(logits: "tf.Tensor", points: OperatingPoints) -> dict[str,
     return computed | {"calls": calls} | repeated
 
 
+def patient_specs_of(model: "keras.Model") -> dict[str, "tf.TensorSpec"]:
+    """The patient inputs of a model, [B] each; none if the image is its only input."""
+    import tensorflow as tf
+
+    patient = {name: tensor for name, tensor in model.input.items() if name != "image"}
+    return {name: tf.TensorSpec([None], tensor.dtype, name=name) for name, tensor in patient.items()}
+
+
 def save(model: "keras.Model", points: OperatingPoints, folder: pathlib.Path) -> None:
     """Write the SavedModel with its signatures.
 
@@ -66,10 +74,8 @@ def save(model: "keras.Model", points: OperatingPoints, folder: pathlib.Path) ->
     """
     import tensorflow as tf
 
-    size, network, names = model.input["image"].shape[1], frozen_graph(model), list(model.input)
-    patient_specs = {
-        name: tf.TensorSpec([None], model.input[name].dtype, name=name) for name in names if name != "image"
-    }
+    size, network = model.input["image"].shape[1], frozen_graph(model)
+    patient_specs = patient_specs_of(model)
     bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels_spec = tf.TensorSpec([None, None, None, 1], tf.uint8, name="image")
 
@@ -77,7 +83,7 @@ def save(model: "keras.Model", points: OperatingPoints, folder: pathlib.Path) ->
         rows = tf.shape(squares)[:1]
         unknown = {name: tf.fill(rows, tf.constant(UNKNOWN, spec.dtype)) for name, spec in patient_specs.items()}
         inputs = {"image": squares} | unknown | patient
-        logits = network(*(inputs[name] for name in names))
+        logits = network(*(inputs[name] for name in model.input))
         return signature_outputs(logits[0] if isinstance(logits, list | tuple) else logits, points)
 
     def from_bytes(image_bytes, **patient):

@@ -29,7 +29,7 @@ class Served(NamedTuple):
     """The model to serve, and its names."""
 
     predictor: Predictor
-    name: str  # of the experiment
+    name: str  # experiment name
     checkpoint: str
     dataset: dict  # dataset.json that it was trained on
     advice: str  # the command that chooses operating points

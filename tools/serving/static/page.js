@@ -8,7 +8,7 @@ let image = null; // ArrayBuffer: the chosen file or sample
 let choices = 0; // number of images chosen; a slow one must not replace a later one
 let pending = new AbortController(); // for the latest requests; earlier ones are aborted
 
-class Refusal extends Error {} // message: the text in bold; cause: the reason
+class Rejection extends Error {} // message: the text in bold; cause: the reason
 
 async function post(path, query = {}) {
   const filled = Object.entries(query).filter(([, value]) => value !== "");
@@ -16,9 +16,9 @@ async function post(path, query = {}) {
   const response = await fetch(`${path}?${new URLSearchParams(filled)}`, options);
   if (response.ok) return response;
   const { detail } = await response.json().catch(() => ({}));
-  if (!detail) throw new Refusal("The server failed:", { cause: `status ${response.status}; see its terminal` });
+  if (!detail) throw new Rejection("The server failed:", { cause: `status ${response.status}; see its terminal` });
   const invalid = response.status === 422; // an impossible age, for example
-  throw new Refusal(invalid ? "These patient inputs are not valid:" : "This image cannot be read:", { cause: detail });
+  throw new Rejection(invalid ? "These patient inputs are not valid:" : "This image cannot be read:", { cause: detail });
 }
 
 /** Abort the previous requests and send new ones; show an error if they fail, unless newer ones have replaced them. */
@@ -31,8 +31,8 @@ async function send(requests) {
     await requests(signal);
   } catch (error) {
     if (signal.aborted) return;
-    const refusal = error instanceof Refusal;
-    showError(refusal ? error.message : "No answer:", refusal ? error.cause : "is the server still running in its terminal?");
+    const rejected = error instanceof Rejection;
+    showError(rejected ? error.message : "No answer:", rejected ? error.cause : "is the server still running in its terminal?");
   }
   if (signal.aborted) return;
   result.removeAttribute("aria-busy");
@@ -120,7 +120,7 @@ function chooseFile(file) {
   choose(file.name, null, async () => {
     if (file.size > model.max_bytes) {
       const cause = `larger than ${model.max_bytes >> 20} MB, which is more than a radiograph needs`;
-      throw new Refusal("", { cause });
+      throw new Rejection("", { cause });
     }
     return file.arrayBuffer();
   });
