@@ -15,7 +15,7 @@ from cxr.params import FineTune, Params, parameter_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
-COMMAND = re.compile(r"python (?:-m (?:tools|bench)\.\w+|\w+\.py)[^`\n|#;]*")
+COMMAND = re.compile(r'python (?:-m (?:tools|bench)\.\w+|\w+\.py)[^`"\n|#;]*')
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
