@@ -15,7 +15,7 @@ from cxr.params import FineTune, Params, parameter_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
-COMMAND = re.compile(r'python (?:-m (?:tools|bench)\.\w+|\w+\.py)[^`"\n|#;]*')
+COMMAND = re.compile(r"python (?:-m (?:tools|bench)\.\w+|\w+\.py)[^`\n|#;]*")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
@@ -23,7 +23,8 @@ def commands_in(text: str) -> list[str]:
     """Commands of the project in a page or the Makefile, each once; a backslash continues a line."""
     one_line = text.replace("\\\n", " ").replace("$(PY)", "python").replace("$(TORCH)", "python3")
     found = (command.replace("$(ORIGINALS)", "O").replace("$(RELEASE)", "R") for command in COMMAND.findall(one_line))
-    return sorted(set(found))
+    # A quotation mark without another one closes an echo of the Makefile.
+    return sorted({command if command.count('"') % 2 == 0 else command.rstrip('"') for command in found})
 
 
 def anchors_of(page: pathlib.Path) -> set[str]:
