@@ -1,4 +1,4 @@
-"""Benchmarks, one for each promise about speed: ours beside peers and beside the limit of the machine, in one run.
+"""Benchmarks, one for each promise about speed: ours, peers and the limit of the machine in one run.
 
 Contestants run in turn, several rounds, so that a noisy machine disturbs all of them alike.
 """

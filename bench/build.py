@@ -1,10 +1,10 @@
-"""build_dataset.py beside its peers and its limit, the whole release at 224 px, and the encodings compared.
+"""build_dataset.py compared with peers and its limit; the encodings compared; the whole release at 224 px.
 
     python -m bench.build --data_dir ../shared/nih-1024 --whole ../shared/nih-128
 
 First: originals to 224 px records, images/s; ours counts everything from the start of the command, the others only
-their loops. Then as many 224 px images as the CSV of `--whole` has rows, from one tar: minutes, memory, and the seconds
-that the tables take. Then png, jpeg and raw records. Needs 10 GB in the temporary folder and about 15 minutes.
+their loops. Then png, jpeg and raw records. Then as many 224 px images as the CSV of `--whole` has rows, from one tar:
+minutes, memory, and the seconds that the tables take. Needs 10 GB in the temporary folder and about 15 minutes.
 """
 
 import argparse

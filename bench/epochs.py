@@ -1,4 +1,4 @@
-"""Ten epochs of feature_extractor, wall clock: cached features beside the 2018 way, which runs the network every epoch.
+"""Ten epochs of feature_extractor, wall clock: cached features and the 2018 way, which runs the network every epoch.
 
     python -m bench.epochs --data_dir ../shared/nih-128 --patients 400
 

@@ -1,4 +1,4 @@
-"""ResNet50V2 at 224 px, images/s of the frozen network: ours beside Keras, PyTorch and this machine's limit.
+"""ResNet50V2 at 224 px, images/s of the frozen network: ours, Keras, PyTorch and this machine's limit.
 
     python -m bench.extract --torch_python .venv-torch/bin/python
 

@@ -1,4 +1,4 @@
-"""Input images/s at 224 px: input_fn beside a plain tf.data map and WebDataset with a PyTorch DataLoader.
+"""Input images/s at 224 px: input_fn, a plain tf.data map, and WebDataset with a PyTorch DataLoader.
 
     python -m bench.input --data_dir ../shared/nih-1024 --torch_python .venv-torch/bin/python
 

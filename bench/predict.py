@@ -1,4 +1,4 @@
-"""How long predict.py takes to its first answer, and its images/s beside those of the model alone.
+"""How long predict.py takes to its first answer, and its images/s compared with those of the model alone.
 
     python -m bench.predict --model_dir experiments/simple_cnn
 

@@ -1,4 +1,4 @@
-"""How fast a dataset is checked, beside the limit: reading the same files and hashing them, on as many processes.
+"""How fast a dataset is verified, compared with reading and hashing the same files on as many processes.
 
     python -m bench.verify --data_dir data/records --release_dir data/nih
 
