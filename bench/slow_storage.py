@@ -2,8 +2,8 @@
 
     python -m bench.slow_storage
 
-Compared with the same shards read one after the other, as `interleave` and `flat_map` do without parallel calls. The bucket
-is a process on this machine, but TensorFlow's own client talks to it. Needs requirements/dev.txt; about a minute.
+Compared with the same shards read one after the other, as `interleave` and `flat_map` do without parallel calls. The
+bucket is a process on this machine, but TensorFlow's own client talks to it. Needs requirements/dev.txt; about a minute.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def read_head(client: socket.socket) -> str:
 
 
 def serve(folder: pathlib.Path, delay, port) -> None:
-    """Answer requests until the process ends; sends its port to `port` and writes the certificate authority into the folder."""
+    """Answer requests until the process ends; `port` gets the port, the folder the certificate authority."""
     import trustme
 
     authority, certificates = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
