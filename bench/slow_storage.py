@@ -3,7 +3,7 @@
     python -m bench.slow_storage
 
 Compared with the same shards read one after the other, as `interleave` and `flat_map` do without parallel calls. The
-bucket is a process on this machine, but TensorFlow's own client talks to it. Needs requirements/dev.txt; about a minute.
+bucket is a process on this machine; TensorFlow's own client talks to it. Needs requirements/dev.txt. About a minute.
 """
 
 import argparse
