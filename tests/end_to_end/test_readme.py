@@ -78,6 +78,16 @@ def test_the_walk_names_files_that_exist():
         assert (ROOT / name).is_file() if "/" in name else name in names, name
 
 
+def test_pages_and_benchmarks_that_the_code_names_exist():
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.html"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split():
+        text = (ROOT / name).read_text()
+        for path in re.findall(r"\bdocs/\w+\.md|\bbench/\w+\.py", text):
+            assert (ROOT / path).is_file(), f"{name} names {path}"
+        for module in re.findall(r"-m bench\.(\w+)", text):
+            assert (ROOT / "bench" / f"{module}.py").is_file(), f"{name} names bench.{module}"
+
+
 def test_the_quickstart_makes_a_table_from_nothing(tmp_path):
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in listed.stdout.split():
