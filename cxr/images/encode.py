@@ -15,7 +15,7 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
 
     if encoding == "jpeg":
         options = [cv2.IMWRITE_JPEG_QUALITY, 95]
-    else:  # of what every reader understands, what TensorFlow decodes fastest: see bench/png.py
+    else:  # of what every reader understands, what TensorFlow decodes fastest: see docs/performance.md
         options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
         options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     return cv2.imencode(f".{encoding}", pixels, options)[1].tobytes()

@@ -7,7 +7,7 @@ def resize_square(pixels: np.ndarray, size: int) -> np.ndarray:
     """Fit uint8 [height, width] into [size, size]: antialiased, aspect kept, centred on black where not square.
 
     What shrinks to a quarter or less is first averaged over whole blocks, to no less than twice the size, and then over
-    triangles: 0.23 grey levels from triangles alone, in six tenths of their time (bench/decode.py).
+    triangles: 0.23 grey levels from triangles alone, in six tenths of their time (docs/performance.md).
     """
     from PIL import Image
 
