@@ -4,8 +4,7 @@
 
 The SavedModel takes the bytes of PNG and JPEG files. Decoding, resizing, normalisation, calibration and operating
 points are inside. Every file is compared with predict.py before the folder appears. The folder also holds export.json
-and MODEL_CARD.md. For TensorFlow Serving see
-docs/prediction_and_serving.md.
+and MODEL_CARD.md. For TensorFlow Serving see docs/prediction_and_serving.md.
 """
 
 import argparse
