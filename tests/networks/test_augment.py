@@ -148,20 +148,20 @@ def test_a_random_crop_is_the_image_moved_under_the_centre_crop():
     assert {each[1:7, 1:7].tobytes() for each in moved} == crops  # all sixteen, exactly
 
 
-def test_views_of_a_crop_are_the_centre_and_the_corners():
+def test_copies_of_a_crop_are_the_centre_and_the_corners():
     image = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 1), np.uint8)
-    views = [augment.tta_images(image, view, 6)[:, 1:7, 1:7] for view in range(6)]
+    copies = [augment.tta_images(image, number, 6)[:, 1:7, 1:7] for number in range(6)]
     corners = [(1, 1), (0, 0), (0, 3), (3, 0), (3, 3)]  # row, column
-    for view, (y, x) in zip(views[:5], corners, strict=True):
-        np.testing.assert_array_equal(view, image[:, y : y + 6, x : x + 6])
-    assert not any(np.array_equal(views[5], view) for view in views[:5])
+    for copy, (y, x) in zip(copies[:5], corners, strict=True):
+        np.testing.assert_array_equal(copy, image[:, y : y + 6, x : x + 6])
+    assert not any(np.array_equal(copies[5], copy) for copy in copies[:5])
 
 
-def test_views_are_small_changes_and_the_same_at_every_call():
+def test_copies_for_test_time_augmentation_differ_a_little_and_are_reproducible():
     images = some_images()
-    views = [augment.tta_images(images, view, None) for view in range(4)]
-    np.testing.assert_array_equal(views[0], images)
-    assert len({view.tobytes() for view in views}) == 4
-    for number, view in enumerate(views[1:], 1):
-        assert 0 < np.abs(view.astype(int) - images).mean() < 20
-        np.testing.assert_array_equal(view, augment.tta_images(images, number, None))
+    copies = [augment.tta_images(images, number, None) for number in range(4)]
+    np.testing.assert_array_equal(copies[0], images)
+    assert len({copy.tobytes() for copy in copies}) == 4
+    for number, copy in enumerate(copies[1:], 1):
+        assert 0 < np.abs(copy.astype(int) - images).mean() < 20
+        np.testing.assert_array_equal(copy, augment.tta_images(images, number, None))

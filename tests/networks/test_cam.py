@@ -13,8 +13,7 @@ from cxr.evaluation.localization import find
 from cxr.findings import FINDINGS
 from cxr.images.resize import resize_square
 from cxr.networks import assembly, patient
-from cxr.networks.cam import HeatMapper, fitting_method, weighted
-from cxr.networks.cutting import NoFeatureMapError, feature_maps, split
+from cxr.networks.cam import HeatMapper, NoFeatureMapError, cut_model, feature_maps, fitting_method, sum_channels
 from cxr.params import Params, load_params
 from model_fn import model_fn
 
@@ -112,7 +111,7 @@ def test_the_mean_of_a_class_activation_map_is_the_logit_but_for_the_bias(traine
 @pytest.mark.parametrize("cells", [1, 7])
 def test_the_two_halves_of_a_model_are_the_model(trained, name, cells):
     model, images = trained[name], random_images()
-    lower, upper = split(model, cells)
+    lower, upper = cut_model(model, cells)
     between = keras.tree.flatten(lower({"image": images}, training=False))
     maps = feature_maps(between)
     assert len(maps) == {"ensemble": 2, "over_ensemble": 3}.get(name, 1)
@@ -161,12 +160,12 @@ def test_grad_cam_under_a_linear_head_is_the_positive_part_of_the_class_activati
 def test_weights_of_the_methods_worked_by_hand():
     features = np.array([[[1.0, 2.0], [3.0, 4.0]]])[..., None]
     gradients = np.array([[[2.0, 0.0], [-1.0, 3.0]]])[..., None]
-    assert weighted(features, gradients, "grad_cam").tolist() == [[[1, 2], [3, 4]]]  # mean gradient 1
-    assert weighted(features, gradients, "layer_cam").tolist() == [[[2, 0], [0, 12]]]
+    assert sum_channels(features, gradients, "grad_cam").tolist() == [[[1, 2], [3, 4]]]  # mean gradient 1
+    assert sum_channels(features, gradients, "layer_cam").tolist() == [[[2, 0], [0, 12]]]
     # Features sum to 10, so alpha is g^2 / (2 g^2 + 10 g^3): 4 / 88 and 9 / 288; where the gradient is 0, 0.
     weight = (4 / 88 * 2 + 9 / 288 * 3) / 4
     np.testing.assert_allclose(
-        weighted(features, gradients, "grad_cam++"), [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-6
+        sum_channels(features, gradients, "grad_cam++"), [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-6
     )
 
 

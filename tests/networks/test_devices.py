@@ -39,7 +39,7 @@ from cxr.networks.devices import mirrored_devices, prepare_devices
 prepare_devices(deterministic=True)
 tests.register_tiny()
 images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
-CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3, "balanced_sampling": True}
+CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3}
 CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
 TUNED = {"metadata": True, "fine_tune": tests.TUNE | {"batch_norm": "trained"}}
 found = {}
@@ -47,9 +47,9 @@ for name, values, count in (("cnn", CNN, 1), ("tuned", tests.SMALL | TUNED, 1), 
     for _ in range(2):
         params = tests.parse_params(values | CHANGED, where=name)
         with mirrored_devices(*["CPU:0", "CPU:1"][:count]).scope():
-            run = tests.fit.Run(params, tests.model_fn(params, images.info), {"image": images}, folder)
+            run = tests.Run(params, tests.model_fn(params, images.info), {"image": images}, folder)
         before = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
-        tests.fit.fit_epoch(run, 0)
+        tests.fit_epoch(run, 0)
         after = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
         kinds = sorted({type(layer).__name__ for layer in run.model._flatten_layers()})
         found.setdefault(name, []).append([float(np.abs(after - before).max()), after.tobytes().hex(), kinds])

@@ -215,7 +215,7 @@ def test_records_of_another_size_are_resized_for_an_experiment(world):
             "model 'feature_extractor' takes one extractor, not 2",
         ),
         ({"model": "ensemble", "extractors": [{}]}, "model 'ensemble' takes two extractors or more, not 1"),
-        ({"fine_tune": {}}, "fine_tune is for models with extractors; 'simple_cnn' trains all of itself"),
+        ({"fine_tune": {}}, "fine_tune needs extractors; 'simple_cnn' trains all of its layers anyway"),
         (
             {"model": "feature_extractor", "extractors": [{"source": "experiment", "model_dir": "never/trained"}]},
             "never/trained has not been trained. Run: python train.py",

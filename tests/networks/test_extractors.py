@@ -146,10 +146,10 @@ def test_a_weights_file_is_loaded_and_its_hash_follows_every_weight(tmp_path):
         ({"source": "keras"}, "has no 'name'"),
         ({"source": "torch", "name": "resnet50"}, "source must be 'keras', 'hub', 'experiment'"),
         ({"name": "ResNet50"}, "source must be 'keras', 'hub', 'experiment'"),
-        ({**MOBILE, "image_size": 16}, "refuses images of 16 pixels"),
+        ({**MOBILE, "image_size": 16}, "rejects images of 16 pixels"),
         ({**MOBILE, "image_size": "large"}, "image_size is 'large', of the wrong type"),
         ({**MOBILE, "alfa": 0.5}, "alfa"),
-        ({**MOBILE, "alpha": -1}, "MobileNet with {'alpha': -1} refuses"),
+        ({**MOBILE, "alpha": -1}, "MobileNet rejects images of 32 pixels or the options {'alpha': -1}"),
         ({**MOBILE, "include_top": True}, "include_top"),
         ({"source": "hub", "handle": "x", "imagesize": 160}, "imagesize"),  # DESIGN: unknown keys raise
         ({"source": "experiment", "model_dir": "x", "image_size": 160}, "image_size"),
@@ -161,7 +161,7 @@ def test_what_no_extractor_is_made_of(spec, text):
 
 
 def test_a_weights_file_that_is_not_there(tmp_path):
-    text = f'no weights file {tmp_path / "absent.h5"} for Tiny; mend "weights" in params.json'
+    text = f'no weights file {tmp_path / "absent.h5"} for Tiny; correct "weights" in params.json'
     with pytest.raises(FileNotFoundError, match=re.escape(text)):
         load({**TINY, "weights": str(tmp_path / "absent.h5")})
 
@@ -175,7 +175,9 @@ def test_a_weights_file_that_does_not_fit(tmp_path, kind):
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
     else:
         path.write_text("<html>404</html>")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} does not fit Tiny without its top: ") as caught:
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(str(path))} does not fit Tiny without its classification layers: "
+    ) as caught:
         load({**TINY, "weights": str(path)})
     assert len(str(caught.value).splitlines()) == 1  # it becomes the one line that a command ends with
 
@@ -191,7 +193,7 @@ def test_imagenet_weights_without_a_network(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError) as caught:
         load(spec)
     text = str(caught.value)
-    assert "could not fetch the ImageNet weights of MobileNet: " in text
+    assert "could not download the ImageNet weights of MobileNet: " in text
     assert "mobilenet_2_5_224_tf_no_top.h5" in text  # "the file of that name"
     assert "no route to host" in text
     assert f"into {tmp_path}/models, or give its path as weights in params.json" in text

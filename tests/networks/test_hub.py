@@ -136,7 +136,7 @@ def mean_map(images):
 @pytest.mark.parametrize(
     ("outputs", "text"),
     [
-        (mean_map, "2, 2, 3), expected features [B, D]; take its feature-vector variant"),
+        (mean_map, "2, 2, 3), expected features [B, D]; use its feature-vector variant"),
         (lambda images: {"total": tf.reduce_sum(images)}, "(), expected features [B, D]"),
         (lambda images: {"flat": tf.reshape(images, [-1])}, ",), expected features [B, D]"),
         (
@@ -164,14 +164,14 @@ def test_of_several_outputs_the_one_called_default_is_taken(tmp_path):
 
 def test_a_module_of_another_image_size_is_refused(tmp_path):
     folder = save_reusable(tmp_path / "module")
-    with pytest.raises(ValueError, match=re.escape(f"{folder} refuses images of 32 x 32 x 3: ")) as caught:
+    with pytest.raises(ValueError, match=re.escape(f"{folder} rejects images of 32 x 32 x 3: ")) as caught:
         load(folder, image_size=32)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_module_without_a_known_signature_is_refused(tmp_path):
     folder = save_signed(tmp_path / "module", mean_map, "train")
-    text = f"{folder} can not be called and has no signature serving_default or default"
+    text = f"{folder} is not callable and has no signature serving_default or default"
     with pytest.raises(ValueError, match=re.escape(text)):
         load(folder)
 
@@ -237,7 +237,7 @@ def test_a_module_is_downloaded_once(server, tmp_path):
 
 def test_what_is_no_archive_is_refused(server):
     handle = f"http://127.0.0.1:{server.server_port}/other/1"
-    with pytest.raises(ConnectionError, match=re.escape(f"could not fetch {handle}: ")):
+    with pytest.raises(ConnectionError, match=re.escape(f"could not download {handle}: ")):
         load(handle)
 
 
@@ -248,7 +248,7 @@ def test_without_a_network_the_ways_on_are_named_and_lead_on(server, tmp_path):
     with pytest.raises(ConnectionError) as caught:
         load(handle)
     text = str(caught.value)
-    assert text.startswith(f"could not fetch {handle}: ")
+    assert text.startswith(f"could not download {handle}: ")
     assert "refused" in text
     assert f"unpack the module into {place} (TFHUB_CACHE_DIR moves that)" in text
     assert text.endswith("or give a local folder as the handle in params.json.")

@@ -4,7 +4,8 @@ from cxr.networks.precision import layers_in
 from cxr.params import Params
 from cxr.records.dataset import open_dataset
 from model_fn import model_fn
-from training.run import Run, fit_epoch
+from training.epochs import fit_epoch
+from training.run import Run
 
 
 @pytest.mark.parametrize(

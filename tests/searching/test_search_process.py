@@ -73,7 +73,7 @@ def test_a_trial_that_is_killed_fails_with_its_signal(start):
 @pytest.mark.parametrize(("ignores", "signal_name"), [(False, "SIGTERM"), (True, "SIGKILL")])
 def test_stop_ends_a_trial_by_sigterm_or_if_that_is_ignored_by_sigkill(start, monkeypatch, ignores, signal_name):
     monkeypatch.setattr(process, "GRACE", 0.5 if ignores else 60)
-    run = start(warmup_epochs=60, balanced_sampling=ignores)
+    run = start(warmup_epochs=60, horizontal_flip=ignores)
     wait_until((run.folder / "seen.json").exists)
     run.stop()
     assert failure(run) == f"ended by {signal_name}"

@@ -120,7 +120,7 @@ def test_without_search_json_there_is_an_example(tmp_path):
         ({"dropout": {"low": 0, "high": 2}}, r"with dropout 2 over params\.json: dropout is 2; expected 0 to 0\.95"),
         (
             {"num_blocks": [3, 7], "image_size": [224, 32]},  # each value is possible, one of the pairs is not
-            r"with num_blocks 7, image_size 32 over params\.json: num_blocks 7 halves 32 pixels to nothing",
+            r"with num_blocks 7, image_size 32 over params\.json: num_blocks 7 halves 32 pixels to none",
         ),
     ],
 )

@@ -7,11 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.runs import assert_same_run, interrupted_at, make_experiment, read_weights, run_train
+from support.runs import interrupted_at, make_experiment, read_weights, run_train
 
 import evaluate
-import input_fn as input_fn_module
-import train
 from cxr import experiment
 from cxr.findings import FINDINGS
 from cxr.networks.assembly import trained_features, trained_model
@@ -19,7 +17,9 @@ from cxr.params import load_params, parse_params
 from cxr.records.dataset import open_dataset
 from input_fn import input_fn
 from model_fn import model_fn
-from training.run import Run, fit_epoch
+from training import epochs, figures, phases
+from training.epochs import fit_epoch
+from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def begun() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def finished(data_dir, begun, tmp_path_factory) -> Path:
     """A run that nothing disturbed. Read it, or work on a copy."""
-    run_epochs = train.run_epochs
+    run_epochs = phases.run_epochs
 
     def watched(run, val):
         if run.model.name == "assembled":
@@ -92,7 +92,7 @@ def finished(data_dir, begun, tmp_path_factory) -> Path:
         run_epochs(run, val)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "run_epochs", watched)
+        patch.setattr(phases, "run_epochs", watched)
         return run_train(make_experiment(tmp_path_factory.mktemp("finished"), SMALL), data_dir)
 
 
@@ -230,50 +230,31 @@ def test_lower_precision_trains_with_float32_weights_and_logits(data_dir, tmp_pa
     assert scaled == (precision == "mixed_float16")  # float16 gradients below 6e-8 would be 0
 
 
-def watched_training(monkeypatch) -> list[tuple[str, str]]:
-    """(augmentation, folder) of the training data of every epoch from now on."""
-    seen, make = [], input_fn_module.input_fn
+def watched_training(monkeypatch) -> list[str]:
+    """The augmentation of all training data that is read from now on."""
+    seen = []
 
     def note(split, datasets, params, **options):
         if split == "train":
-            seen.append((params.augmentation, next(iter(datasets.values())).folder.name))
-        return make(split, datasets, params, **options)
+            seen.append(params.augmentation)
+        return input_fn(split, datasets, params, **options)
 
-    monkeypatch.setattr(input_fn_module, "input_fn", note)
+    for module in (epochs, figures):
+        monkeypatch.setattr(module, "input_fn", note)
     return seen
 
 
-def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_path, monkeypatch):
+def test_fine_tuning_with_augmentation_moving_average_and_patient_inputs(data_dir, tmp_path, monkeypatch):
     seen = watched_training(monkeypatch)
     extra = {"augmentation": "light", "ema_decay": 0.9, "metadata": True, "crop_size": 32, "loss": "focal"}
     model_dir = run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
-    # Of the head, of the pictures for TensorBoard, of the whole.
-    assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["none", "light"] + ["light"] * 3
+    # The head, the pictures for TensorBoard, the whole model.
+    assert seen == ["none"] * 2 + ["none", "light"] + ["light"] * 3
     model = trained_model(model_dir)
     assert list(model.input) == ["image", "age", "sex", "view_position"]
     batches = input_fn("val", {"image": open_dataset(data_dir)}, parse_params({}, where=""))
     probabilities = sigmoid(model.predict(batches, verbose=0))
     np.testing.assert_allclose(probabilities, written(model_dir), atol=1e-5)
-    features = trained_features(model_dir)  # of nobody in particular
+    features = trained_features(model_dir)  # patient inputs unknown
     assert (list(features.input), features.output.shape) == (["image"], (None, 6))
     assert (model_dir / "head/history.csv").exists()
-
-
-def test_epochs_take_turns_with_the_augmented_copies(data_dir, tmp_path, monkeypatch):
-    seen = watched_training(monkeypatch)
-    extra = {"fine_tune": None, "num_epochs": 3, "augmentation": "light", "augmented_copies": 1}
-    run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
-    plain, view, again = (folder for _, folder in seen)
-    assert plain == again != view
-    infos = [open_dataset(data_dir / "features" / folder).info for folder in (plain, view)]
-    assert [info.get("copy", {}).get("number") for info in infos] == [None, 1]
-
-
-def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path):
-    extra = {"fine_tune": None, "num_epochs": 4, "augmentation": "light", "augmented_copies": 2}
-    extra |= {"metadata": True, "ema_decay": 0.9, "dropout": 0.2}
-    whole = run_train(make_experiment(tmp_path / "whole", SMALL, **extra), data_dir)
-    model_dir = make_experiment(tmp_path / "run", SMALL, **extra)
-    with interrupted_at(3), pytest.raises(SystemExit, match=r"^interrupted"):
-        run_train(model_dir, data_dir)
-    assert_same_run(run_train(model_dir, data_dir, "--resume"), whole)

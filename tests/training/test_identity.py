@@ -220,7 +220,7 @@ def test_a_run_is_bound_to_its_parameters(world, copied, tmp_path, name, change,
 def test_an_experiment_of_a_version_without_run_json_says_so(world, copied):
     model_dir = copied("cnn")
     identity.path_of(model_dir).unlink()
-    text = f"error: {model_dir} was trained by a version that kept no run.json, so which networks, parameters and data"
+    text = f"error: {model_dir} was trained by a version that wrote no run.json, so the networks, parameters and data of"
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
         run_train(model_dir, world / "records", "--resume")
@@ -230,7 +230,7 @@ def test_another_dataset_json_is_refused(copied):
     model_dir = copied("cnn")
     info = json.loads((model_dir / "dataset.json").read_text()) | {"fingerprint": "0" * 64}
     (model_dir / "dataset.json").write_text(json.dumps(info))
-    text = f"error: {model_dir}/dataset.json is of another dataset than the one its weights were trained on"
+    text = f"error: {model_dir}/dataset.json describes another dataset than the one its weights were trained on"
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
 
 
@@ -315,10 +315,10 @@ def test_networks_that_were_trained_on_patients_of_val_are_refused(world, copied
     assert storage.read_json(model_dir / "metrics_val_best.json")["leak"]["patients"] == 2
 
 
-def test_an_experiment_in_another_precision_is_no_extractor(world, tmp_path):
+def test_an_experiment_in_another_precision_is_not_accepted_as_extractor(world, tmp_path):
     spec = {"source": "experiment", "model_dir": str(world / "bfloat16")}
-    text = f"error: {world / 'bfloat16'} was trained and scored on features in bfloat16, this experiment computes in "
-    with pytest.raises(SystemExit, match=f"^{re.escape(text)}float32.*'bfloat16' here too$"):
+    text = f"error: {world / 'bfloat16'} was trained on features computed in bfloat16, but precision is float32 here, "
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*'bfloat16' here too$"):
         train_head(tmp_path / "run", world / "records", spec)
 
 

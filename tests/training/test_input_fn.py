@@ -10,7 +10,7 @@ from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import Dataset, open_dataset
 from cxr.records.splits import SPLITS
-from input_fn import balanced, batch_ids, input_fn, sampling_roots
+from input_fn import batch_ids, input_fn
 
 PARAMS = Params(batch_size=8, image_size=32)
 
@@ -146,40 +146,13 @@ def test_mixed_labels_lie_between_those_of_two_images(read):
     assert any(((labels > 0) & (labels < 1)).any() for _, labels in mixed)
 
 
-def test_a_view_is_another_look_at_the_same_images(read):
-    plain, view = read("val"), read("val", view=1)
-    for (given, labels), (seen, again) in zip(plain, view, strict=True):
+def test_a_copy_for_test_time_augmentation_has_other_pixels_of_the_same_images(read):
+    plain, copy = read("val"), read("val", tta_copy=1)
+    for (given, labels), (seen, again) in zip(plain, copy, strict=True):
         np.testing.assert_array_equal(labels, again)
         np.testing.assert_array_equal(given["age"], seen["age"])
-    assert not set(images_of(plain)) & set(images_of(view))
-    assert images_of(view) == images_of(read("val", view=1))
-
-
-def test_how_often_images_of_a_finding_come():
-    shares = np.array([0.25, 0.01, 1.0, 0.0])
-    assert sampling_roots(shares).tolist() == pytest.approx([2, 10, 1, 1])  # a finding of nobody repeats nothing
-
-
-def test_balanced_sampling_shows_images_of_rare_findings_more_often(datasets, tensorflow):
-    paths = datasets["image"].paths("train")
-    records_of = tensorflow.data.TFRecordDataset(paths).map(lambda record: (record,)).repeat(60)
-    shown = [
-        example.unpack_row(record).image_id for (record,) in balanced(records_of, tuple(paths), 7).as_numpy_iterator()
-    ]
-    index = example.read_index(paths)
-    weights = np.maximum((index.labels * sampling_roots(index.labels.mean(axis=0))).max(axis=1), 1)
-    found = np.array([shown.count(name) for name in index.image_ids]) / 60
-    assert found == pytest.approx(weights / weights.mean(), abs=0.2)  # of 60 draws; uniform would be 1 each
-    assert found[weights == 1].mean() < 0.6 < 1.5 < found[weights > 3].mean()
-    assert found.mean() == pytest.approx(1, abs=0.05)  # a pass stays about as long
-
-
-def test_balanced_epochs_have_as_many_batches_and_are_the_same_for_a_seed(read):
-    params = Params(batch_size=8, image_size=32, balanced_sampling=True)
-    first = images_of(read("train", epoch=3, params=params))
-    assert len(first) == 32 > len(set(first))
-    assert first == images_of(read("train", epoch=3, params=params))
-    assert first != images_of(read("train", epoch=4, params=params))
+    assert not set(images_of(plain)) & set(images_of(copy))
+    assert images_of(copy) == images_of(read("val", tta_copy=1))
 
 
 def test_the_images_of_a_training_batch_have_names(read, datasets):

@@ -135,8 +135,7 @@ def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbe
     assert not (model_dir / "resume").exists()
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
     assert (
-        "no epoch had been finished: the run begins again from its initial weights"
-        in (model_dir / "train.log").read_text()
+        "no epoch was finished: the run begins again with its initial weights" in (model_dir / "train.log").read_text()
     )
 
 
