@@ -27,7 +27,7 @@ GAINS = [1.0, 2.0, 1000.0]  # the features of an image are its mean, in [0, 1], 
 
 
 class Intensity(tf.Module):
-    """A hub module of three features per image; above a mean of `limit` the last one is `beyond`."""
+    """A hub module with three features per image; above a mean of `limit` the last feature is `beyond`."""
 
     def __init__(self, gains: list[float], limit: float, beyond: float) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def save_module(folder: Path, *, gains: list[float] = GAINS, limit: float = 2.0,
 
 
 def extract(images: Dataset, spec: dict, **changes) -> Dataset:
-    extraction.prepared.entry = None  # as in another process
+    extraction.prepared.entry = None  # as in a new process
     copy, base = changes.pop("copy", 0), changes.pop("params", Params())
     return features.cached_features(images, spec, dataclasses.replace(base, **changes), copy=copy)
 
@@ -71,14 +71,14 @@ def values_of(dataset: Dataset, split: str, key: str) -> list[bytes | float]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    """Hash of every file of a dataset, by name."""
+    """The hash of every file of a dataset, by name."""
     return {
         str(path.relative_to(folder)): storage.sha256_of(path) for path in Path(folder).rglob("*") if path.is_file()
     }
 
 
 def written_shards(monkeypatch) -> list[str]:
-    """The names of the feature shards that are written from now on."""
+    """A list that collects the names of the feature shards written after this call."""
     names, write = [], features.write_features
 
     def note(job):
@@ -94,9 +94,9 @@ def test_records_hold_float16_features_in_the_order_of_the_images(images, tmp_pa
     for split in SPLITS:
         assert values_of(found, split, "image/id") == values_of(images, split, "image/id")
         assert values_of(found, split, "patient/age") == values_of(images, split, "patient/age")
-        mean = np.array(values_of(images, split, "image/mean")) / 255  # [n] written when the records were built
+        mean = np.array(values_of(images, split, "image/mean")) / 255  # [n], written by build_dataset
         stored = values_of(found, split, "features")
-        assert {len(vector) for vector in stored} == {6}  # three float16
+        assert {len(vector) for vector in stored} == {6}  # bytes of three float16
         vectors = np.array([np.frombuffer(vector, "<f2") for vector in stored], np.float64)
         np.testing.assert_allclose(vectors, mean[:, None] * GAINS, rtol=1e-3)  # float16 has 11 bits
         assert len(stored) == images.images(split) > 0
@@ -133,7 +133,7 @@ def test_input_fn_reads_features(images, tmp_path):
     np.testing.assert_allclose(vectors, mean[:, None] * GAINS, rtol=1e-3)
 
 
-def test_the_second_call_finds_the_cache_and_runs_nothing(images, tmp_path, monkeypatch):
+def test_the_second_call_uses_the_cache(images, tmp_path, monkeypatch):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
     before, names = bytes_of(first.folder), written_shards(monkeypatch)
@@ -142,7 +142,7 @@ def test_the_second_call_finds_the_cache_and_runs_nothing(images, tmp_path, monk
     assert bytes_of(again.folder) == before
 
 
-def test_everything_that_changes_the_numbers_has_a_folder_of_its_own(images, tmp_path):
+def test_everything_that_changes_the_features_has_its_own_folder(images, tmp_path):
     spec = save_module(tmp_path / "one/intensity")
     other = save_module(tmp_path / "two/intensity", gains=[1.0, 2.0, 1001.0])
     stranger = images._replace(info={**images.info, "fingerprint": "of other images"})
@@ -216,7 +216,7 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(images, tmp_path, monkeyp
 
 
 def in_the_middle(folder: Path) -> bool:
-    """Whether some shard is whole and another is being written."""
+    """Whether one shard is finished and another one is being written."""
     return any(folder.glob("manifest/*-of-*.json")) and any(folder.glob("*.tfrecord*.partial"))
 
 
@@ -231,8 +231,8 @@ def test_one_process_at_a_time_extracts(images, tmp_path):
         extract(images, spec)
 
 
-@pytest.mark.parametrize("beyond", [float("nan"), float("inf"), 1e6])  # float16 ends at 65,504
-def test_features_that_are_no_numbers_name_their_image(images, tmp_path, beyond):
+@pytest.mark.parametrize("beyond", [float("nan"), float("inf"), 1e6])  # the largest float16 is 65,504
+def test_the_error_about_nan_or_infinite_features_names_the_image(images, tmp_path, beyond):
     means = {}
     for split in SPLITS:
         means |= zip(values_of(images, split, "image/id"), values_of(images, split, "image/mean"), strict=True)
@@ -244,7 +244,7 @@ def test_features_that_are_no_numbers_name_their_image(images, tmp_path, beyond)
     assert not list(images.folder.glob("features/*/dataset.json"))
 
 
-def test_a_cache_that_other_weights_made_is_refused(images, tmp_path):
+def test_a_cache_of_other_weights_is_rejected(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     path = extract(images, spec).folder / "manifest/plan.json"
     plan = json.loads(path.read_text())
@@ -258,14 +258,14 @@ def test_a_cache_that_other_weights_made_is_refused(images, tmp_path):
 def test_a_complete_cache_opens_without_writing_or_locking(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
-    with storage.exclusive(first.folder, "extracting features into"):  # another start at the same moment
+    with storage.exclusive(first.folder, "extracting features into"):  # another process holds the lock
         before = {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")}
         assert extract(images, spec).info == first.info
     assert {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")} == before
 
 
 @pytest.mark.parametrize("damage", ["cut off", "absent"])
-def test_a_damaged_shard_alone_is_written_again(images, tmp_path, monkeypatch, damage):
+def test_only_a_damaged_shard_is_written_again(images, tmp_path, monkeypatch, damage):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
     before = bytes_of(first.folder)

@@ -90,9 +90,7 @@ def test_val_images_are_read_by_their_rows(built_dataset):
 
 def test_parameters_are_in_the_hparams_table(run):
     found = summaries(run)
-    assert (
-        b"val_mean_auroc" in found["_hparams_/experiment"][0][1].metadata.plugin_data.content
-    )  # shown beside the parameters
+    assert b"val_mean_auroc" in found["_hparams_/experiment"][0][1].metadata.plugin_data.content
     plugin = found["_hparams_/session_start_info"][0][1].metadata.plugin_data.content
     assert b"learning_rate" in plugin
     assert b"augmentation" in plugin
