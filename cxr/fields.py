@@ -1,4 +1,4 @@
-"""Typed dataclass fields with a meaning and a range: made, checked and described."""
+"""Typed dataclass fields with a meaning and a range: definition, checks and description."""
 
 import dataclasses
 import difflib
@@ -26,7 +26,7 @@ def parse(kind: type, values: dict, where: str) -> typing.Any:
 
 
 def _check(value: object, kind: object, metadata: dict, where: str) -> typing.Any:
-    """The value as `kind`; ValueError when it is of another type or out of range."""
+    """The value as `kind`; ValueError if it has another type or is out of range."""
     options = typing.get_args(kind)
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return _check_union(value, options, metadata, where)

@@ -38,7 +38,7 @@ class Params:
 
     model: Literal["simple_cnn", "feature_extractor", "ensemble"] = param("simple_cnn", "architecture")
     image_size: int = param(224, "simple_cnn: pixels per side of its input; other records are resized", 32, 2048)
-    num_channels: int = param(16, "simple_cnn: channels of the first block; each block doubles them", 1, 1024)
+    num_channels: int = param(16, "simple_cnn: channels of the first block; each further block doubles them", 1, 1024)
     num_blocks: int = param(5, "simple_cnn: convolution blocks; each halves the image", 1, 8)
     extractors: tuple[dict, ...] = param(
         (), "pretrained networks: one for feature_extractor, two or more for ensemble; see below"
@@ -54,23 +54,23 @@ class Params:
     )
     dropout: float = param(0.0, "dropout rate before each fully connected layer", 0, 0.95)
     metadata: bool = param(
-        False, "add embeddings of age, sex and view position to the features; unknown has its own embedding", 0, 1
+        False, "add embeddings of age, sex and view position to the features; unknown values have their own", 0, 1
     )
     crop_size: int | None = param(
-        None, "pixels per side of a crop of each record: random in training, else from the centre", 32, 2048
+        None, "pixels per side of a crop of each record: random in training, centred otherwise", 32, 2048
     )
     augmentation: Literal["none", "light", "medium", "strong"] = param(
         "none", "strength of random rotation, shift, zoom, lighting, noise and erasing in training; see below"
     )
     horizontal_flip: bool = param(
-        False, "mirror half of the training images; off because a mirrored heart is itself a finding", 0, 1
+        False, "mirror half of the training images; off by default, because a mirrored heart is itself a finding", 0, 1
     )
     mixup: float = param(
-        0.0, "mixup of images and labels with shares drawn from Beta(alpha, alpha): alpha (Zhang et al. 2018)", 0, 10
+        0.0, "alpha of mixup, whose shares are drawn from Beta(alpha, alpha); 0 is off (Zhang et al. 2018)", 0, 10
     )
     loss: Literal["bce", "batch_balanced", "inverse_frequency", "focal"] = param(
         "bce",
-        "binary cross-entropy, the same weighted by batch or training counts, or focal; see cxr/networks/losses.py",
+        "binary cross-entropy, plain or weighted by batch or training counts, or focal loss",
     )
     batch_size: int = param(32, "images per step", 1, 65_536)
     num_epochs: int = param(10, "maximum passes over the training images", 1, 100_000)
@@ -78,7 +78,8 @@ class Params:
     optimizer: Literal["adamw", "sgd"] = param("adamw", "AdamW, or SGD with Nesterov momentum 0.9")
     learning_rate: float = param(1e-3, "peak learning rate", 1e-8, 10)
     lr_schedule: Literal["constant", "cosine", "plateau"] = param(
-        "cosine", "after warm-up: constant, cosine decay to 0, or a tenth after 2 epochs without a better val AUROC"
+        "cosine",
+        "after warm-up: constant, cosine decay to 0, or divided by 10 after 2 epochs without a better val AUROC",
     )
     warmup_epochs: float = param(0.5, "epochs of linear warm-up from 0 to the peak learning rate", 0, 1000)
     weight_decay: float = param(
@@ -86,7 +87,7 @@ class Params:
     )
     gradient_clip_norm: float | None = param(
         None,
-        "maximum norm of the gradient over all weights; larger ones are scaled down (Pascanu et al. 2013)",
+        "maximum norm of the gradient over all weights; larger gradients are scaled down (Pascanu et al. 2013)",
         1e-6,
         1e6,
     )

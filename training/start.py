@@ -58,8 +58,8 @@ def log_start(job: TrainingJob) -> None:
         num_images = f"{len(index.image_ids):,}"
         num_patients = f"{len(np.unique(index.patient_ids)):,}"
         log.info("%-5s %7s images %6s patients   %s", split, num_images, num_patients, positives)
-    log.info("device %s", devices.describe_devices())
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
+    log.info("device %s", devices.describe_devices())
 
 
 def patients_seen(indexes: dict[str, example.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:

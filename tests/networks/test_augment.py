@@ -29,8 +29,8 @@ def test_augmentation_depends_on_seed_epoch_and_step():
 
 
 def test_every_image_of_a_batch_is_changed_differently():
-    alike = np.repeat(some_images(1), 6, axis=0)
-    assert len({image.tobytes() for image in changed(alike, STRONG, 1)}) == 6
+    same_images = np.repeat(some_images(1), 6, axis=0)
+    assert len({image.tobytes() for image in changed(same_images, STRONG, 1)}) == 6
 
 
 def test_the_input_images_are_not_modified():

@@ -67,13 +67,13 @@ def trained(tmp_path_factory) -> dict[str, keras.Model]:
     pair = save_experiment(root / "ensemble", model="ensemble", extractors=[cnn, deep])
     save_experiment(root / "over_ensemble", model="ensemble", extractors=[pair, cnn])
     save_experiment(root / "metadata_cnn", **SMALL, metadata=True)
-    told = save_experiment(root / "told_network", model="feature_extractor", extractors=[cnn], metadata=True)
-    save_experiment(root / "over_told", model="feature_extractor", extractors=[told])
+    with_metadata = save_experiment(root / "metadata_network", model="feature_extractor", extractors=[cnn], metadata=True)
+    save_experiment(root / "over_metadata", model="feature_extractor", extractors=[with_metadata])
     return {folder.name: patient.image_only(assembly.trained_model(folder)) for folder in root.iterdir()}
 
 
 ARCHITECTURES = pytest.mark.parametrize(
-    "name", ["cnn", "deep", "network", "ensemble", "over_ensemble", "metadata_cnn", "told_network", "over_told"]
+    "name", ["cnn", "deep", "network", "ensemble", "over_ensemble", "metadata_cnn", "metadata_network", "over_metadata"]
 )
 
 

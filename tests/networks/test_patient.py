@@ -52,7 +52,7 @@ def test_eleven_ages_three_sexes_and_three_view_positions_have_different_vectors
     assert found.shape == (3, 24)
 
 
-def told_model(**changes):
+def model_with_metadata(**changes):
     params = {"metadata": True, "image_size": 32, "num_channels": 4, "num_blocks": 2, **changes}
     return model_fn(Params(**params), INFO)
 
@@ -62,15 +62,15 @@ def images_of(count: int) -> np.ndarray:
 
 
 def test_a_model_with_patient_inputs_also_works_with_unknown_patients():
-    model = told_model()
+    model = model_with_metadata()
     assert list(model.input) == ["image", "age", "sex", "view_position"]
     images = np.repeat(images_of(1), 3, axis=0)
-    told = {
+    patient_inputs = {
         "age": np.array([20, 70, NAN], np.float32),
         "sex": np.array([0, 1, -1]),
         "view_position": np.array([1, 0, -1]),
     }
-    logits = np.asarray(model({"image": images, **told}))
+    logits = np.asarray(model({"image": images, **patient_inputs}))
     assert len(np.unique(logits, axis=0)) == 3
     alone = patient.image_only(model)
     assert list(alone.input) == ["image"]
@@ -79,7 +79,7 @@ def test_a_model_with_patient_inputs_also_works_with_unknown_patients():
 
 
 def test_a_model_without_patient_inputs_is_returned_unchanged():
-    model = told_model(metadata=False)
+    model = model_with_metadata(metadata=False)
     assert list(model.input) == ["image"]
     assert patient.image_only(model) is model
 

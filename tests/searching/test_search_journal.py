@@ -71,7 +71,7 @@ def test_a_study_of_a_changed_search_is_rejected(tmp_path, name):
 
 def test_trials_without_their_journal_are_not_mixed_with_new_ones(tmp_path):
     (tmp_path / "trial_0000").mkdir()
-    with pytest.raises(ValueError, match=r"holds trials of a search whose search\.journal is gone\. Bring it back, or"):
+    with pytest.raises(ValueError, match=r"holds trials of a search but no search\.journal\. Restore it, or"):
         journal.open_study(tmp_path, SAME)
 
 

@@ -156,7 +156,7 @@ def test_a_run_that_stopped_in_its_head_is_not_overwritten(finished, data_dir, t
 def test_restart_moves_the_head_aside_too(finished, data_dir, tmp_path):
     model_dir = shutil.copytree(finished, tmp_path / "run")
     assert experiment.move_aside(model_dir) == model_dir / "old/001"
-    assert {path.name for path in model_dir.iterdir()} == {"params.json", "old"}
+    assert {path.name for path in model_dir.iterdir()} == {"params.json", "old", ".lock"}
     assert (model_dir / "old/001/head/best.weights.h5").exists()
 
 

@@ -308,7 +308,7 @@ def test_networks_that_were_trained_on_patients_of_val_are_rejected(world, copie
     spec = {"source": "experiment", "model_dir": str(below)}
     text = f"error: 2 patients of val were in training of {below}: val scores would be too good."
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*--allow_leak"):
-        train_head(tmp_path / "refused", world / "records", spec)
+        train_head(tmp_path / "rejected", world / "records", spec)
     model_dir = make_experiment(tmp_path / "marked", HEAD, extractors=[spec])
     run_train(model_dir, world / "records", "--allow_leak")
     assert identity.read(model_dir)["leak"]["patients"] == 2

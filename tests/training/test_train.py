@@ -102,6 +102,7 @@ def test_the_log_explains_the_run(finished, built_dataset):
     assert [line.split()[:2] for line in lines[2:5]] == [["train", "33"], ["val", "15"], ["test", "12"]]
     assert "Atelectasis 1  Cardiomegaly 2" in lines[2]
     assert lines[5] == "left out: 0 missing, 0 rejected"
+    assert lines[6].startswith("device ")
     pattern = r"epoch +(\d)/6   loss 0\.\d{4}   val AUROC 0\.\d{4} \(best 0\.\d{4}\)   \d+ img/s   \d+ s"
     assert re.findall(pattern, "\n".join(lines)) == ["1", "2", "3", "4", "5", "6"]
     assert lines[-1] == f"next: python evaluate.py --model_dir {finished} --data_dir {built_dataset}"
