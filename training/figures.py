@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from cxr.findings import FINDINGS
-from cxr.networks.assembly import penultimate_of
 from cxr.networks.cam import HeatMapper
+from cxr.networks.head import penultimate_of
 from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import Dataset

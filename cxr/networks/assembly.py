@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cxr import experiment, identity
-from cxr.networks import extractors as networks
 from cxr.networks import patient
 from cxr.networks.cnn import simple_cnn
-from cxr.networks.extractors import Extractor, extractor_names
-from cxr.networks.head import fully_connected
+from cxr.networks.extractors import Extractor, as_cached, check_spec, extractor_names, load_network, weights_sha256
+from cxr.networks.head import fully_connected, penultimate_of
 from cxr.networks.pixels import centre_crop, crop_start, resize
 from cxr.networks.precision import layers_in
 from cxr.params import Params
@@ -100,7 +99,7 @@ def load_extractor(spec: dict, *, name: str, params: Params, record_size: int, p
         if spec["source"] == "experiment":
             extractor = _experiment_extractor(spec, name, params, input_size, policy=policy)
         else:
-            extractor = networks.load_extractor(
+            extractor = load_network(
                 spec,
                 name=name,
                 record_size=input_size,
@@ -122,7 +121,7 @@ def _experiment_extractor(spec: dict, name: str, params: Params, record_size: in
     """
     import keras
 
-    networks.check_spec(spec)
+    check_spec(spec)
     folder = pathlib.Path(spec["model_dir"])
     own = identity.trained_params(folder)
     if own.extractors and own.precision != params.precision:
@@ -138,9 +137,9 @@ def _experiment_extractor(spec: dict, name: str, params: Params, record_size: in
     if record_size != own_size:
         resized = resize(keras.ops.cast(image, "float32"), own_size)
         pixels = keras.ops.cast(keras.ops.round(resized), "uint8")
-    features = networks.as_cached(penultimate({"image": pixels}, training=False))
+    features = as_cached(penultimate({"image": pixels}, training=False))
     model = keras.Model({"image": image}, features, name=f"{name}_extractor")
-    return Extractor(name, spec, model, networks.weights_sha256(penultimate))
+    return Extractor(name, spec, model, weights_sha256(penultimate))
 
 
 def trained_model(model_dir: pathlib.Path, checkpoint: str = "best", *, policy: str | None = None) -> "keras.Model":
@@ -193,18 +192,3 @@ def trained_features(model_dir: pathlib.Path, *, policy: str | None = None) -> "
     """A trained experiment from images to the input of its logits layer, with the patient inputs unknown."""
     model = trained_model(model_dir, policy=policy)
     return patient.image_only(penultimate_of(model, identity.trained_params(model_dir)))
-
-
-def penultimate_of(model: "keras.Model", params: Params) -> "keras.Model":
-    """A model of `trainable_part` or `with_extractors` up to the input of its logits layer."""
-    import keras
-
-    head = model if model.name == params.model else model.get_layer(params.model)
-    penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
-    if head is model:
-        return penultimate
-    image = {"image": model.input["image"]}
-    patient_inputs = {name: value for name, value in model.input.items() if name != "image"}
-    names = [name for name in head.input if name not in patient_inputs]
-    features = {name: model.get_layer(f"{name}_extractor")(image) for name in names}
-    return keras.Model(model.input, penultimate(features | patient_inputs))

@@ -87,15 +87,15 @@ def fitting_method(model: "keras.Model") -> str:
     """The method that "auto" selects, see HeatMapper."""
     import keras
 
-    gradients = keras.backend.backend() == "tensorflow"
+    has_gradients = keras.backend.backend() == "tensorflow"
     try:
         lower, _ = cut_model(model, 1)
     except NoFeatureMapError:
         return "occlusion"
     is_fine = min(side for feature_map in feature_maps(lower.outputs) for side in feature_map.shape[1:3]) >= FINE_CELLS
-    if has_linear_head(model) and (is_fine or not gradients):
+    if has_linear_head(model) and (is_fine or not has_gradients):
         return "cam"
-    return ("grad_cam" if is_fine else "layer_cam") if gradients else "occlusion"
+    return ("grad_cam" if is_fine else "layer_cam") if has_gradients else "occlusion"
 
 
 def class_activation_maps(model: "keras.Model", images: np.ndarray, columns: Sequence[int]) -> np.ndarray:

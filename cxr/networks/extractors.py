@@ -82,7 +82,7 @@ def check_spec(spec: dict) -> None:
             raise ValueError(f"extractor {spec}: unknown key {key!r}. Did you mean {near[0]!r}?")
 
 
-def load_extractor(
+def load_network(
     spec: dict,
     *,
     name: str | None = None,
@@ -90,7 +90,7 @@ def load_extractor(
     normalization: str,
     fine_tune: FineTune | None = None,
 ) -> Extractor:
-    """Load a network of keras.applications or a hub module for records of `record_size` pixels per side.
+    """Load a network of keras.applications or a hub module as an extractor for records of `record_size` pixels.
 
     For source "experiment" see `assembly.load_extractor`.
 
@@ -105,13 +105,13 @@ def load_extractor(
         ValueError: the source or network is unknown, or the network rejects its weights or size.
         FileNotFoundError, ConnectionError: the weights cannot be found or downloaded.
     """
+    import keras
+
     check_spec(spec)
     name = name or extractor_name(spec)
     network, to_range = (keras_network if spec["source"] == "keras" else _hub_network)(spec)
-    import keras
-
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
-    pixels = prepare(image, spec.get("image_size", DEFAULT_SIZE), normalization, to_range)
+    pixels = network_input(image, spec.get("image_size", DEFAULT_SIZE), normalization, to_range)
     if fine_tune and fine_tune.batch_norm == "trained" and keras.backend.backend() == "tensorflow":
         from cxr.networks.batch_norm import with_fused_norms
 
@@ -158,7 +158,7 @@ def set_trainable(network: "keras.Layer", fine_tune: FineTune | None) -> None:
         layer.trainable = False
 
 
-def prepare(image, size: int, normalization: str, to_range: Callable):
+def network_input(image, size: int, normalization: str, to_range: Callable):
     """Convert the pixels of records to the input of a network: float32 RGB [B, size, size, 3] in its range.
 
     Args:

@@ -1,7 +1,12 @@
-"""The fully connected layers over extracted features. Any Keras backend."""
+"""The head: fully connected layers over extracted features, and the input of its logits layer. Any Keras backend."""
+
+from typing import TYPE_CHECKING
 
 from cxr.networks import patient
 from cxr.params import Params
+
+if TYPE_CHECKING:
+    import keras
 
 
 def fully_connected(features: dict, params: Params, patient_inputs: dict):
@@ -28,3 +33,18 @@ def fully_connected(features: dict, params: Params, patient_inputs: dict):
     for units in params.hidden_units:
         hidden = layers.Dense(units, activation="relu")(layers.Dropout(params.dropout)(hidden))
     return hidden
+
+
+def penultimate_of(model: "keras.Model", params: Params) -> "keras.Model":
+    """A model of `assembly.trainable_part` or `assembly.with_extractors` up to the input of its logits layer."""
+    import keras
+
+    head = model if model.name == params.model else model.get_layer(params.model)
+    penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
+    if head is model:
+        return penultimate
+    image = {"image": model.input["image"]}
+    patient_inputs = {name: value for name, value in model.input.items() if name != "image"}
+    names = [name for name in head.input if name not in patient_inputs]
+    features = {name: model.get_layer(f"{name}_extractor")(image) for name in names}
+    return keras.Model(model.input, penultimate(features | patient_inputs))

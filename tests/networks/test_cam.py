@@ -67,7 +67,9 @@ def trained(tmp_path_factory) -> dict[str, keras.Model]:
     pair = save_experiment(root / "ensemble", model="ensemble", extractors=[cnn, deep])
     save_experiment(root / "over_ensemble", model="ensemble", extractors=[pair, cnn])
     save_experiment(root / "metadata_cnn", **SMALL, metadata=True)
-    with_metadata = save_experiment(root / "metadata_network", model="feature_extractor", extractors=[cnn], metadata=True)
+    with_metadata = save_experiment(
+        root / "metadata_network", model="feature_extractor", extractors=[cnn], metadata=True
+    )
     save_experiment(root / "over_metadata", model="feature_extractor", extractors=[with_metadata])
     return {folder.name: patient.image_only(assembly.trained_model(folder)) for folder in root.iterdir()}
 

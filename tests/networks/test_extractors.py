@@ -11,7 +11,7 @@ from cxr.networks.extractors import (
     as_cached,
     extractor_name,
     extractor_names,
-    load_extractor,
+    load_network,
 )
 from cxr.params import FineTune
 
@@ -41,7 +41,7 @@ def tiny():
 def load(
     spec: dict, *, record_size: int = 32, normalization: str = "extractor", fine_tune: FineTune | None = None
 ) -> Extractor:
-    return load_extractor(
+    return load_network(
         spec,
         record_size=record_size,
         normalization=normalization,

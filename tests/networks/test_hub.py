@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from cxr.networks import runtime
 from cxr.networks.extraction import Settings
-from cxr.networks.extractors import load_extractor
+from cxr.networks.extractors import load_network
 from cxr.networks.hub import HubModule, resolve
 from cxr.params import Params
 
@@ -92,7 +92,7 @@ KINDS = {
 
 def load(folder: Path | str, image_size: int = 16):
     spec = {"source": "hub", "handle": str(folder), "image_size": image_size}
-    return load_extractor(spec, record_size=16, normalization="extractor")
+    return load_network(spec, record_size=16, normalization="extractor")
 
 
 @pytest.mark.parametrize("kind", KINDS)
