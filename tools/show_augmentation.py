@@ -23,7 +23,8 @@ from cxr.evaluation.boxes import Placement, areas
 from cxr.findings import FINDINGS
 from cxr.images.resize import resize_square
 from cxr.networks import augment
-from cxr.networks.geometry import centre_crop, crop_start, move_boxes
+from cxr.networks.geometry import move_boxes
+from cxr.networks.pixels import centre_crop, crop_start
 from cxr.params import Params, load_params
 from cxr.release import bbox_list, sources
 

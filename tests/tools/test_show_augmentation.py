@@ -107,7 +107,7 @@ def test_records_are_of_the_size_that_was_trained_on(world, capsys):
     run(world)
     assert "2 images of 96 pixels" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match=r"^error: crop_size 80 is larger than the records, which have 64 pixels a side"
+        SystemExit, match=r"^error: crop_size 80 is larger than the records, which have 64 pixels per side"
     ):
         run(world, "--image_size", 64)
 

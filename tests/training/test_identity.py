@@ -1,4 +1,4 @@
-"""What is used is what was measured: run.json, and the refusals that rest on it."""
+"""run.json, and the commands that reject an experiment that differs from it."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def save_mobilenet(path: Path, seed: int = 0) -> dict:
-    """A MobileNet as an extractor of params.json; kernels so large that something arrives at its end."""
+    """A MobileNet as an extractor of params.json, with kernels so large that its features are not all 0."""
     keras.utils.set_random_seed(seed)
     network = keras.applications.MobileNet(include_top=False, alpha=0.25, weights=None, input_shape=(32, 32, 3))
     network.set_weights([weight * 5 if weight.ndim == 4 else weight for weight in network.get_weights()])
@@ -46,7 +46,7 @@ def train_head(folder: Path, data_dir: Path, spec: dict, **changes) -> Path:
 
 @pytest.fixture(scope="module")
 def world(built_dataset, tmp_path_factory) -> Path:
-    """records/, a weights file, and four experiments: a CNN, heads in float32 and bfloat16, a head over the CNN."""
+    """records/, a weights file and four experiments: a CNN, heads in float32 and bfloat16, a head over the CNN."""
     folder = tmp_path_factory.mktemp("world")
     data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
     run_train(make_experiment(folder / "cnn"), data_dir)
@@ -59,7 +59,7 @@ def world(built_dataset, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(world, tmp_path):
-    """copied(name): a copy of an experiment, to be spoilt."""
+    """copied(name): a copy of an experiment that a test may change."""
     return lambda name: Path(shutil.copytree(world / name, tmp_path / name))
 
 
@@ -76,7 +76,7 @@ def scored(model_dir: Path, split: str = "val") -> np.ndarray:
 
 
 def predicted(model_dir: Path, data_dir: Path, split: str = "val") -> np.ndarray:
-    """What predict.py gives for the images of a split."""
+    """The predictions of predict.py for the images of a split."""
     batches = input_fn(split, {"image": open_dataset(data_dir)}, Params(), inputs=["image"])
     squares = np.concatenate([inputs["image"].numpy() for inputs, _ in batches])
     predictor = Predictor(model_dir)
@@ -90,12 +90,12 @@ def storage_png(square: np.ndarray) -> bytes:
     return encode(square[:, :, 0], "png")
 
 
-def test_run_json_says_what_a_run_was_trained_from(world):
+def test_run_json_describes_the_origin_of_a_run(world):
     run = identity.read(world / "bfloat16")
     assert run["params"] == as_json(load_params(world / "bfloat16"))
     assert list(run["networks"]) == ["MobileNet"]
     assert HASH.fullmatch(run["networks"]["MobileNet"])
-    assert run["networks"] == identity.read(world / "float32")["networks"]  # the weights, whatever the arithmetic
+    assert run["networks"] == identity.read(world / "float32")["networks"]  # in both precisions
     assert run["dataset_fingerprint"] == open_dataset(world / "records").info["fingerprint"]
     assert (run["precision"], run["runtime"], run["restore_from"]) == ("bfloat16", "onednn", None)
     assert identity.read(world / "float32")["runtime"] == "keras"
@@ -113,23 +113,23 @@ def test_run_json_is_written_before_the_first_step_and_kept(world, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("cnn", 1e-5), ("float32", 1e-5), ("bfloat16", 2e-3)])
-def test_predict_gives_what_evaluate_scored(world, name, tolerance):
+def test_predict_gives_the_probabilities_that_evaluate_scored(world, name, tolerance):
     np.testing.assert_allclose(predicted(world / name, world / "records"), scored(world / name), atol=tolerance)
 
 
-def test_the_two_precisions_are_two_models(world):
-    """Else the test above would pass with either of them."""
+def test_the_two_precisions_give_different_predictions(world):
+    """Otherwise the test above would pass with either of them."""
     assert np.abs(scored(world / "bfloat16") - scored(world / "float32")).max() > 4e-3
 
 
-def test_views_are_scored_by_the_same_network(world, copied):
+def test_test_time_augmentation_uses_the_same_network(world, copied):
     model_dir = copied("bfloat16")
     evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(world / "records"), "--split", "val", "--tta", "2"])
-    views = scored(model_dir / "tta_2")
-    assert np.abs(views - scored(model_dir)).max() < 0.2  # moved by a pixel or two; in float32 it would be elsewhere
+    averaged = scored(model_dir / "tta_2")
+    assert np.abs(averaged - scored(model_dir)).max() < 0.2  # moved by a pixel or two; float32 would differ by more
 
 
-def test_an_export_in_another_arithmetic_is_scored_again(world, tmp_path):
+def test_an_export_in_another_precision_is_scored_again(world, tmp_path):
     flags = ["--model_dir", world / "bfloat16", "--output_dir", tmp_path / "exported"]
     text = "error: the frozen networks of this experiment compute in bfloat16, exported files in float32: that is"
     assert error_of(export.main, *flags).startswith(text)
@@ -147,11 +147,11 @@ def test_an_export_in_another_arithmetic_is_scored_again(world, tmp_path):
     assert f"frozen network `MobileNet`, SHA-256 of its weights {result['run']['networks']['MobileNet']}" in card
 
 
-def test_an_exchanged_weights_file_is_refused_by_everything_that_uses_it(world, copied, tmp_path):
+def test_a_replaced_weights_file_is_rejected_by_every_command(world, copied, tmp_path):
     model_dir = copied("float32")
     other = save_mobilenet(tmp_path / "mobilenet.weights.h5", seed=1)
     params = json.loads((model_dir / "params.json").read_text()) | {"extractors": [other]}
-    (model_dir / "params.json").write_text(json.dumps(params))  # another path alone is no other network
+    (model_dir / "params.json").write_text(json.dumps(params))  # another path alone does not make another network
     text = f"error: the frozen networks of {model_dir} are not those it was trained on: SHA-256 of MobileNet "
     flags = ["--model_dir", model_dir]
     image = tmp_path / "xray.png"
@@ -175,14 +175,14 @@ def test_a_moved_weights_file_is_the_same_network(world, copied, tmp_path):
     np.testing.assert_allclose(predicted(model_dir, world / "records"), scored(model_dir), atol=1e-5)
 
 
-def test_an_experiment_over_one_that_was_trained_again_is_refused(world, copied, tmp_path):
+def test_an_experiment_over_one_that_was_trained_again_is_rejected(world, copied, tmp_path):
     below, over = copied("cnn"), copied("over")
     params = json.loads((over / "params.json").read_text()) | {
         "extractors": [{"source": "experiment", "model_dir": str(below)}]
     }
     (over / "params.json").write_text(json.dumps(params))
     flags = ["--model_dir", over, "--data_dir", world / "records", "--split", "val"]
-    evaluate.main([str(flag) for flag in flags])  # as it was
+    evaluate.main([str(flag) for flag in flags])  # restored
     make_experiment(below, seed=231)
     run_train(below, world / "records", "--restart")
     text = f"error: the frozen networks of {over} are not those it was trained on: SHA-256 of cnn "
@@ -217,24 +217,24 @@ def test_a_run_is_bound_to_its_parameters(world, copied, tmp_path, name, change,
         assert error_of(main, *flags, *more).startswith(expected)
 
 
-def test_an_experiment_of_a_version_without_run_json_says_so(world, copied):
+def test_an_experiment_without_run_json_is_rejected(world, copied):
     model_dir = copied("cnn")
     identity.path_of(model_dir).unlink()
-    text = f"error: {model_dir} was trained by a version that kept no run.json, so which networks, parameters and data"
+    text = f"error: {model_dir} was trained by a version that wrote no run.json, so the networks, parameters and data"
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
         run_train(model_dir, world / "records", "--resume")
 
 
-def test_another_dataset_json_is_refused(copied):
+def test_another_dataset_json_is_rejected(copied):
     model_dir = copied("cnn")
     info = json.loads((model_dir / "dataset.json").read_text()) | {"fingerprint": "0" * 64}
     (model_dir / "dataset.json").write_text(json.dumps(info))
-    text = f"error: {model_dir}/dataset.json is of another dataset than the one its weights were trained on"
+    text = f"error: {model_dir}/dataset.json describes another dataset than the one its weights were trained on"
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
 
 
-def test_operating_points_of_other_weights_are_refused(world, copied):
+def test_operating_points_of_other_weights_are_rejected(world, copied):
     model_dir = copied("cnn")
     shutil.copy(model_dir / "metrics_val_best.json", model_dir / "metrics_val_last.json")
     result = json.loads((model_dir / "metrics_val_best.json").read_text())
@@ -243,7 +243,7 @@ def test_operating_points_of_other_weights_are_refused(world, copied):
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
     flags = ["--model_dir", model_dir, "--data_dir", world / "records"]
     assert error_of(evaluate.main, *flags, "--split", "test").startswith(text)
-    evaluate.main([str(flag) for flag in [*flags, "--split", "val"]])  # the way out
+    evaluate.main([str(flag) for flag in [*flags, "--split", "val"]])  # as the error text says
     evaluate.main([str(flag) for flag in [*flags, "--split", "test"]])
 
 
@@ -263,7 +263,7 @@ def test_a_restored_run_that_was_killed_in_its_first_epoch_begins_with_those_wei
     assert f"the run begins again with the best weights of {start}" in (model_dir / "train.log").read_text()
 
 
-def test_weights_to_begin_with_that_changed_meanwhile_are_refused(world, copied, tmp_path):
+def test_changed_weights_of_restore_from_are_rejected(world, copied, tmp_path):
     start = copied("cnn")
     model_dir = make_experiment(tmp_path / "run")
     with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
@@ -300,29 +300,29 @@ def test_two_trainings_of_one_folder_do_not_mix(world, copied):
         other.communicate("")
 
 
-def test_networks_that_were_trained_on_patients_of_val_are_refused(world, copied, tmp_path):
+def test_networks_that_were_trained_on_patients_of_val_are_rejected(world, copied, tmp_path):
     below = copied("cnn")
     patients = experiment.patients_of(below)
     leaked = {"train": patients["train"] + patients["val"][:2], "val": patients["val"][2:]}
-    experiment.patients_path(below).write_text(json.dumps(leaked))  # as if its dataset had been split another way
+    experiment.patients_path(below).write_text(json.dumps(leaked))  # as with another split of its dataset
     spec = {"source": "experiment", "model_dir": str(below)}
     text = f"error: 2 patients of val were in training of {below}: val scores would be too good."
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*--allow_leak"):
-        train_head(tmp_path / "refused", world / "records", spec)
+        train_head(tmp_path / "rejected", world / "records", spec)
     model_dir = make_experiment(tmp_path / "marked", HEAD, extractors=[spec])
     run_train(model_dir, world / "records", "--allow_leak")
     assert identity.read(model_dir)["leak"]["patients"] == 2
     assert storage.read_json(model_dir / "metrics_val_best.json")["leak"]["patients"] == 2
 
 
-def test_an_experiment_in_another_precision_is_no_extractor(world, tmp_path):
+def test_an_experiment_in_another_precision_is_not_accepted_as_extractor(world, tmp_path):
     spec = {"source": "experiment", "model_dir": str(world / "bfloat16")}
-    text = f"error: {world / 'bfloat16'} was trained and scored on features in bfloat16, this experiment computes in "
-    with pytest.raises(SystemExit, match=f"^{re.escape(text)}float32.*'bfloat16' here too$"):
+    text = f"error: {world / 'bfloat16'} was trained on features computed in bfloat16, but precision is float32 here, "
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*'bfloat16' here too$"):
         train_head(tmp_path / "run", world / "records", spec)
 
 
-def test_differences_are_named_by_their_path():
+def test_differences_are_listed_by_their_path():
     before = {"a": 1, "extractors": [{"size": 2, "name": "x"}], "gone": "f" * 64}
     now = {"a": 1, "extractors": [{"size": 3, "name": "x"}], "new": None}
     assert list(identity.differences(before, now)) == ["extractors.0.size 2, now 3", "gone ffffffffffff, now None"]
