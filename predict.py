@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from cxr import experiment, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating
+from cxr.evaluation import operating_points
 from cxr.findings import FINDINGS
 from cxr.images.errors import ImageError
 from cxr.patient import OLDEST, Patient
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
         predictor = Predictor(args.model_dir, args.checkpoint)
         if predictor.points.is_empty:
-            advice = operating.advice(args.model_dir, args.checkpoint)
+            advice = operating_points.advice(args.model_dir, args.checkpoint)
             print(f"no operating points: nothing is called, nothing calibrated. Run: {advice}", file=sys.stderr)
         results = predict_files(predictor, files, args)
         if args.output:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from cxr import experiment, identity
-from cxr.evaluation import operating, overlays
+from cxr.evaluation import operating_points, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
 from cxr.networks import devices
@@ -37,7 +37,7 @@ class Predictor:
         """
         self.params = identity.trained_params(model_dir)
         self.image_size: int = experiment.dataset_of(model_dir)["image_size"]
-        self.points = operating.read_points(model_dir, checkpoint)
+        self.points = operating_points.read_points(model_dir, checkpoint)
         from cxr.networks.trained import (
             TrainedExperiment,  # late: it loads TensorFlow, and what is above fails without it
         )
@@ -47,7 +47,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._mapper = None
 
-    def exported_as(self, model: "keras.Model", points: operating.OperatingPoints) -> "Predictor":
+    def exported_as(self, model: "keras.Model", points: operating_points.OperatingPoints) -> "Predictor":
         """The same predictor with another network and other operating points: what an exported file computes."""
         from cxr.networks.trained import TrainedNetwork
 

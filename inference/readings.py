@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr.evaluation.operating import OperatingPoints
+from cxr.evaluation.operating_points import OperatingPoints
 from cxr.findings import FINDINGS
 
 CODES = ("Atel", "Card", "Effu", "Infi", "Mass", "Nodu", "Pneu", "Pnmx", "Cons", "Edem", "Emph", "Fibr", "PlTh", "Hern")

@@ -17,7 +17,7 @@ from etils import epath
 
 from cxr import experiment, identity, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating, provenance
+from cxr.evaluation import operating_points, provenance
 from cxr.findings import FINDINGS
 from cxr.records.dataset import open_dataset
 from inference.predictor import Predictor
@@ -103,7 +103,7 @@ def describe(args: argparse.Namespace, predictor: Predictor, files: dict[str, di
         "findings": {
             name: dict(zip(points._fields, row, strict=True)) for name, row in zip(FINDINGS, columns, strict=True)
         },
-        "trained_on": provenance.described(experiment.dataset_of(args.model_dir)),
+        "trained_on": provenance.dataset_facts(experiment.dataset_of(args.model_dir)),
         "run": identity.read(args.model_dir),
         "files": files,
         "git_sha": experiment.git_sha(),
@@ -161,7 +161,8 @@ def main(argv: list[str] | None = None) -> None:
         if result["rescored"]:
             print(card.rescored(result["rescored"]))
         if all(of["thresholds"] is None for of in result["findings"].values()):
-            print(f"no operating points. Run: {operating.advice(args.model_dir, args.checkpoint)} and export again")
+            advice = operating_points.advice(args.model_dir, args.checkpoint)
+            print(f"no operating points. Run: {advice} and export again")
         print(f"written: {args.output_dir}, with export.json and MODEL_CARD.md")
 
 

@@ -27,7 +27,7 @@ def make_experiment(folder: Path, data_dir: Path, *, splits: tuple[str, ...] = (
     shutil.copy(data_dir / "dataset.json", folder)
     write_identity(folder)
     experiment.weights_path(folder, "best").write_bytes(b"no network: scores stand in for it")
-    seen = {split: np.unique(evaluate.read_index(images, split).patient_ids).tolist() for split in ("train", "val")}
+    seen = {split: np.unique(evaluate.split_index(images, split).patient_ids).tolist() for split in ("train", "val")}
     experiment.patients_path(folder).write_text(json.dumps(seen))
     (folder / "train.log").write_text(f"simple_cnn\ndata {data_dir}   split official   fingerprint 0\n")
     history = History(folder)
@@ -41,7 +41,7 @@ def make_experiment(folder: Path, data_dir: Path, *, splits: tuple[str, ...] = (
 def score(folder: Path, data_dir: Path, split: str) -> dict:
     """Let evaluate.py score a split, with scores that know something of the labels in place of a network's."""
     images = open_dataset(data_dir)
-    labels = evaluate.read_index(images, split).labels
+    labels = evaluate.split_index(images, split).labels
     logits = (2 * labels - 2 + np.random.default_rng(230).normal(size=labels.shape)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "predict_logits", lambda *_, **__: logits)

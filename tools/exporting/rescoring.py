@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.evaluation import metrics, operating, scoring
+from cxr.evaluation import metrics, operating_points
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
 from cxr.records.dataset import Dataset
-from evaluate import predict_logits, predictions_of, read_index
+from evaluate import predict_logits, predictions_of, split_index
 from inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
             f"the frozen networks of this experiment compute in {precision}, exported files in float32: that is "
             "another model, with operating points of its own. Add --data_dir with a built dataset that has a val split"
         )
-    index, datasets = read_index(images, "val"), {"image": images}
+    index, datasets = split_index(images, "val"), {"image": images}
     before, after = (
         predictions_of(index, predict_logits(network, "val", datasets, predictor.params.last_phase()))
         for network in (predictor.network, model)
@@ -46,7 +46,7 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
         "difference": float(np.abs(before.probabilities - after.probabilities).max()),
         "mean_auroc": aurocs | {"lost": aurocs["before"] - aurocs["after"]},
     }
-    points = operating.points_of(scoring.choose(after))
+    points = operating_points.points_of(operating_points.fit(after))
     return predictor.exported_as(model, points), metrics.none_for_nan(found)
 
 

@@ -4,7 +4,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from cxr.evaluation.calibration import EDGE
-from cxr.evaluation.operating import OperatingPoints
+from cxr.evaluation.operating_points import OperatingPoints
 from cxr.findings import FINDINGS
 from cxr.networks.runtime import frozen_graph
 from tools.exporting import decoding
