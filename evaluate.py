@@ -22,15 +22,15 @@ from cxr.errors import one_line_errors
 from cxr.evaluation import comparison, operating_points, predictions, provenance, scoring, tables
 from cxr.evaluation.predictions import Metadata, Predictions
 from cxr.findings import FINDINGS
-from cxr.networks import devices
+from cxr.networks import assembly, devices, features
+from cxr.networks.trained import TrainedExperiment, TrainedNetwork
 from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import Dataset, open_dataset
+from input_fn import input_fn
 
 if TYPE_CHECKING:
     import keras
-
-    from cxr.networks.trained import TrainedNetwork
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,8 +61,6 @@ def predict_logits(
     model: "keras.Model | TrainedNetwork", split: str, datasets: dict[str, Dataset], params: Params, *, tta: int = 1
 ) -> np.ndarray:
     """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over `tta` copies of each image."""
-    from input_fn import input_fn
-
     if next(iter(datasets.values())).images(split) == 0:
         return np.zeros((0, len(FINDINGS)), np.float32)
     copies = (input_fn(split, datasets, params, inputs=list(model.input), tta_copy=copy) for copy in range(tta))
@@ -138,9 +136,6 @@ def model_and_datasets(
 
     Test-time augmentation needs the images.
     """
-    from cxr.networks import assembly, features
-    from cxr.networks.trained import TrainedExperiment
-
     params = identity.trained_params(model_dir)
     if not params.extractors or params.fine_tune or tta > 1:
         return TrainedExperiment(model_dir, checkpoint), {"image": images}

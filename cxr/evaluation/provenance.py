@@ -160,5 +160,5 @@ def leak_notes(leak: dict, what: str) -> list[str]:
             f"of {' and '.join(leak['where'])}; the {what} are too good"
         )
     if leak["unknown"]:
-        lines.append(f"LEAK UNKNOWN: {' and '.join(leak['unknown'])} kept no patients.json to compare with")
+        lines.append(f"LEAK UNKNOWN: {' and '.join(leak['unknown'])} has no patients.json to compare with")
     return lines

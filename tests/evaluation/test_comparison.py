@@ -106,16 +106,16 @@ def change_labels(part: Predictions) -> Predictions:
         (
             lambda part: part,
             change_labels,
-            "1 images have other labels or patients in the two experiments, the first 7.png: ",
+            "1 images have different labels or patients in the two experiments, the first 7.png: ",
         ),
         (
             lambda part: part,
             lambda part: part._replace(patient_ids=part.patient_ids + 1),
-            "300 images have other labels or patients in the two experiments, the first 0.png: ",
+            "300 images have different labels or patients in the two experiments, the first 0.png: ",
         ),
         (
             *[lambda part: part._replace(patient_ids=np.full(300, 7))] * 2,
-            "all images are of one patient: a comparison over patients needs two and more",
+            "all images are of one patient; a comparison over patients needs at least two",
         ),
         (
             *[lambda part: part._replace(labels=np.zeros((300, 14), int))] * 2,

@@ -118,7 +118,7 @@ def test_external_validation_names_both_datasets_and_keeps_the_internal_results(
 def test_an_experiment_without_patients_json(copy, elsewhere, capsys):
     (copy / "patients.json").unlink()
     run_evaluate(copy, elsewhere)
-    assert f"LEAK UNKNOWN: {copy} kept no patients.json to compare with" in capsys.readouterr().out.splitlines()
+    assert f"LEAK UNKNOWN: {copy} has no patients.json to compare with" in capsys.readouterr().out.splitlines()
 
 
 def test_literature_all_prints_rows_of_other_splits(copy, built_dataset, capsys):
@@ -139,7 +139,7 @@ def test_the_difference_from_another_experiment_is_tested(copy, rival, built_dat
     aurocs = [read_metrics(folder)["mean_auroc"]["value"] for folder in (copy, rival)]
     assert found["mean_auroc"]["difference"] == pytest.approx(aurocs[0] - aurocs[1])
     printed = capsys.readouterr().out.splitlines()
-    assert f"AUROC minus that of {rival}, on the same images (paired bootstrap over patients)" in printed
+    assert f"AUROC minus that of {rival} on the same images (paired bootstrap over patients)" in printed
     assert printed[-2].split()[:3] == ["mean", "of", str(found["mean_auroc"]["findings"])]
 
 
