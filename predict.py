@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from cxr import experiment, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating
+from cxr.evaluation import operating_points
 from cxr.findings import FINDINGS
 from cxr.images.errors import ImageError
 from cxr.patient import OLDEST, Patient
@@ -150,7 +150,12 @@ def write_csv(path: pathlib.Path, results: list[Result]) -> None:
 
 
 def write_json(
-    path: pathlib.Path, results: list[Result], *, points: operating.OperatingPoints, model_dir: str, checkpoint: str
+    path: pathlib.Path,
+    results: list[Result],
+    *,
+    points: operating_points.OperatingPoints,
+    model_dir: str,
+    checkpoint: str,
 ) -> None:
     """Write {"model_dir", "checkpoint", "images": [...], "unreadable": [...]}."""
     images = [
@@ -174,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
         predictor = Predictor(model_dir, checkpoint)
         if predictor.points.is_empty:
-            advice = operating.advice(model_dir, checkpoint)
+            advice = operating_points.advice(model_dir, checkpoint)
             print(f"no operating points: nothing is called or calibrated. Run: {advice}", file=sys.stderr)
         patient = Patient(args.age, args.sex, args.view_position)
         results = predict_files(predictor, files, patient=patient, heatmaps=args.heatmaps)

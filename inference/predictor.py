@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr import experiment, identity
-from cxr.evaluation import operating, overlays
+from cxr.evaluation import metrics, operating_points, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
 from cxr.networks import cam, devices
@@ -37,13 +37,13 @@ class Predictor:
         """
         self.params = identity.trained_params(model_dir)
         self.image_size: int = experiment.dataset_of(model_dir)["image_size"]
-        self.points = operating.read_points(model_dir, checkpoint)
+        self.points = operating_points.read_points(model_dir, checkpoint)
         devices.prepare_devices()  # loads TensorFlow, which takes seconds; the checks above do not need it
         self.network = TrainedExperiment(model_dir, checkpoint)
         self._lock = threading.Lock()
         self._mapper = None
 
-    def with_network(self, model: "keras.Model", points: operating.OperatingPoints) -> "Predictor":
+    def with_network(self, model: "keras.Model", points: operating_points.OperatingPoints) -> "Predictor":
         """Copy this predictor with another network and other operating points."""
         changed = copy.copy(self)
         changed.network = TrainedNetwork(model)
@@ -76,9 +76,7 @@ class Predictor:
             logits = self.network.logits(inputs)[: len(pictures)]
         if not np.isfinite(logits).all():
             raise ValueError("the network's outputs are NaN or infinite: its weights are damaged; train it again")
-        from scipy.special import expit  # 0.1 s, which no --help should wait for
-
-        return [readings.interpret(row, self.points) for row in expit(logits.astype(np.float64))]
+        return [readings.interpret(row, self.points) for row in metrics.sigmoid(logits.astype(np.float64))]
 
     def heat_map(self, picture: Picture, finding: str, longer_side: int | None = None) -> np.ndarray:
         """Heat map of a finding over the image: float64 [rows, columns]. Patient inputs are taken as unknown.

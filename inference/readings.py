@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr.evaluation import metrics
-from cxr.evaluation.operating import OperatingPoints
+from cxr.evaluation.operating_points import OperatingPoints
 from cxr.findings import FINDINGS
 
 ABBREVIATIONS = (

@@ -18,7 +18,7 @@ from etils import epath
 
 from cxr import experiment, identity, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating, provenance
+from cxr.evaluation import operating_points, provenance
 from cxr.findings import FINDINGS
 from cxr.records.dataset import Dataset, open_dataset
 from inference.predictor import Predictor
@@ -156,7 +156,7 @@ def describe(model_dir: pathlib.Path, checkpoint: str, predictor: Predictor, fil
         "findings": {
             name: dict(zip(points._fields, row, strict=True)) for name, row in zip(FINDINGS, columns, strict=True)
         },
-        "trained_on": provenance.described(experiment.dataset_of(model_dir)),
+        "trained_on": provenance.dataset_facts(experiment.dataset_of(model_dir)),
         "run": identity.read(model_dir),
         "files": files,
         "git_sha": experiment.git_sha(),
@@ -174,7 +174,7 @@ def print_result(result: dict) -> None:
     if result["rescored"]:
         print(card.rescored(result["rescored"]))
     if all(points["thresholds"] is None for points in result["findings"].values()):
-        advice = operating.advice(pathlib.Path(result["model_dir"]), result["checkpoint"])
+        advice = operating_points.advice(pathlib.Path(result["model_dir"]), result["checkpoint"])
         print(f"no operating points. Run: {advice} and export again")
 
 

@@ -15,7 +15,7 @@ import pathlib
 
 from cxr import experiment
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating
+from cxr.evaluation import operating_points
 from inference.predictor import Predictor
 from tools.serving.app import Served, listen, run
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         require_fastapi()
         with listen(args.port) as listener:  # before the model, which takes seconds to load
             predictor = Predictor(args.model_dir, args.checkpoint)
-            advice = operating.advice(args.model_dir, args.checkpoint)
+            advice = operating_points.advice(args.model_dir, args.checkpoint)
             run(Served(predictor, args.model_dir.name, args.checkpoint, dataset, advice), listener)
 
 

@@ -4,7 +4,6 @@ import logging
 import time
 
 import numpy as np
-from scipy.special import expit
 
 from cxr import experiment
 from cxr.effects import PLATEAU_EPOCHS
@@ -119,7 +118,7 @@ def validate(run: Run) -> np.ndarray:
     """Probabilities float64 [n, 14] of the val images."""
     with run.averaged():
         logits = predict_logits(run.model, "val", run.datasets, run.params).astype(np.float64)
-    return expit(logits)
+    return metrics.sigmoid(logits)
 
 
 def val_columns(labels: np.ndarray, probabilities: np.ndarray) -> dict:

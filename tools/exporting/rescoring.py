@@ -6,9 +6,9 @@ and calibration are fitted again on val.
 
 from typing import TYPE_CHECKING
 
-from cxr.evaluation import operating, scoring
+from cxr.evaluation import operating_points
 from cxr.records.dataset import Dataset
-from evaluate import predict_logits, predictions_of, read_index
+from evaluate import predict_logits, predictions_of, split_index
 from inference.predictor import Predictor
 from tools.exporting import parity
 
@@ -37,9 +37,9 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
             "another model, which needs its own operating points. Add --data_dir with a built dataset that has a val "
             "split"
         )
-    index, datasets, params = read_index(images, "val"), {"image": images}, predictor.params.last_phase()
+    index, datasets, params = split_index(images, "val"), {"image": images}, predictor.params.last_phase()
     before = predictions_of(index, predict_logits(predictor.network, "val", datasets, params))
     after = predictions_of(index, predict_logits(model, "val", datasets, params))
-    points = operating.points_of(scoring.choose(after))
+    points = operating_points.points_of(operating_points.fit(after))
     found = parity.differences(before.labels, before=before.probabilities, after=after.probabilities)
     return predictor.with_network(model, points), {"precision": precision, **found}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.evaluation.calibration import EDGE
-from cxr.evaluation.operating import OperatingPoints
+from cxr.evaluation.operating_points import OperatingPoints
 from cxr.findings import FINDINGS
 from cxr.networks.runtime import frozen_graph
 from cxr.patient import UNKNOWN
