@@ -289,4 +289,4 @@ def test_verify_reads_a_dataset_again_and_names_what_is_wrong(tiny_release, tmp_
     csv.write_text(csv.read_text().replace(",PA,", ",AP,", 1))
     with pytest.raises(SystemExit, match=r"^error: .*: 2 faults, first: dataset\.json was built from Data_Entry_2017"):
         build_dataset.main(flags)
-    assert "has view 0 for 00000001_000.png, Data_Entry_2017.csv says 1" in capsys.readouterr().out
+    assert "has view_position 0 for 00000001_000.png, Data_Entry_2017.csv says 1" in capsys.readouterr().out

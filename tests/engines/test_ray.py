@@ -157,7 +157,7 @@ def test_ray_extracts_the_same_features(cluster, built_dataset, tmp_path):
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    line = r"^error: the Ray engine needs ray\. Run: pip install -r requirements-ray\.txt$"
+    line = r"^error: the Ray engine needs ray\. Run: pip install -r requirements/ray\.txt$"
     with pytest.raises(SystemExit, match=line), one_line_errors():
         list(mapping.run(square, [1], RAY))
 

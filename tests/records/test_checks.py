@@ -8,7 +8,7 @@ from cxr.records import example
 from cxr.records.checks import ShardCheck, check_shard
 from cxr.release.entries import ImageRow
 
-ROW = ImageRow("00000012_003.png", 12, (0, 1) + (0,) * 12, age=58.0, sex=0, view=1)
+ROW = ImageRow("00000012_003.png", 12, (0, 1) + (0,) * 12, age=58.0, sex=0, view_position=1)
 HALVES = np.repeat(np.array([[50, 150]], np.uint8), 16, axis=1).repeat(32, axis=0)  # mean 100, stddev 50; JPEG keeps it
 PNG, JPEG, RAW = (encode(HALVES, encoding) for encoding in ("png", "jpeg", "raw"))
 

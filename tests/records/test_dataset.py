@@ -68,7 +68,7 @@ def remove(name):
         ),
         pytest.param(overwrite("dataset.json", b"{"), r"dataset\.json is not valid JSON", id="half"),
         pytest.param(
-            change_info(format_version=0), r"dataset\.json has format 0, this code reads 1\. Delete", id="old"
+            change_info(format_version=0), r"dataset\.json has format 0, this code reads 2\. Delete", id="old"
         ),
         pytest.param(
             change_info(findings=["Hernia"]), r"dataset\.json has the findings Hernia; this code", id="findings"

@@ -22,7 +22,7 @@ from cxr.records.example import (
 from cxr.release.entries import ImageRow
 
 LABELS = (0, 1, 0, 0, 1) + (0,) * 9
-ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view=1)
+ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view_position=1)
 UNKNOWN = ImageRow("00000013_000.png", 13, (0,) * 14)
 
 
@@ -118,10 +118,10 @@ def test_the_framing_is_the_published_one(tmp_path):
 
 def test_a_record_does_not_depend_on_when_it_was_packed():
     assert pack() == pack()
-    assert pack() != pack(ROW._replace(view=0))
+    assert pack() != pack(ROW._replace(view_position=0))
 
 
-@pytest.mark.parametrize("row", [ROW, ROW._replace(labels=(1,) * 14, age=0.0, sex=1, view=0), ROW._replace(sex=-1)])
+@pytest.mark.parametrize("row", [ROW, ROW._replace(labels=(1,) * 14, age=0.0, sex=1, view_position=0), ROW._replace(sex=-1)])
 def test_a_row_comes_back_as_it_went(row):
     assert unpack_row(pack(row)) == row
 

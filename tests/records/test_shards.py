@@ -76,7 +76,7 @@ def write(tmp_path):
     """write({name: bytes}, encoding): the report of a shard of these files, and its path."""
 
     def run(files, *, encoding="png"):
-        rows = [ImageRow(name, 7, (1, *(0,) * 13), age=58, sex=0, view=0) for name in files]
+        rows = [ImageRow(name, 7, (1, *(0,) * 13), age=58, sex=0, view_position=0) for name in files]
         for name, data in files.items():
             (tmp_path / name).write_bytes(data)
         places = [Location(str(tmp_path / name)) for name in files]

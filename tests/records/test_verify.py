@@ -161,7 +161,7 @@ def test_other_records_in_sound_frames_are_told_by_their_hash(copy):
         (set_value("patient/age", "float_list", [7]), "has age 7.0 for {image}, Data_Entry_2017.csv says "),
         (set_value("patient/age", "float_list", [np.nan]), "has age nan for {image}, Data_Entry_2017.csv says "),
         (set_value("patient/sex", "int64_list", [-1]), "has sex -1 for {image}, Data_Entry_2017.csv says "),
-        (set_value("view_position", "int64_list", [-1]), "has view -1 for {image}, Data_Entry_2017.csv says "),
+        (set_value("view_position", "int64_list", [-1]), "has view_position -1 for {image}, Data_Entry_2017.csv says "),
         (set_value("patient/id", "int64_list", [99]), "has patient_id 99 for {image}, Data_Entry_2017.csv says "),
         (
             set_value("labels", "int64_list", [1] * 14),
@@ -283,7 +283,7 @@ def test_what_is_no_finished_dataset_is_refused(copy, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda info: info.update(format_version=9), r"dataset\.json has format 9, this code reads 1"),
+        (lambda info: info.update(format_version=9), r"dataset\.json has format 9, this code reads 2"),
         (lambda info: info.update(findings=["Cold"]), r"dataset\.json has the findings Cold; this code works with"),
         (lambda info: info.pop("splits"), r"dataset\.json has no splits\. Delete .* and run build_dataset\.py again"),
     ],

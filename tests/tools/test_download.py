@@ -283,7 +283,7 @@ def test_a_kaggle_client_that_fails_ends_in_one_line(run, folder, kaggle, script
 def test_without_kaggles_client_the_error_says_how_to_get_it(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"needs Kaggle's client\. Run: pip install -r requirements-download\.txt$"):
+    with pytest.raises(SystemExit, match=r"needs Kaggle's client\. Run: pip install -r requirements/download\.txt$"):
         run("--source", "kaggle224")
 
 
