@@ -88,7 +88,7 @@ def read_index(images: Dataset, split: str) -> example.Index:
 
 @functools.lru_cache(maxsize=3)  # the splits of one dataset; a rebuilt one has another fingerprint
 def _read_index(paths: tuple[str, ...], fingerprint: str) -> example.Index:
-    return example.read_index(list(paths))
+    return example.read_split_index(list(paths))
 
 
 def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:

@@ -11,7 +11,7 @@ from cxr.engines.engine import default_workers
 from cxr.findings import FINDINGS
 from cxr.networks import augment
 from cxr.params import Params
-from cxr.records import example
+from cxr.records import parsing
 from cxr.records.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def input_fn(
     def parse(*serialized: "tf.Tensor") -> tuple[dict, "tf.Tensor"]:
         found = {}
         for (name, dataset), batch in zip(datasets.items(), serialized, strict=True):
-            columns, labels = example.parse_batch(batch, dataset.info)
+            columns, labels = parsing.parse_batch(batch, dataset.info)
             found |= {name if key in ("image", "features") else key: column for key, column in columns.items()}
         return {name: found[name] for name in (found if inputs is None else inputs)}, labels
 
@@ -66,7 +66,7 @@ def input_fn(
     if changes if epoch is not None else tta_copy:
         change = functools.partial(changed, params=params, epoch=epoch, tta_copy=tta_copy)
         batches = batches.enumerate().map(change, num_parallel_calls=cores)
-    return example.without_autotuner(batches.prefetch(PREFETCHED))
+    return parsing.without_autotuner(batches.prefetch(PREFETCHED))
 
 
 def serialized_batches(
@@ -164,7 +164,7 @@ def sampling_of(paths: tuple[str, ...]) -> tuple[np.ndarray, float]:
     """What `sampling_roots` says of the labels in some shards, and the mean of the images' weights."""
     import tensorflow as tf
 
-    batches = example.without_autotuner(tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of))
+    batches = parsing.without_autotuner(tf.data.TFRecordDataset(list(paths)).batch(1024).map(labels_of))
     labels = np.concatenate(list(batches.as_numpy_iterator()))
     roots = sampling_roots(labels.mean(axis=0))
     return roots, float((labels * (roots - 1)).max(axis=1).mean() + 1)

@@ -63,7 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read_splits(images: Dataset) -> dict[str, example.Index]:
     """Index every split from its records, every CRC checked, and see that no patient is in two of them."""
-    indexes = {split: example.read_index(images.paths(split)) for split in splits.SPLITS}
+    indexes = {split: example.read_split_index(images.paths(split)) for split in splits.SPLITS}
     splits.require_disjoint({split: index.patient_ids.tolist() for split, index in indexes.items()})
     for split, index in indexes.items():
         if len(index.image_ids) != images.images(split):

@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 
 from bench.timing import images_per_second, print_ratios
-from cxr.records import example
+from cxr.records import parsing
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     draw = np.random.default_rng(230)
     images = draw.uniform(-1, 1, (args.batch_size, 224, 224, 3)).astype(np.float32)
     labels = (draw.random((args.batch_size, 14)) < 0.1).astype(np.float32)
-    batches = example.without_autotuner(tf.data.Dataset.from_tensors((images, labels)).repeat(args.steps))
+    batches = parsing.without_autotuner(tf.data.Dataset.from_tensors((images, labels)).repeat(args.steps))
 
     def contestant(network: keras.Model):
         model = keras.Model(network.input, keras.layers.Dense(14)(network.output))

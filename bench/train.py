@@ -14,7 +14,7 @@ import tempfile
 from bench.input import build, repeated
 from bench.timing import images_per_second, print_ratios
 from cxr.params import Params
-from cxr.records import example
+from cxr.records import parsing
 from cxr.records.dataset import open_dataset
 
 REPEAT = 4  # times the records are read in a pass
@@ -48,7 +48,7 @@ def main() -> None:
         )
         inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
         tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
-        tensors = example.without_autotuner(tensors)
+        tensors = parsing.without_autotuner(tensors)
         sources = {"tensors in memory": lambda: tensors, **sources}
         model = model_fn(params, datasets["raw"].info)
         model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)

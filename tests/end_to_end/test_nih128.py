@@ -46,7 +46,7 @@ def test_other_workers_and_a_second_run_give_the_same_bytes(shared_dir, nih128, 
 
 def test_no_patient_is_in_two_splits_and_the_index_agrees_with_the_counts(nih128):
     opened = dataset.open_dataset(nih128)
-    index = {split: example.read_index(opened.paths(split)) for split in ("train", "val", "test")}
+    index = {split: example.read_split_index(opened.paths(split)) for split in ("train", "val", "test")}
     assert not set(index["train"].patient_ids) & set(index["val"].patient_ids)
     assert len(set(index["train"].image_ids) | set(index["val"].image_ids)) == 10_367
     for split, found in index.items():
@@ -83,7 +83,7 @@ def test_original_files_rgba_among_them_go_where_the_lists_say(shared_dir, nih10
 
 def test_a_row_of_the_2017_csv_arrives_in_the_records(nih1024):
     opened = dataset.open_dataset(nih1024)
-    index = example.read_index([path for split in opened.info["splits"] for path in opened.paths(split)])
+    index = example.read_split_index([path for split in opened.info["splits"] for path in opened.paths(split)])
     place = index.image_ids.tolist().index("00000001_000.png")  # ...,Cardiomegaly,000,00000001,058Y,M,PA,...
     assert (index.patient_ids[place], index.ages[place], index.sexes[place], index.view_positions[place]) == (
         1,

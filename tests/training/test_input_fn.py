@@ -46,7 +46,7 @@ def images_of(batches):
 
 def test_evaluation_has_every_image_once_in_dataset_order_and_a_short_last_batch(read, datasets):
     batches = read("train")
-    index = example.read_index(datasets["image"].paths("train"))
+    index = example.read_split_index(datasets["image"].paths("train"))
     assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 1]  # 33 images
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), index.labels)
     for name, expected in {"age": index.ages, "sex": index.sexes, "view_position": index.view_positions}.items():
@@ -166,7 +166,7 @@ def test_balanced_sampling_shows_images_of_rare_findings_more_often(datasets, te
     shown = [
         example.unpack_row(record).image_id for (record,) in balanced(records_of, tuple(paths), 7).as_numpy_iterator()
     ]
-    index = example.read_index(paths)
+    index = example.read_split_index(paths)
     weights = np.maximum((index.labels * sampling_roots(index.labels.mean(axis=0))).max(axis=1), 1)
     found = np.array([shown.count(name) for name in index.image_ids]) / 60
     assert found == pytest.approx(weights / weights.mean(), abs=0.2)  # of 60 draws; uniform would be 1 each
@@ -183,7 +183,7 @@ def test_balanced_epochs_have_as_many_batches_and_are_the_same_for_a_seed(read):
 
 
 def test_the_images_of_a_training_batch_have_names(read, datasets):
-    index = example.read_index(datasets["image"].paths("train"))
+    index = example.read_split_index(datasets["image"].paths("train"))
     named = batch_ids(datasets, PARAMS, epoch=1, step=2)
     rows = [np.flatnonzero(index.image_ids == name).item() for name in named]
     inputs, labels = read("train", epoch=1)[2]

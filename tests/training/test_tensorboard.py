@@ -40,7 +40,7 @@ def pictures(values) -> list[np.ndarray]:
 
 
 def test_every_finding_with_positives_has_a_curve_an_epoch(run, built_dataset):
-    labels = example.read_index(open_dataset(built_dataset).paths("val")).labels
+    labels = example.read_split_index(open_dataset(built_dataset).paths("val")).labels
     present = {f"val/{finding}/pr_curves" for finding, count in zip(FINDINGS, labels.sum(axis=0), strict=True) if count}
     found = summaries(run)
     assert {tag for tag in found if tag.startswith("val/")} == present
@@ -72,7 +72,7 @@ def test_heat_maps_of_four_images_are_drawn_in_every_epoch(run):
 
 def test_watched_images_are_the_first_of_the_commonest_findings(built_dataset):
     images = open_dataset(built_dataset)
-    index = example.read_index(images.paths("val"))
+    index = example.read_split_index(images.paths("val"))
     watched = tensorboard.Watched(images, index)
     assert len(set(watched.places)) == 4
     for place, column, image in zip(watched.places, watched.columns, watched.images, strict=True):
@@ -92,7 +92,7 @@ def test_parameters_are_hparams(run):
 
 
 def test_the_projector_has_the_val_features_with_their_findings(run, built_dataset):
-    folder, index = run / "tensorboard", example.read_index(open_dataset(built_dataset).paths("val"))
+    folder, index = run / "tensorboard", example.read_split_index(open_dataset(built_dataset).paths("val"))
     vectors = np.loadtxt(folder / "val_features.tsv", delimiter="\t")
     assert vectors.shape == (len(index.image_ids), 8)  # of the last block of SMALL
     lines = (folder / "val_metadata.tsv").read_text().splitlines()
