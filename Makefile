@@ -23,7 +23,7 @@ data/sample/Data_Entry_2017.csv: | $(VENV)/installed
 	$(PY) -m tools.make_sample --output_dir data/sample
 
 test: $(VENV)/installed-dev
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 # What can go wrong while building, in full: 50 kills, 15,000 mutations; `make test` has a shorter round.
 faults: $(VENV)/installed-dev
@@ -33,24 +33,23 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Benchmarks print ratios; .venv-torch holds the libraries that are compared with.
-bench: $(VENV)/installed-dev .venv-torch/installed
-	$(PY) -m bench.input --torch_python .venv-torch/bin/python
-	$(PY) -m bench.train
-	$(PY) -m bench.memory
-	$(PY) -m bench.extract --torch_python .venv-torch/bin/python
-	$(PY) -m bench.variants
-	$(PY) -m bench.epochs
-	$(PY) -m bench.fine_tune --alpha 0.25
-	$(PY) -m bench.search
-	$(PY) -m bench.predict
-	$(PY) -m bench.head
-	$(PY) -m bench.release
-	$(PY) -m bench.png
-	$(PY) -m bench.decode
-	$(PY) -m bench.build
+# One benchmark for each promise about speed; .venv-torch holds the libraries that are compared with.
+# ORIGINALS: a release with original PNGs in its folder images/. RELEASE: one with all tables, and any images.
+ORIGINALS ?= ../shared/nih-1024
+RELEASE ?= ../shared/nih-128
+TORCH := .venv-torch/bin/python
+bench: $(VENV)/installed-dev .venv-torch/installed demo
+	$(PY) -m bench.build --data_dir $(ORIGINALS) --whole $(RELEASE)
 	$(PY) -m bench.verify --data_dir data/sample_records --release_dir data/sample
-	$(PY) -m bench.metrics
+	$(PY) -m bench.input --data_dir $(ORIGINALS) --torch_python $(TORCH)
+	$(PY) -m bench.slow_storage
+	$(PY) -m bench.train --data_dir $(ORIGINALS)
+	$(PY) -m bench.extract --torch_python $(TORCH)
+	$(PY) -m bench.head
+	$(PY) -m bench.epochs --data_dir $(RELEASE)
+	$(PY) -m bench.release --data_dir $(RELEASE)
+	$(PY) -m bench.predict --model_dir experiments/demo_cnn
+	$(PY) -m bench.search --data_dir data/sample_records
 
 $(VENV)/installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

@@ -1,18 +1,20 @@
-"""build_dataset.py beside its peers and its limit, the whole release at 224 px, and the encodings compared.
+"""build_dataset.py compared with peers and its limit; the encodings compared; the whole release at 224 px.
 
     python -m bench.build --data_dir ../shared/nih-1024 --whole ../shared/nih-128
 
 First: originals to 224 px records, images/s; ours counts everything from the start of the command, the others only
-their loops. Then as many 224 px images as the CSV of `--whole` has rows, from one tar: minutes, memory, and the seconds
-that the tables take. Then png, jpeg and raw records. Needs 10 GB in the temporary folder and about 15 minutes.
+their loops. Then png, jpeg and raw records. Then as many 224 px images as the CSV of `--whole` has rows, from one tar:
+minutes, memory, and the seconds that the tables take. Needs 10 GB in the temporary folder and about 15 minutes.
 """
 
 import argparse
+import contextlib
 import io
 import itertools
 import multiprocessing
 import pathlib
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -21,11 +23,12 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import psutil
 from etils import epath
 from PIL import Image
 
-from bench.memory import peak_memory
-from bench.timing import images_per_second, print_ratios
+from bench import images_per_second, print_ratios
+from bench.input import ours, repeated
 from cxr.engines.engine import default_workers
 from cxr.findings import FINDINGS
 from cxr.images.decode import decode_grey
@@ -37,21 +40,18 @@ from cxr.release import release
 from cxr.release.locations import Location, read_bytes
 
 SIZE = 224
-SHARDS = [
-    "--shard_size",
-    "128",
-]  # a few thousand images in many shards, as a whole release has: no core waits at the end
-SERIAL = 8  # the serial loops do one of so many images: their rate does not depend on how many
+SHARDS = ["--shard_size", "128"]  # many shards, as a whole release has, so that no core waits at the end
+SERIAL = 8  # the serial loops take every eighth image: their rate does not depend on how many
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release of originals")
     parser.add_argument("--whole", type=pathlib.Path, default="../shared/nih-128", help="a release with all tables")
     parser.add_argument("--images", type=int, default=4_200, help="originals in a build; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="of the first comparison; default: %(default)s")
-    return parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the first comparison; default: %(default)s")
+    return parser.parse_args(argv)
 
 
 def write_release(folder: pathlib.Path, tables: pathlib.Path, files: list[bytes], count: int | None) -> list[Location]:
@@ -73,10 +73,26 @@ def write_release(folder: pathlib.Path, tables: pathlib.Path, files: list[bytes]
     return locations
 
 
-def command(folder: pathlib.Path, output: pathlib.Path, *flags: str) -> list[str]:
-    """The build of a release."""
+def build_command(folder: pathlib.Path, output: pathlib.Path, *flags: str) -> list[str]:
+    """The command that builds a release into an empty folder."""
     shutil.rmtree(output, ignore_errors=True)
     return [sys.executable, "build_dataset.py", "--data_dir", str(folder), "--output_dir", str(output), *flags]
+
+
+def peak_memory(command: list[str]) -> tuple[float, float]:
+    """Run a command; (peak resident MB summed over it and its children, seconds)."""
+    start, peak = time.perf_counter(), 0
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        total = 0
+        for member in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended after it was listed
+                total += member.memory_info().rss
+        peak = max(peak, total)
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return peak / 2**20, time.perf_counter() - start
 
 
 def pillow_loop(locations: list[Location], output: pathlib.Path) -> int:
@@ -114,15 +130,15 @@ def compare_builds(args: argparse.Namespace, folder: pathlib.Path) -> None:
     locations = write_release(folder / "originals", args.data_dir, files, args.images)
     flags = ["--split", "random", "--image_size", str(SIZE), *SHARDS]
 
-    def ours() -> int:
-        peak_memory(command(folder / "originals", folder / "records", *flags))
+    def build() -> int:
+        peak_memory(build_command(folder / "originals", folder / "records", *flags))
         return args.images
 
     cores = default_workers()
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         few = locations[::SERIAL]
         contestants: dict[str, Callable[[], int]] = {
-            "ours": ours,
+            "ours": build,
             "(a) serial Pillow loop": lambda: pillow_loop(few, folder / "pillow"),
             "(b) serial OpenCV and ShardWriter": lambda: webdataset_loop(few, folder / "webdataset"),
             f"(c) limit: {cores} processes decode, resize": lambda: len(pool.map(shrink, locations, chunksize=64)),
@@ -149,7 +165,7 @@ def build_whole(args: argparse.Namespace, folder: pathlib.Path) -> None:
     tables = release.read_release(epath.Path(folder / "whole"), "auto")
     splits.split_rows(tables.rows, tables.assigned, ratios=(0.7, 0.1, 0.2), seed=230)
     seconds = time.perf_counter() - start
-    peak, took = peak_memory(command(folder / "whole", folder / "records"))
+    peak, took = peak_memory(build_command(folder / "whole", folder / "records"))
     print(f"{count:,} images of {sum(map(len, files)) / len(files) / 1024:.0f} KB at {SIZE} px in one tar")
     print(f"  {took / 60:.1f} minutes ({count / took:,.0f} images/s), {peak:,.0f} MB resident in all processes")
     print(f"  CSV and lists read, parsed and split ({tables.split}): {seconds:.2f} s")
@@ -157,14 +173,12 @@ def build_whole(args: argparse.Namespace, folder: pathlib.Path) -> None:
 
 def compare_encodings(args: argparse.Namespace, folder: pathlib.Path) -> None:
     """Size, build speed and read speed of each encoding."""
-    from bench.input import ours, repeated
-
     print(f"encodings, {args.images:,} originals to {SIZE} px")
     contestants, lines = {}, {}
     for encoding in ENCODINGS:
         output = folder / f"records_{encoding}"
         flags = ["--split", "random", "--ratios", "1", "0", "0", "--encoding", encoding, *SHARDS]
-        _, took = peak_memory(command(folder / "originals", output, *flags))
+        _, took = peak_memory(build_command(folder / "originals", output, *flags))
         data = open_dataset(output)
         size = sum(shard["bytes"] for shard in data.info["splits"]["train"]["shards"]) / args.images / 1024
         lines[encoding] = f"  {encoding:6} {size:6.1f} KB a record   build {args.images / took:7,.0f} images/s"

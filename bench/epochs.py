@@ -1,8 +1,8 @@
-"""Ten epochs of feature_extractor, wall clock: cached features beside the 2018 way, which ran the network every epoch.
+"""Ten epochs of feature_extractor, wall clock: cached features and the 2018 way, which runs the network every epoch.
 
     python -m bench.epochs --data_dir ../shared/nih-128 --patients 400
 
-Takes a part of a release's images and a ResNet50V2 with random weights. All ways do the same training and validation.
+The images of some patients of a release, and a ResNet50V2 with random weights. Every way trains and validates alike.
 """
 
 import argparse
@@ -12,9 +12,12 @@ import sys
 import tempfile
 import time
 
+import train
 from cxr import storage
 from cxr.params import parse_params
 from cxr.records.dataset import open_dataset
+from input_fn import input_fn
+from model_fn import model_fn
 
 SETTINGS = {
     "model": "feature_extractor",
@@ -26,12 +29,12 @@ SETTINGS = {
 }
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-128", help="a release")
     parser.add_argument("--patients", type=int, default=400, help="how many of its patients; default: %(default)s")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def cached(folder: pathlib.Path, records: pathlib.Path, seed: int) -> float:
@@ -40,8 +43,6 @@ def cached(folder: pathlib.Path, records: pathlib.Path, seed: int) -> float:
     model_dir.mkdir()
     storage.write_json(model_dir / "params.json", {**SETTINGS, "seed": seed})
     start = time.perf_counter()
-    import train
-
     train.main(["--model_dir", str(model_dir), "--data_dir", str(records)])
     return time.perf_counter() - start
 
@@ -49,9 +50,6 @@ def cached(folder: pathlib.Path, records: pathlib.Path, seed: int) -> float:
 def recomputed(records: pathlib.Path) -> float:
     """Seconds of the same head over the network itself, run on every image in every epoch, in float32."""
     import keras
-
-    from input_fn import input_fn
-    from model_fn import model_fn
 
     start = time.perf_counter()
     params, images = parse_params({**SETTINGS, "precision": "float32"}, where="bench"), open_dataset(records)

@@ -1,4 +1,4 @@
-"""ResNet50V2 at 224 px, images/s of the frozen network: ours beside Keras, PyTorch and this machine's limit.
+"""ResNet50V2 at 224 px, images/s of the frozen network: ours, Keras, PyTorch and this machine's limit.
 
     python -m bench.extract --torch_python .venv-torch/bin/python
 
@@ -15,16 +15,20 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cxr.networks import runtime
+from cxr.networks.extraction import Settings
+from cxr.params import Params
+
 SPEC = '{"name": "ResNet50V2", "source": "keras", "weights": null}'
 ROUNDS = 3
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch_python", help="interpreter with torch; without it PyTorch is left out")
-    parser.add_argument("--batch", type=int, default=64, help="images a step; default: %(default)s")
-    return parser.parse_args()
+    parser.add_argument("--batch", type=int, default=64, help="images per batch; default: %(default)s")
+    return parser.parse_args(argv)
 
 
 def operations(network) -> float:
@@ -40,7 +44,7 @@ def operations(network) -> float:
 
 
 def matrix_peak(dtype) -> Callable[[], float]:
-    """A function that measures floating-point operations a second of a large matrix product."""
+    """A function that measures the floating-point operations per second of a large matrix product."""
     import tensorflow as tf
 
     size = 4096
@@ -57,7 +61,7 @@ def matrix_peak(dtype) -> Callable[[], float]:
 
 
 def rate(work: Callable[[], int]) -> Callable[[], float]:
-    """A function that measures images a second of `work`, which returns how many it did."""
+    """A function that measures the images/s of `work`, which returns how many images it processed."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -68,8 +72,8 @@ def rate(work: Callable[[], int]) -> Callable[[], float]:
 
 
 def torch_rates(torch_python: str, batch: int) -> dict[str, Callable[[], float]]:
-    """PyTorch's ways, each measured in its own process."""
-    command = [torch_python, "-m", "bench.torch_resnet", str(batch)]
+    """PyTorch's ways, all measured in one process of the other interpreter."""
+    command = [torch_python, "-m", "bench.torch_peers", "resnet", str(batch)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(way: str) -> float:
@@ -84,10 +88,6 @@ def torch_rates(torch_python: str, batch: int) -> dict[str, Callable[[], float]]
 def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
     """TensorFlow's ways by name, and the operations of the network for one image."""
     import tensorflow as tf
-
-    from cxr.networks import runtime
-    from cxr.networks.extraction import Settings
-    from cxr.params import Params
 
     pixels = np.random.default_rng(230).integers(0, 256, (2 * batch, 224, 224, 1), np.uint8)
     batches = [tf.constant(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
@@ -108,9 +108,9 @@ def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
 
 def main() -> None:
     """Print every rate, its ratio to ours, and ours over the limit."""
+    args = parse_args()
     import tensorflow as tf
 
-    args = parse_args()
     ways, work = contestants(args.batch)
     if args.torch_python:
         ways |= torch_rates(args.torch_python, args.batch)

@@ -2,10 +2,8 @@
 
     python -m bench.head --vectors 40000
 
-The limit is this machine's float32 matrix peak over the multiplications of a step: every optimizer and normalisation
-free.
-
-Writes random features, 2,048 wide, in shards as a cache has them; prints memory at half and at full size.
+The limit is this machine's float32 matrix peak over the multiplications and additions of a step, as if the optimizer
+cost nothing. Writes random features, 2,048 wide, in shards as a cache has them; prints memory at half and at full size.
 """
 
 import argparse
@@ -17,13 +15,15 @@ import numpy as np
 import psutil
 from etils import epath
 
-from bench.timing import images_per_second, print_ratios
+from bench import images_per_second, print_ratios
 from cxr import storage
 from cxr.findings import FINDINGS
 from cxr.params import Params
 from cxr.records import example, parsing
 from cxr.records.dataset import Dataset
 from cxr.release.entries import ImageRow
+from input_fn import input_fn
+from model_fn import model_fn
 
 WIDTH = 2048
 SHARD = 1024
@@ -58,21 +58,23 @@ def operations(params: Params) -> int:
     """Floating point operations of a training step on one vector: each layer forward, by its weights, by its input."""
     widths = [WIDTH, *params.hidden_units, len(FINDINGS)]
     layers = [2 * wide * narrow for wide, narrow in itertools.pairwise(widths)]
-    return 3 * sum(layers) - layers[0]  # nobody asks for the gradient of the features
+    return 3 * sum(layers) - layers[0]  # the gradient of the features is not computed
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=int, default=40_000, help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=1024, help="vectors per step; default: %(default)s")
+    return parser.parse_args(argv)
 
 
 def main() -> None:
-    """Print both rates and the memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vectors", type=int, default=40_000, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=1024, help="vectors a step; default: %(default)s")
-    args = parser.parse_args()
+    """Print the rates, and the memory at half and at full size."""
+    args = parse_args()
 
     import keras
     import tensorflow as tf
-
-    from input_fn import input_fn
-    from model_fn import model_fn
 
     params = Params(model="feature_extractor", batch_size=args.batch)
     process = psutil.Process()

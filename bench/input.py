@@ -1,4 +1,4 @@
-"""Input images/s at 224 px: input_fn beside a plain tf.data map and WebDataset with a PyTorch DataLoader.
+"""Input images/s at 224 px: input_fn, a plain tf.data map, and WebDataset with a PyTorch DataLoader.
 
     python -m bench.input --data_dir ../shared/nih-1024 --torch_python .venv-torch/bin/python
 
@@ -8,26 +8,29 @@ Builds png and raw records of the release in a temporary folder and reads each o
 import argparse
 import copy
 import io
+import json
 import pathlib
 import subprocess
 import sys
 import tarfile
 import tempfile
 
-from bench.timing import images_per_second, print_ratios
+from bench import images_per_second, print_ratios
+from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import Dataset, open_dataset
+from input_fn import input_fn
 
 BATCH = 32
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
-    parser.add_argument("--torch_python", help="interpreter with torch and webdataset; without it they are left out")
+    parser.add_argument("--torch_python", help="interpreter with torch and webdataset; default: leave WebDataset out")
     parser.add_argument("--repeat", type=int, default=120, help="times the records are read in a pass")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def build(release: pathlib.Path, output: pathlib.Path, encoding: str) -> None:
@@ -52,9 +55,6 @@ def consume(batches) -> int:
 
 def ours(data: Dataset):
     """input_fn, in training order."""
-    from cxr.params import Params
-    from input_fn import input_fn
-
     return lambda: consume(input_fn("train", {"image": data}, Params(batch_size=BATCH), epoch=0, inputs=["image"]))
 
 
@@ -96,15 +96,13 @@ def webdataset(torch_python: str, data: Dataset, times: int, folder: pathlib.Pat
                     member = tarfile.TarInfo(f"{index:06d}.{ending}")
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
-    script = pathlib.Path(__file__).parent / "webdataset_reader.py"
-    reader = subprocess.Popen(
-        [torch_python, str(script), str(folder), str(BATCH)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [torch_python, "-m", "bench.torch_peers", "webdataset", str(folder), str(BATCH)]
+    reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run() -> int:
         reader.stdin.write("pass\n")
         reader.stdin.flush()
-        return int(reader.stdout.readline())
+        return json.loads(reader.stdout.readline())["images"]
 
     return run
 

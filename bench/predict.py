@@ -1,12 +1,14 @@
-"""How long predict.py takes to its first answer, and its images/s beside those of the model alone.
+"""How long predict.py takes to its first answer, and its images/s compared with those of the model alone.
 
     python -m bench.predict --model_dir experiments/simple_cnn
 
-The limit is the model on squares that lie in memory. Files are decoded beside it on the same cores, so a small network
-waits for the decoder: what decoding alone reaches is printed too. Without --files, originals are drawn.
+The limit is the model on squares in memory. Files are decoded on the same cores at the same time, so a small network
+waits for the decoder; the rate of decoding alone is printed too. Without --files, images of that size are drawn.
 """
 
 import argparse
+import contextlib
+import os
 import pathlib
 import statistics
 import subprocess
@@ -16,25 +18,27 @@ import time
 
 import numpy as np
 
-from bench.timing import images_per_second, print_ratios
+import predict
+from bench import images_per_second, print_ratios
+from cxr.images.encode import encode
+from cxr.patient import UNKNOWN_PATIENT
+from inference.predictor import Predictor
 
 IMAGES = 128
 SIDE = 1024  # pixels, as in the release
 STARTS = 3
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", type=pathlib.Path, required=True, help="a trained experiment")
     parser.add_argument("--files", type=pathlib.Path, help="a folder of images; default: drawn ones")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def draw(folder: pathlib.Path) -> None:
     """Write grey PNGs of the size and about the weight of the release's, 450 KB."""
-    from cxr.images.encode import encode
-
     random = np.random.default_rng(230)
     waves = 128 + 80 * np.sin(np.arange(SIDE)[:, None] / 90) * np.cos(np.arange(SIDE) / 70)
     for number in range(IMAGES):
@@ -63,13 +67,6 @@ def main() -> None:
 
 def measure(model_dir: pathlib.Path, folder: pathlib.Path) -> None:
     """Time predict.py on a folder of images."""
-    import contextlib
-    import os
-
-    import predict
-    from cxr.patient import UNKNOWN_PATIENT
-    from inference.predictor import Predictor
-
     files = predict.files_of([folder])[:IMAGES]
     print(f"first answer: {seconds_to_first(model_dir, files[0]):.1f} s, process start included (median of {STARTS})")
     predictor = Predictor(model_dir)

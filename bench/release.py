@@ -49,13 +49,13 @@ class Step:
         self.seconds = time.perf_counter() - start
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=epath.Path, default="../shared/nih-128", help="a release")
     parser.add_argument("--images", type=int, default=20_000, help="default: %(default)s")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def write_release(source: epath.Path, target: pathlib.Path, count: int) -> None:

@@ -19,16 +19,16 @@ PARAMS = {"image_size": 64, "num_channels": 8, "num_blocks": 4, "num_epochs": 2}
 SPACE = {"seed": [230, 231]}
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=pathlib.Path, default="data/nih128", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def seconds(data_dir: pathlib.Path, jobs: int) -> float:
-    """Seconds of a search of two trials, so many at once, everything included."""
+    """Seconds of a search of two trials, `jobs` at once, everything included."""
     with tempfile.TemporaryDirectory() as name:
         storage.write_json(pathlib.Path(name) / "params.json", PARAMS)
         storage.write_json(pathlib.Path(name) / "search.json", SPACE)

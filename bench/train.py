@@ -2,8 +2,8 @@
 
     python -m bench.train --data_dir ../shared/nih-1024
 
-Builds png and raw records of the release at 224 px in a temporary folder. What is lost is the price of reading and of
-augmentation.
+Builds png and raw records of the release at 224 px in a temporary folder. The difference from tensors in memory is the
+cost of reading; that from images without augmentation is the cost of augmentation.
 """
 
 import argparse
@@ -11,26 +11,30 @@ import dataclasses
 import pathlib
 import tempfile
 
+from bench import images_per_second, print_ratios
 from bench.input import build, repeated
-from bench.timing import images_per_second, print_ratios
 from cxr.params import Params
 from cxr.records import parsing
 from cxr.records.dataset import open_dataset
+from input_fn import input_fn
+from model_fn import model_fn
 
 REPEAT = 4  # times the records are read in a pass
 
 
-def main() -> None:
-    """Print images/s of training from memory, from both kinds of records and from augmented images."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Print images/s of training from memory, from both kinds of records and from augmented images."""
+    args = parse_args()
 
     import keras
     import tensorflow as tf
-
-    from input_fn import input_fn
-    from model_fn import model_fn
 
     params = Params(early_stopping_patience=1)
     with tempfile.TemporaryDirectory() as name:

@@ -1,8 +1,8 @@
-"""How fast a dataset is checked, beside the limit: reading the same files and hashing them, on as many processes.
+"""How fast a dataset is verified, compared with reading and hashing the same files on as many processes.
 
     python -m bench.verify --data_dir data/records --release_dir data/nih
 
-The files are read once before, so that both find them in memory where they fit.
+The files are read once before, so that every way finds them in memory where they fit.
 """
 
 import argparse
@@ -19,14 +19,19 @@ from cxr.records.splits import SPLITS
 from cxr.records.verify import verify
 
 
-def main() -> None:
-    """Print a line for checking and one for the limit."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=epath.Path, default="data/records", help="a dataset; default: %(default)s")
     parser.add_argument("--release_dir", type=epath.Path, help="the release it was built from, to compare with")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes; default: every core")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the median counts; default: %(default)s")
-    args = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=5, help="the median of so many; default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Print a line for checking and one for the limit."""
+    args = parse_args()
     engine, opened = Engine(workers=args.workers), open_dataset(args.data_dir)
     paths = [path for split in SPLITS for path in opened.paths(split)]
     size = sum(epath.Path(path).stat().length for path in paths)

@@ -4,7 +4,7 @@
 
 The SavedModel takes the bytes of PNG and JPEG files; decoding, resizing, normalisation, calibration and operating
 points are inside. Every file is compared with predict.py before the folder appears. For TensorFlow Serving see
-docs/serving.md.
+docs/prediction_and_serving.md.
 """
 
 import argparse

@@ -44,7 +44,7 @@ def decode_grey(data: bytes) -> np.ndarray:
 
 
 def _decode_png(data: bytes) -> np.ndarray:
-    """Decode a PNG; the common kinds with kornia_rs, 2.5 times as fast as Pillow (bench/decode.py)."""
+    """Decode a PNG; the common kinds with kornia_rs, 2.5 times as fast as Pillow (docs/performance.md)."""
     if len(data) < 26 or data[12:16] != b"IHDR":
         raise ImageError(f"broken image: no PNG header ({len(data):,} bytes)")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])

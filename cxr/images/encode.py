@@ -15,7 +15,7 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
 
     if encoding == "jpeg":
         options = [cv2.IMWRITE_JPEG_QUALITY, 95]
-    else:  # the options that TensorFlow decodes fastest (bench/png.py); every PNG reader supports them
+    else:  # the options that TensorFlow decodes fastest (docs/performance.md); every PNG reader supports them
         options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
         options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     return cv2.imencode(f".{encoding}", pixels, options)[1].tobytes()

@@ -7,7 +7,7 @@ def resize_square(pixels: np.ndarray, size: int) -> np.ndarray:
     """Fit uint8 [height, width] into [size, size]: antialiased, aspect ratio kept, centred on black if not square.
 
     Large reductions (a quarter or less) first average whole blocks down to at least twice the size, then filter with a
-    triangle kernel: 0.23 grey levels from the triangle kernel alone, in six tenths of its time (bench/decode.py).
+    triangle kernel: 0.23 grey levels from the triangle kernel alone, in six tenths of its time (docs/performance.md).
     """
     from PIL import Image
 

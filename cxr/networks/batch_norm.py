@@ -1,7 +1,7 @@
 """Batch norm by TensorFlow's fused kernel, for networks that are fine-tuned. TensorFlow backend only.
 
 Keras composes batch norm of elementwise operations, which on a CPU takes more of a training step of MobileNet than its
-convolutions do; `python -m bench.fine_tune` compares.
+convolutions do; see docs/performance.md.
 """
 
 import keras
