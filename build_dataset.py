@@ -2,11 +2,11 @@
 
     python build_dataset.py --data_dir data/nih --output_dir data/records
 
-Reads Data_Entry_2017*.csv, the official lists and the images below --data_dir: PNG, JPEG or DICOM, in folders, .tar,
-.tar.gz, .zip or WebDataset files, in any mix. Nothing is unpacked: a .tar.gz is read once, from start to end, its
-resized images are kept in --output_dir until the shards are written (about the size of the records). Writes train-*,
-val-* and test-*.tfrecord, rejected.csv and, last, dataset.json. Interrupted, the same command goes on where it stopped.
-With --verify it reads every byte of a finished dataset again: checksums, counts, every row against the CSV.
+Reads Data_Entry_2017*.csv, the official lists and the images below --data_dir: PNG, JPEG or DICOM, in any mix of
+folders, .tar, .tar.gz, .zip and WebDataset files. Nothing is unpacked: a .tar.gz is read once, from start to end, and
+its resized images are kept in --output_dir until the shards are written (about the size of the records). Writes
+train-*, val-* and test-*.tfrecord, rejected.csv and, last, dataset.json. After an interruption the same command resumes
+the build. With --verify it reads every byte of a finished dataset: checksums, counts, every row against the CSV.
 """
 
 import argparse
@@ -35,18 +35,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=epath.Path, required=True, help="the release: CSV, lists, images in folders or archives")
     add("--output_dir", type=epath.Path, default="data/records", help="default: %(default)s")
     add("--image_size", type=int, default=224, help="pixels, square; default: %(default)s")
-    add("--split", choices=("auto", "official", "random", "csv"), default="auto", help="auto: official lists if there")
-    add("--ratios", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"), help="of patients")
+    add("--split", choices=("auto", "official", "random", "csv"), default="auto", help="auto: official lists if found")
+    add("--ratios", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"), help="shares")
     add("--patients", type=int, metavar="N", help="only N patients, drawn at random")
-    add("--seed", type=int, default=230, help="of split, sampling and record order; default: %(default)s")
-    add("--encoding", choices=ENCODINGS, default="png", help="of the pixels in a record; default: %(default)s")
+    add("--seed", type=int, default=230, help="random seed for the split, the sampling and the record order")
+    add("--encoding", choices=ENCODINGS, default="png", help="encoding of the images; default: %(default)s")
     add("--shard_size", type=int, default=1024, help="images in a shard, at most; default: %(default)s")
-    add("--workers", type=int, default=default_workers(), help="processes; default: every core")
+    add("--workers", type=int, default=default_workers(), help="number of processes; default: all cores")
     add("--engine", choices=NAMES, default="local", help="where shards are written; default: %(default)s")
-    add("--ray_address", metavar="A", help="of a running Ray cluster: auto, HOST:PORT; default: start one here")
-    add("--allow_missing", action="store_true", help="build without the images that the CSV lists and are not here")
-    add("--verify", action="store_true", help="build nothing: read the finished dataset again, compare with --data_dir")
-    add("--max_rejected", type=float, default=0.01, help="share of unreadable images to tolerate; default: %(default)s")
+    add("--ray_address", metavar="A", help="running Ray cluster: auto or HOST:PORT; default: start one")
+    add("--allow_missing", action="store_true", help="build without the images that are listed but not found")
+    add("--verify", action="store_true", help="build nothing: check the finished dataset against --data_dir")
+    add("--max_rejected", type=float, default=0.01, help="tolerated share of unreadable images; default: %(default)s")
     args = parser.parse_args(argv)
     for name in ("shard_size", "workers", "patients"):
         value = getattr(args, name)
@@ -64,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace, release: Release, found: sources.Images) -> tuple[dict, list[shards.ShardJob]]:
-    """Decide which image goes where: (what dataset.json will say of the inputs, the jobs)."""
+    """Assign every image to a shard; returns (the inputs as dataset.json records them, the jobs)."""
     rows = release.rows
     if args.patients:
         rows = splits.sample_patients(rows, found.locations, args.patients, args.seed)
@@ -78,7 +78,7 @@ def plan(args: argparse.Namespace, release: Release, found: sources.Images) -> t
             f"{missing:,} of the {len(rows):,} images in {release.csv} are not below {args.data_dir}, "
             f"such as {example}. Complete the download, or add --allow_missing to build without them."
         )
-    chosen = splits.split_rows(present, release.homes, ratios=tuple(args.ratios), seed=args.seed)
+    chosen = splits.split_rows(present, release.assigned, ratios=tuple(args.ratios), seed=args.seed)
     jobs = shards.plan_shards(
         chosen,
         found.locations,
@@ -94,7 +94,7 @@ def plan(args: argparse.Namespace, release: Release, found: sources.Images) -> t
 
 
 def describe_options(args: argparse.Namespace, release: Release) -> dict:
-    """The part of dataset.json that is known before any image is looked for."""
+    """The part of dataset.json that is known before the images are searched."""
     return {
         "kind": "images",
         "image_size": args.image_size,
@@ -113,34 +113,36 @@ def write_shards(
     engine: Engine,
     digest: Callable[[str], str],
 ) -> list[shards.ShardReport]:
-    """Write every shard that is not there yet, under one progress bar; the reports of all."""
-    first = {epath.Path(job.path).name: job.rows[0].image_id for job in waiting}
-    there = sum(report.images + len(report.rejected) for report in done)
-    total = there + sum(len(job.rows) for job in waiting)
-    with tqdm(total=total, initial=there, desc="writing shards", unit=" images") as bar:
-        for report in mapping.run(shards.write_shard, waiting, engine):
-            report = dataclasses.replace(report, witness=digest(first[report.file]))
-            state.keep(report)
-            done.append(report)
-            bar.update(report.images + len(report.rejected))
-    return done
+    """Write the waiting shards, with one progress bar; returns the reports of all shards."""
+    first_images = {epath.Path(job.path).name: job.rows[0].image_id for job in waiting}
+    finished = sum(report.images + len(report.rejected) for report in done)
+    total = finished + sum(len(job.rows) for job in waiting)
+    reports = list(done)
+    try:
+        with tqdm(total=total, initial=finished, desc="writing shards", unit=" images") as bar:
+            for report in mapping.run(shards.write_shard, waiting, engine):
+                report = dataclasses.replace(report, first_image_sha256=digest(first_images[report.file]))
+                state.keep(report)
+                reports.append(report)
+                bar.update(report.images + len(report.rejected))
+    finally:
+        state.remove_partials()  # of the other workers after an error: a full disk needs the space
+    return reports
 
 
 def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path) -> str:
-    """What was built and what was left out, as lines for the terminal."""
+    """The images, patients and positives of every split, and what was left out, as lines for the terminal."""
     members = [info["splits"][split] for split in splits.SPLITS]
 
-    def row(title: str, values: list) -> str:
-        return f"{title:20}" + "".join(
-            f"{value:>10,}" if isinstance(value, int) else f"{value:>10}" for value in values
-        )
+    def row(title: str, cells: list) -> str:
+        return f"{title:20}" + "".join(f"{cell:>10,}" if isinstance(cell, int) else f"{cell:>10}" for cell in cells)
 
     lines = [row("", list(splits.SPLITS))]
     lines += [row(key, [member[key] for member in members]) for key in ("images", "patients")]
     lines += [row(f"  {finding}", [member["positives"][finding] for member in members]) for finding in info["findings"]]
     lines += [
         f"split {info['split']['name']}, labels of {info['source']['csv']}, {info['image_size']} px",
-        f"missing {info['missing']:,} (in the CSV, not here)   unlisted {info['unlisted']:,} (here, not in the CSV)",
+        f"missing {info['missing']:,} (in the CSV, not found)   unlisted {info['unlisted']:,} (found, not in the CSV)",
         f"rejected {len(rejected):,}" + (", all in rejected.csv:" if rejected else ""),
         *(f"  {image_id}: {reason}" for image_id, reason, _ in rejected[:10]),
         f"dataset {output_dir}   fingerprint {info['fingerprint'][:12]}",
@@ -149,7 +151,7 @@ def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path)
 
 
 def build(args: argparse.Namespace, engine: Engine) -> None:
-    """Build, or continue to build, one dataset."""
+    """Build a dataset, or resume its build."""
     release = read_release(args.data_dir, args.split)
     image_ids = [row.image_id for row in release.rows]
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -158,7 +160,7 @@ def build(args: argparse.Namespace, engine: Engine) -> None:
         folder = args.output_dir / building.MANIFEST / "archives"
         spools = Spools(found, args.data_dir, folder, image_ids=image_ids, image_size=args.image_size)
         if spools.unread():
-            building.require_same_options(args.output_dir, describe_options(args, release))  # before the long part
+            building.require_same_options(args.output_dir, describe_options(args, release))  # reading takes long
         spools.read(engine)
         found.require_any(args.data_dir)
         inputs, jobs = plan(args, release, found)
@@ -173,14 +175,14 @@ def build(args: argparse.Namespace, engine: Engine) -> None:
     print(f"next: python train.py --model_dir experiments/simple_cnn --data_dir {args.output_dir}")
 
 
-def verify_again(args: argparse.Namespace, engine: Engine) -> None:
-    """Read a finished dataset again and say what is wrong with it; ValueError if anything is."""
+def verify_dataset(args: argparse.Namespace, engine: Engine) -> None:
+    """Read a finished dataset again and print its faults; ValueError if there are any."""
     with tqdm(unit="B", unit_scale=True, desc="reading shards") as bar:
-        found = verify.verify(args.output_dir, args.data_dir, engine=engine, on_shard=bar.update)
-    for fault in found.faults[:20]:
+        verified = verify.verify(args.output_dir, args.data_dir, engine=engine, on_shard=bar.update)
+    for fault in verified.faults[:20]:
         print(fault)
-    found.require_sound(args.output_dir)
-    print(f"{args.output_dir}: {found.images:,} images in {found.bytes:,} bytes, every one as it was written")
+    verified.require_sound(args.output_dir)
+    print(f"{args.output_dir}: {verified.images:,} images in {verified.bytes:,} bytes, no faults")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -188,7 +190,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
         engine = Engine(args.engine, args.workers, args.ray_address)
-        (verify_again if args.verify else build)(args, engine)
+        if args.verify:
+            verify_dataset(args, engine)
+        else:
+            build(args, engine)
 
 
 if __name__ == "__main__":

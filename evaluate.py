@@ -74,7 +74,7 @@ def split_index(images: Dataset, split: str) -> example.Index:
 
 @functools.lru_cache(maxsize=3)  # the splits of one dataset; a rebuilt one has another fingerprint
 def _read_once(paths: tuple[str, ...], fingerprint: str) -> example.Index:
-    return example.read_index(list(paths))
+    return example.read_split_index(list(paths))
 
 
 def metadata_of(index: example.Index) -> Metadata:

@@ -10,7 +10,7 @@ import numpy as np
 from cxr.engines.engine import default_workers
 from cxr.networks import augment
 from cxr.params import Params
-from cxr.records import example
+from cxr.records import parsing
 from cxr.records.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def input_fn(
     def parse(*serialized: "tf.Tensor") -> tuple[dict, "tf.Tensor"]:
         parsed = {}
         for (name, dataset), batch in zip(datasets.items(), serialized, strict=True):
-            columns, labels = example.parse_batch(batch, dataset.info)
+            columns, labels = parsing.parse_batch(batch, dataset.info)
             parsed |= {name if key in ("image", "features") else key: column for key, column in columns.items()}
         return {name: parsed[name] for name in (parsed if inputs is None else inputs)}, labels
 
@@ -64,7 +64,7 @@ def input_fn(
     if tta_copy if epoch is None else is_changed_in_training:
         change = functools.partial(changed_batch, params=params, epoch=epoch, tta_copy=tta_copy)
         batches = batches.enumerate().map(change, num_parallel_calls=cores)
-    return example.without_autotuner(batches.prefetch(PREFETCHED))
+    return parsing.without_autotuner(batches.prefetch(PREFETCHED))
 
 
 def serialized_batches(

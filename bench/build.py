@@ -163,7 +163,7 @@ def build_whole(args: argparse.Namespace, folder: pathlib.Path) -> None:
         shutil.copy(path, folder / "whole")
     start = time.perf_counter()
     tables = release.read_release(epath.Path(folder / "whole"), "auto")
-    splits.split_rows(tables.rows, tables.homes, ratios=(0.7, 0.1, 0.2), seed=230)
+    splits.split_rows(tables.rows, tables.assigned, ratios=(0.7, 0.1, 0.2), seed=230)
     seconds = time.perf_counter() - start
     peak, took = peak_memory(build_command(folder / "whole", folder / "records"))
     print(f"{count:,} images of {sum(map(len, files)) / len(files) / 1024:.0f} KB at {SIZE} px in one tar")

@@ -19,7 +19,7 @@ from bench import images_per_second, print_ratios
 from cxr import storage
 from cxr.findings import FINDINGS
 from cxr.params import Params
-from cxr.records import example
+from cxr.records import example, parsing
 from cxr.records.dataset import Dataset
 from cxr.release.entries import ImageRow
 from input_fn import input_fn
@@ -98,7 +98,7 @@ def main() -> None:
         count, data = args.vectors, sizes[args.vectors]
         whole = next(iter(input_fn("train", {"network": data}, Params(batch_size=count), inputs=["network"])))
         tensors = tf.data.Dataset.from_tensor_slices(whole).batch(params.batch_size, drop_remainder=True)
-        tensors = example.without_autotuner(tensors)
+        tensors = parsing.without_autotuner(tensors)
 
         def from_memory() -> int:
             model.fit(tensors, verbose=0, shuffle=False)

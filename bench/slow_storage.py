@@ -28,7 +28,7 @@ import input_fn
 from bench import images_per_second
 from cxr.findings import FINDINGS
 from cxr.params import Params
-from cxr.records import example
+from cxr.records import example, parsing
 from cxr.records.dataset import Dataset
 from cxr.release.entries import ImageRow
 
@@ -147,8 +147,8 @@ def one_after_the_other(dataset: Dataset, epoch: int | None):
 
     paths = tf.data.Dataset.from_tensor_slices(dataset.paths("train"))
     turns = paths.flat_map(read) if epoch is None else paths.interleave(read, input_fn.OPEN_SHARDS, block_length=16)
-    batches = turns.batch(PARAMS.batch_size).map(lambda batch: example.parse_batch(batch, dataset.info))
-    return example.without_autotuner(batches.prefetch(input_fn.PREFETCHED))
+    batches = turns.batch(PARAMS.batch_size).map(lambda batch: parsing.parse_batch(batch, dataset.info))
+    return parsing.without_autotuner(batches.prefetch(input_fn.PREFETCHED))
 
 
 def contestant(make, wait, delay: float):

@@ -14,7 +14,7 @@ import tempfile
 from bench import images_per_second, print_ratios
 from bench.input import build, repeated
 from cxr.params import Params
-from cxr.records import example
+from cxr.records import parsing
 from cxr.records.dataset import open_dataset
 from input_fn import input_fn
 from model_fn import model_fn
@@ -52,7 +52,7 @@ def main() -> None:
         )
         inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
         tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
-        tensors = example.without_autotuner(tensors)
+        tensors = parsing.without_autotuner(tensors)
         sources = {"tensors in memory": lambda: tensors, **sources}
         model = model_fn(params, datasets["raw"].info)
         model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)

@@ -1,4 +1,4 @@
-"""A user's mistake ends a command with one line and exit code 1; a bug keeps its traceback."""
+"""Errors that a user can fix end a command with one line and exit code 1; bugs keep their traceback."""
 
 import contextlib
 import pathlib
@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Run a command; make `error: ...` and exit code 1 of what the user can mend.
+    """Run a command; an error that the user can fix becomes one line, `error: ...`, and exit code 1.
 
-    That is what the system refuses (OSError: no such file, disk full), a missing optional package, and every ValueError
-    and RuntimeError that this project itself raises. The same errors out of a library's depths are bugs and pass.
-    SIGTERM ends a command as Ctrl-C does.
+    Such errors are those of the system (OSError: no such file, disk full), a missing optional package, and every
+    ValueError and RuntimeError that this project raises. A ValueError from inside a library is a bug and passes.
+    SIGTERM ends a command like Ctrl-C.
     """
     try:
         with sigterm_as_interrupt():
@@ -30,27 +30,27 @@ def one_line_errors() -> Iterator[None]:
     except (OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
     except (ValueError, RuntimeError) as error:
-        if not _raised_here(error):
+        if not _raised_by_this_project(error):
             raise
         raise SystemExit(f"error: {error}") from error
     except Exception as error:
-        if type(error).__name__ == "DataLossError":  # TensorFlow's, of a record whose checksum is wrong
-            text = f"a record is damaged ({' '.join(str(error).split())[:200]}). Run build_dataset.py again, or, of "
-            raise SystemExit(f"error: {text}features, delete their folder: they are extracted again") from error
-        if not _refused_by_a_store(error):
+        line = " ".join(str(error).split())
+        if type(error).__name__ == "DataLossError":  # from TensorFlow: the checksum of a record is wrong
+            text = f"a record is damaged ({line[:200]}). Run build_dataset.py again; if it is a record of features, "
+            raise SystemExit(f"error: {text}delete their folder: they are extracted again") from error
+        if not _raised_by_an_object_store(error):
             raise
-        raise SystemExit(f"error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"error: {line}") from error
 
 
-def _raised_here(error: BaseException) -> bool:
-    """Whether the innermost frame of an error, perhaps of a worker process, is code of this project."""
+def _raised_by_this_project(error: BaseException) -> bool:
+    """Whether the innermost frame of an error is code of this project, in this process or in a worker."""
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    frames += re.findall(
-        r'^  File "(.*?)", line', getattr(error.__cause__, "tb", ""), re.MULTILINE
-    )  # a worker's, as text
+    worker_traceback = getattr(error.__cause__, "tb", "")  # text
+    frames += re.findall(r'^  File "(.*?)", line', worker_traceback, re.MULTILINE)
     return pathlib.Path(frames[-1]).resolve().is_relative_to(ROOT) and "site-packages" not in frames[-1]
 
 
-def _refused_by_a_store(error: BaseException) -> bool:
-    """Whether TensorFlow's file layer raised it: what `gs://` refuses, as the system does local files by OSError."""
+def _raised_by_an_object_store(error: BaseException) -> bool:
+    """Whether TensorFlow's file layer raised the error, which is what `gs://` paths have in place of OSError."""
     return traceback.extract_tb(error.__traceback__)[-1].filename.endswith("tensorflow/python/lib/io/file_io.py")

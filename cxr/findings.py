@@ -1,4 +1,4 @@
-"""The 14 findings of ChestX-ray14, in the order every label vector of this project has."""
+"""The 14 findings of ChestX-ray14, in the order of every label vector of this project, and the size of its images."""
 
 FINDINGS = (
     "Atelectasis",
@@ -18,7 +18,8 @@ FINDINGS = (
 )
 
 NO_FINDING = "No Finding"  # the CSV's word for all zeros; not a fifteenth class
-ALIASES = {"Infiltrate": "Infiltration"}  # BBox_List_2017.csv calls it so
+ALIASES = {"Infiltrate": "Infiltration"}  # the first is the name in BBox_List_2017.csv
+NIH_SIZE = 1024  # pixels per side of the images that NIH released; BBox_List_2017.csv counts in these pixels
 
 
 def parse_findings(text: str) -> tuple[int, ...]:
@@ -31,7 +32,7 @@ def parse_findings(text: str) -> tuple[int, ...]:
         14 integers, 0 or 1, in FINDINGS order.
 
     Raises:
-        ValueError: a name is none of the 14, or "No Finding" stands beside one.
+        ValueError: an unknown name, or "No Finding" together with a finding.
     """
     names = {ALIASES.get(name.strip(), name.strip()) for name in text.split("|")}
     if names == {NO_FINDING}:
@@ -43,7 +44,7 @@ def parse_findings(text: str) -> tuple[int, ...]:
 
 
 def require_same_findings(found: list[str], where: str) -> None:
-    """Raise ValueError unless `found` is FINDINGS, name by name and in order: label vectors carry no names."""
+    """Raise ValueError unless `found` equals FINDINGS, name by name and in order: label vectors carry no names."""
     if list(found) != list(FINDINGS):
         raise ValueError(
             f"{where} has the findings {', '.join(found)}; this code works with {', '.join(FINDINGS)}, in that order. "

@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM: both end a command, and neither in the middle of a block that must be completed."""
+"""Ctrl-C (SIGINT) and SIGTERM: both end a command, but never inside a block that must be completed."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Put the handlers of both signals back when the block ends, whatever was installed inside."""
+    """Restore the handlers of both signals when the block ends, whatever was installed inside."""
     if not _in_main_thread():
         yield
         return
@@ -24,7 +24,7 @@ def handlers_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (kill, systemd, SLURM at the end of a job's time) raise KeyboardInterrupt inside, as Ctrl-C does."""
+    """Make SIGTERM (kill, systemd, SLURM at the end of a job's time) raise KeyboardInterrupt, like Ctrl-C."""
     with handlers_kept():
         if _in_main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -33,10 +33,10 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Hold both signals back until the block ends; processes started inside never receive them.
+    """Delay both signals until the block ends; processes started inside never receive them.
 
-    A mask alone does not do: the kernel hands a signal that the main thread blocks to any other thread, and Python then
-    runs the handler in the main thread. Handlers alone do not either: only the mask is inherited by a new program.
+    A signal mask alone is not enough: if the main thread blocks a signal, the kernel delivers it to another thread, and
+    Python still runs the handler in the main thread. Handlers alone are not enough: processes inherit only the mask.
     """
     if not _in_main_thread():
         yield
@@ -55,5 +55,5 @@ def held() -> Iterator[None]:
 
 
 def _in_main_thread() -> bool:
-    """Whether signal handlers can be installed here; they run nowhere else."""
+    """Whether this is the main thread, the only one that can install and run signal handlers."""
     return threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""What is known of a patient beside the image: age, sex and view position, and their codes in records and models."""
+"""Patient inputs: age, sex and view position, and their codes in records and models."""
 
 import math
 from typing import NamedTuple
@@ -10,18 +10,18 @@ UNKNOWN = -1  # code of an unknown sex or view position; an unknown age is NaN
 
 
 class Patient(NamedTuple):
-    """What is known of the patient; None where nothing is."""
+    """The inputs that describe a patient; None where unknown."""
 
     age: float | None = None  # years
     sex: str | None = None  # F or M
     view_position: str | None = None  # PA or AP
 
     def or_else(self, other: "Patient") -> "Patient":
-        """This, and what is unknown here from `other`."""
+        """This patient, with unknown fields filled from `other`."""
         return Patient(*(ours if ours is not None else theirs for ours, theirs in zip(self, other, strict=True)))
 
     def codes(self) -> dict[str, float]:
-        """As records and models have it: age in years or nan, sex 0 F, 1 M, view 0 PA, 1 AP, -1 unknown."""
+        """The codes in records and models: age in years or NaN; sex 0 F, 1 M; view position 0 PA, 1 AP; -1 unknown."""
         age = math.nan if self.age is None else self.age
         return {
             "age": age,
@@ -36,7 +36,7 @@ UNKNOWN_PATIENT = Patient()
 def parse_age(text: str) -> float:
     """Years from "058Y" (2017 CSV; also "013M" months, "001D" days; DICOM also "006W" weeks) or "58" (2020 CSV).
 
-    Returns nan where the cell is empty or the age is no human's (over 120). ValueError if it is not a number.
+    Returns NaN for an empty cell and for an impossible age (below 0 or over 120). ValueError if it is not a number.
     """
     text = text.strip()
     if not text:

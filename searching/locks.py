@@ -11,6 +11,8 @@ import pathlib
 import socket
 import time
 
+from cxr import storage
+
 FILE = ".trial.lock"  # its content is the name of the machine
 BEAT = 10.0  # seconds between touches
 STALE = 180.0  # seconds without a touch; NFS may show a file's time a minute late
@@ -43,16 +45,12 @@ class Locks:
 
     def take(self, folder: pathlib.Path) -> TrialLock | None:
         """Create and lock a trial's folder; None while another process works in it. Call this in `one_at_a_time`."""
-        import fcntl
-
         folder.mkdir(exist_ok=True)
         path = folder / FILE
         if self._is_alive_elsewhere(path):
             return None
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not storage.try_lock(descriptor):
             os.close(descriptor)
             return None
         os.ftruncate(descriptor, 0)

@@ -46,7 +46,7 @@ def map_in_a_worker():
         pytest.param(map_in_a_worker, "error: unknown finding 'Nonsense'", id="ours, raised in a worker process"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line_and_exit_code_1(function, line):
+def test_an_error_that_the_user_can_fix_is_one_line_and_exit_code_1(function, line):
     with pytest.raises(SystemExit, match=line) as exit_:
         run(function)
     assert isinstance(exit_.value.code, str)  # Python prints it to stderr and ends with code 1
@@ -65,11 +65,11 @@ def test_a_bug_keeps_its_traceback(function, error):
         run(function)
 
 
-def test_without_an_error_nothing_happens():
+def test_a_block_without_an_error():
     run(lambda: None)
 
 
-def test_the_handler_of_sigterm_is_put_back():
+def test_the_handler_of_sigterm_is_restored():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit):
         run(interrupt)

@@ -7,7 +7,7 @@ def vector(*ones):
     return tuple(int(place in ones) for place in range(14))
 
 
-def test_the_14_findings_stand_in_the_order_of_the_published_tables():
+def test_the_14_findings_are_in_the_order_of_the_published_tables():
     assert len(FINDINGS) == 14
     assert FINDINGS[0] == "Atelectasis"
     assert FINDINGS[3] == "Infiltration"
@@ -47,7 +47,7 @@ def test_an_unknown_finding_is_named(text, named):
 
 
 @pytest.mark.parametrize("found", [FINDINGS[:13], FINDINGS[::-1], [*FINDINGS, "No Finding"], []])
-def test_findings_that_differ_in_name_number_or_order_are_refused(found):
+def test_other_findings_are_rejected(found):
     with pytest.raises(ValueError, match=r"old/dataset\.json has the findings .*; this code works with Atelectasis"):
         require_same_findings(list(found), "old/dataset.json")
 

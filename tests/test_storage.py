@@ -23,7 +23,7 @@ def write_and_raise(path, error):
         raise error
 
 
-def test_a_file_takes_its_name_only_when_the_block_ends(tmp_path):
+def test_a_file_gets_its_name_only_when_the_block_ends(tmp_path):
     path = tmp_path / "a.bin"
     with storage.whole_file(path) as file:
         file.write(b"half")
@@ -62,7 +62,7 @@ def test_a_full_or_broken_disk_leaves_the_old_file(tmp_path, monkeypatch, code, 
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_the_data_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+def test_the_data_is_synced_before_the_file_is_renamed(tmp_path, monkeypatch):
     names_at_sync = []
     monkeypatch.setattr(os, "fsync", lambda _: names_at_sync.extend(path.name for path in tmp_path.iterdir()))
     storage.write_text(tmp_path / "a.txt", "x")
@@ -70,7 +70,7 @@ def test_the_data_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     assert name.endswith(".partial")
 
 
-def test_two_writers_of_one_file_never_write_the_same_partial_one(tmp_path):
+def test_two_writers_of_one_file_use_different_partial_files(tmp_path):
     path = tmp_path / "a.bin"  # the worker of a build that was cut off, and the one of the next build
     with storage.whole_file(path) as first, storage.whole_file(path) as second:
         first.write(b"first")
@@ -80,14 +80,14 @@ def test_two_writers_of_one_file_never_write_the_same_partial_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_json_comes_back_as_it_went(tmp_path):
+def test_json_is_read_as_it_was_written(tmp_path):
     value = {"name": "Pleural_Thickening", "missing": None, "share": 0.1, "list": [1, 2]}
     storage.write_json(tmp_path / "a.json", value)
     assert storage.read_json(tmp_path / "a.json") == value
     assert (tmp_path / "a.json").read_text().endswith("}\n")
 
 
-def test_nan_is_refused_in_json_and_the_old_file_stays(tmp_path):
+def test_nan_is_rejected_in_json_and_the_old_file_stays(tmp_path):
     storage.write_json(tmp_path / "a.json", {"value": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         storage.write_json(tmp_path / "a.json", {"value": float("nan")})
@@ -104,7 +104,7 @@ def test_nan_is_refused_in_json_and_the_old_file_stays(tmp_path):
         (b"null", r"a\.json must hold a JSON object \{\.\.\.\}, not NoneType"),
     ],
 )
-def test_a_file_that_is_no_json_object_is_named(tmp_path, data, message):
+def test_a_file_that_is_not_a_json_object_is_named(tmp_path, data, message):
     (tmp_path / "a.json").write_bytes(data)
     with pytest.raises(ValueError, match=message):
         storage.read_json(tmp_path / "a.json")
@@ -119,7 +119,7 @@ def test_sha256_is_that_of_fips_180(tmp_path):
     assert storage.sha256_of(tmp_path / "long") == storage.sha256_of(tmp_path / "same")
 
 
-def test_a_folder_is_held_by_one_at_a_time_and_let_go_after(tmp_path):
+def test_a_folder_is_locked_for_one_process_and_unlocked_after(tmp_path):
     with storage.exclusive(tmp_path, "building"):
         message = "another process is building .*; wait for it or choose another folder"
         with pytest.raises(ValueError, match=message), storage.exclusive(tmp_path, "building"):
@@ -128,7 +128,7 @@ def test_a_folder_is_held_by_one_at_a_time_and_let_go_after(tmp_path):
         pass
 
 
-def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch):
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", fail(errno.ENOSYS))  # Lustre without -o flock
     with storage.exclusive(tmp_path, "building"), storage.exclusive(tmp_path, "building"):
         pass
@@ -137,14 +137,14 @@ def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch)
         pass
 
 
-def test_windows_is_one_line_that_names_the_supported_systems(tmp_path, monkeypatch):
+def test_on_windows_the_error_names_the_supported_systems(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    line = r"^error: locking a folder needs Linux, macOS or another POSIX system; on Windows use WSL$"
+    line = r"^error: locking a file needs Linux, macOS or another POSIX system; on Windows use WSL$"
     with pytest.raises(SystemExit, match=line), one_line_errors(), storage.exclusive(tmp_path, "building"):
         pass
 
 
-def test_a_folder_is_let_go_after_an_error_too(tmp_path):
+def test_a_folder_is_unlocked_after_an_error(tmp_path):
     with pytest.raises(KeyError), storage.exclusive(tmp_path, "building"):
         raise KeyError
     with storage.exclusive(tmp_path, "building"):

@@ -39,7 +39,7 @@ def read_splits(images: Dataset) -> dict[str, example.Index]:
     Raises:
         ValueError: a patient is in two splits, or the records differ from dataset.json.
     """
-    indexes = {split: example.read_index(images.paths(split)) for split in splits.SPLITS}
+    indexes = {split: example.read_split_index(images.paths(split)) for split in splits.SPLITS}
     splits.require_disjoint({split: index.patient_ids.tolist() for split, index in indexes.items()})
     for split, index in indexes.items():
         if len(index.image_ids) != images.images(split):

@@ -1,1 +1,1 @@
-"""A map of one function over jobs, on local processes or on a Ray cluster."""
+"""Map one function over jobs, in local processes or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Where jobs run."""
+"""The choice of where jobs run."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def default_workers() -> int:
-    """The cores this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -20,7 +20,7 @@ class Engine:
 
     name: str = "local"  # one of NAMES
     workers: int = dataclasses.field(default_factory=default_workers)  # processes on this machine
-    ray_address: str | None = None  # of a running cluster, which has its own number of workers; None: start one here
+    ray_address: str | None = None  # a running cluster, which ignores `workers`; None: start one on this machine
 
 
 LOCAL = Engine()

@@ -1,4 +1,4 @@
-"""The local engine: jobs in processes of this machine."""
+"""The local engine: jobs run in processes on this machine."""
 
 import concurrent.futures
 import itertools
@@ -14,12 +14,12 @@ from cxr.engines.engine import Job, Result
 def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: int) -> Iterator[Result]:
     """Map a picklable function over jobs on local processes; results in order of completion.
 
-    Only two jobs a worker are under way at once, so memory does not grow with their number. When the generator ends
-    early (an error, Ctrl-C, SIGTERM, `close`) its workers are killed first: none writes after that. Jobs must
-    therefore leave nothing half-written under a final name.
+    At most two jobs per worker are submitted at once, so memory does not grow with the number of jobs. When the
+    generator ends early (an error, Ctrl-C, SIGTERM, `close`), all workers are killed before it returns, and none writes
+    after that. So a job must write under a temporary name and rename the complete file.
 
     Raises:
-        RuntimeError: a worker was killed (out of memory, most often); finished jobs keep their results.
+        RuntimeError: a worker was killed, most often for lack of memory; the results of finished jobs were yielded.
     """
     waiting = iter(jobs)
     # Spawned, not forked: a fork of a process with threads (progress bar, TensorFlow) can hang.
@@ -43,15 +43,15 @@ def run_local(function: Callable[[Job], Result], jobs: list[Job], *, workers: in
 
 
 def _submit(pool: concurrent.futures.ProcessPoolExecutor, function: Callable, jobs: Iterator) -> set:
-    """Hand jobs to a pool, which starts its workers on the way: Ctrl-C is for this process, which then ends them."""
+    """Submit jobs to a pool. It may start workers here, which must not receive Ctrl-C: this process ends them."""
     with interrupts.held():
         return {pool.submit(function, job) for job in jobs}
 
 
 def _end_workers(pool: concurrent.futures.ProcessPoolExecutor) -> None:
-    """Kill the workers of a pool and wait until none is left; a second Ctrl-C does not cut that short."""
+    """Kill the workers of a pool and wait until all have ended; a second Ctrl-C does not interrupt this."""
     with interrupts.held():
-        workers = list((pool._processes or {}).values())  # Python 3.14 has kill_workers(), which does not wait
+        workers = list((pool._processes or {}).values())  # kill_workers() of Python 3.14 does not wait
         for worker in workers:
             worker.kill()
         for worker in workers:
@@ -60,7 +60,7 @@ def _end_workers(pool: concurrent.futures.ProcessPoolExecutor) -> None:
 
 
 def _end_with_parent() -> None:
-    """Let a worker die with the process that started it: an orphan would go on writing into the folder."""
+    """Make a worker exit when its parent process ends: an orphan would keep writing into the folder."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()

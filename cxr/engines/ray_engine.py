@@ -1,4 +1,4 @@
-"""The Ray engine: jobs as tasks of a cluster, one started here or one that runs."""
+"""The Ray engine: jobs run as tasks of a Ray cluster, a running one or one that is started here."""
 
 import contextlib
 import itertools
@@ -11,8 +11,8 @@ from cxr import interrupts
 from cxr.engines.engine import Engine, Job, Result
 from cxr.errors import ROOT
 
-RETRIES = 3  # of a job whose worker or machine is lost
-END_WAIT = 10.0  # seconds for cancelled jobs to end; a machine that does not answer is not waited for
+RETRIES = 3  # how often a job runs again after its worker or machine is lost
+END_WAIT = 10.0  # seconds to wait for cancelled jobs; a machine may no longer answer
 
 
 def run_ray(
@@ -20,27 +20,27 @@ def run_ray(
 ) -> Iterator[Result]:
     """Map a function over jobs on a Ray cluster; results in order of completion.
 
-    Every machine needs this project, its libraries and the data under the same paths. Only two jobs a core are under
-    way at once. A lost worker or machine costs the jobs it was at, which are done again elsewhere. When the generator
-    ends early (an error, Ctrl-C, SIGTERM, `close`) the workers of its jobs are killed first, as in `run_local`.
+    Every machine needs this project, its libraries and the data under the same paths. At most two jobs per core are
+    submitted at once. The jobs of a lost worker or machine run again elsewhere. When the generator ends early (an
+    error, Ctrl-C, SIGTERM, `close`), the workers of its jobs are killed before it returns, as in `run_local`.
 
     Args:
-        accelerated: a job takes a GPU to itself or, in a cluster without, all cores of a machine.
+        accelerated: each job gets a GPU or, in a cluster without GPUs, all cores of a machine.
 
     Raises:
-        RuntimeError: one job lost its worker again and again.
-        and what the function raises.
+        RuntimeError: one job lost its worker more than RETRIES times.
+        Everything that the function raises.
     """
     if not jobs:
         return
     with ray_session(engine) as ray:
-        task = ray.remote(_in_folder).options(max_retries=RETRIES, **_share(ray, accelerated))
+        task = ray.remote(_in_folder).options(max_retries=RETRIES, **_resources(ray, accelerated))
         here, waiting, running = str(pathlib.Path.cwd()), iter(jobs), []
         try:
             while True:
-                limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
+                limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines may join or leave
                 free = max(0, limit - len(running))
-                with interrupts.held():  # no task without its reference
+                with interrupts.held():  # every started task must be in `running`
                     running += [task.remote(here, function, job) for job in itertools.islice(waiting, free)]
                 if not running:
                     return
@@ -51,7 +51,7 @@ def run_ray(
 
 
 def _end_tasks(ray, running: list) -> None:
-    """Kill the workers of tasks and wait until they are gone; a second Ctrl-C does not cut that short."""
+    """Kill the workers of tasks and wait until they have ended; a second Ctrl-C does not interrupt this."""
     if not running:
         return
     with interrupts.held():
@@ -62,7 +62,7 @@ def _end_tasks(ray, running: list) -> None:
 
 @contextlib.contextmanager
 def ray_session(engine: Engine) -> Iterator:
-    """The ray module, connected for the length of the block; within another session, to the same cluster.
+    """The ray module, connected to a cluster inside the block; nested sessions share the cluster.
 
     Raises:
         ImportError: ray is not installed.
@@ -79,9 +79,9 @@ def ray_session(engine: Engine) -> Iterator:
     if engine.ray_address:
         _require_reachable(engine.ray_address)
         options = {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital unasked
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a hospital must not send usage statistics
     try:
-        with interrupts.handlers_kept():  # Ray's own would end this process at a SIGTERM, without a word
+        with interrupts.handlers_kept():  # Ray's SIGTERM handler ends this process without a message
             ray.init(
                 engine.ray_address or "local",
                 log_to_driver=False,
@@ -89,9 +89,9 @@ def ray_session(engine: Engine) -> Iterator:
                 runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},  # where workers find this project
                 **options,
             )
-    except SystemExit as error:  # of Ray's SIGTERM handler, which is in place while it starts
+    except SystemExit as error:  # from Ray's SIGTERM handler, which is active while Ray starts
         raise KeyboardInterrupt from error
-    except Exception as error:  # Ray raises nothing more special when a machine is too busy to start it in time
+    except Exception as error:  # Ray has no narrower error for a machine that is too busy to start it in time
         raise RuntimeError(
             f"Ray did not start ({error}). Run the same command again, or without --engine ray"
         ) from error
@@ -103,7 +103,7 @@ def ray_session(engine: Engine) -> Iterator:
 
 
 def _require_reachable(address: str) -> None:
-    """Raise ConnectionError when nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    """Raise ConnectionError if no server listens at HOST:PORT: Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
@@ -116,8 +116,8 @@ def _require_reachable(address: str) -> None:
         ) from error
 
 
-def _share(ray, accelerated: bool) -> dict[str, float]:
-    """What one job takes of the cluster, as Ray's options."""
+def _resources(ray, accelerated: bool) -> dict[str, float]:
+    """The resources that Ray reserves for one job."""
     if not accelerated:
         return {"num_cpus": 1}
     if ray.cluster_resources().get("GPU"):
@@ -127,7 +127,7 @@ def _share(ray, accelerated: bool) -> dict[str, float]:
 
 
 def _in_folder(folder: str, function: Callable[[Job], Result], job: Job) -> Result:
-    """Do a job where relative paths mean what they mean to the process that handed it out."""
+    """Run a job in the folder of the process that submitted it, so that relative paths mean the same."""
     try:
         os.chdir(folder)
     except OSError as error:
@@ -139,11 +139,11 @@ def _in_folder(folder: str, function: Callable[[Job], Result], job: Job) -> Resu
 
 
 def _result(ray, reference) -> object:
-    """The result of a Ray task, or the exception it raised, as if it had been raised here."""
+    """The result of a Ray task; the exception of a failed task is raised here."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        error.tb = str(error)  # the frames of the worker, where one_line_errors looks for them
+        error.tb = str(error)  # the traceback of the worker, for one_line_errors
         raise error.cause from error
     except ray.exceptions.RayError as error:
         raise RuntimeError(

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-NIH_SIZE = 1024
+from cxr.findings import NIH_SIZE
+
 CUTS = (60, 180)  # of a heat map scaled to [0, 255]: Wang et al. 2017, section 4.3
 
 

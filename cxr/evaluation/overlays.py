@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.evaluation.boxes import NIH_SIZE
+from cxr.findings import NIH_SIZE
 
 if TYPE_CHECKING:
     from PIL import ImageDraw

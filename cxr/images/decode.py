@@ -10,42 +10,41 @@ import numpy as np
 from cxr.images import dicom
 from cxr.images.errors import ImageError, require_size
 
-FORMATS = ("PNG", "JPEG", "WEBP")  # of what Pillow knows; by content: the ending of the name is not believed
+FORMATS = ("PNG", "JPEG", "WEBP")  # the formats that Pillow may decode, recognised by content and not by file name
 PNG_START = b"\x89PNG\r\n\x1a\n"
-FAST_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # PNG colour type, at 8 bits -> its name in kornia_rs
+FAST_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # colour type of an 8-bit PNG -> its name in kornia_rs
 
-# What decoders warn of either makes no difference to the pixels or is an ImageError here. Once for the process:
-# warnings.catch_warnings around a call changes the filters of all threads, and two that overlap leave them changed.
+# A decoder's warning either does not change the pixels or is an ImageError here. The filter is set once per process:
+# warnings.catch_warnings around a call changes the filters of all threads, and overlapping calls leave them changed.
 warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
 
 
 def decode_grey(data: bytes) -> np.ndarray:
     """Decode PNG, JPEG, WebP or DICOM to uint8 [height, width].
 
-    Colour becomes luminance (ITU-R 601), transparency is dropped (the RGBA files of the release are grey and opaque),
-    16 bits of a PNG become 8 by their high byte, of an animation the first frame is taken. See `dicom.decode_dicom`
-    for what DICOM has more. A PNG of which a bit has changed is noticed by its checksums; JPEG, WebP and DICOM have
-    none, so there only what the decoder stumbles over is.
+    Colour becomes luminance (ITU-R 601). Transparency is dropped: the RGBA files of the release are grey and opaque.
+    16-bit PNGs keep the high byte. An animation gives its first frame. `dicom.decode_dicom` describes DICOM.
+    The checksums of a PNG reveal every changed bit. JPEG, WebP and DICOM have no checksums: there only damage that
+    stops the decoder is noticed.
 
     Raises:
-        ImageError: not an image, cut off, damaged, too large to be honest, or smaller than 32 pixels a side.
+        ImageError: not an image, cut off, damaged, too large to be plausible, or smaller than 32 pixels per side.
         ImportError: it is DICOM, and requirements/dicom.txt is not installed.
     """
-
     if dicom.is_dicom(data):
         return dicom.decode_dicom(data)
     try:
         if data.startswith(PNG_START):
             return _decode_png(data)
         return _decode_with_pillow(data)
-    except (ImageError, MemoryError, KeyboardInterrupt):  # a machine short of memory is no fault of the image
+    except (ImageError, MemoryError, KeyboardInterrupt):  # too little memory is not a fault of the image
         raise
-    except BaseException as error:  # a decoder may raise anything, and a panic in Rust is no Exception
+    except BaseException as error:  # a decoder may raise anything; a panic in Rust is not an Exception
         raise ImageError(f"broken image: {str(error) or type(error).__name__}") from error
 
 
 def _decode_png(data: bytes) -> np.ndarray:
-    """Decode a PNG. Its usual forms go through a decoder 2.5 times as fast as Pillow's: see docs/performance.md."""
+    """Decode a PNG; the common kinds with kornia_rs, 2.5 times as fast as Pillow (docs/performance.md)."""
     if len(data) < 26 or data[12:16] != b"IHDR":
         raise ImageError(f"broken image: no PNG header ({len(data):,} bytes)")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
@@ -64,7 +63,7 @@ def _decode_png(data: bytes) -> np.ndarray:
 
 
 def _require_intact_png(data: bytes) -> None:
-    """Raise ImageError unless every chunk is whole and has its checksum: Pillow does not look at those of pixels."""
+    """Raise ImageError unless every chunk is complete and matches its checksum: Pillow does not check pixel data."""
     place, name = len(PNG_START), b""
     while name != b"IEND":
         length, name = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
@@ -91,15 +90,12 @@ def _to_grey(image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit PNG
         return (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
     if image.mode != "L":
-        image = image.convert("RGB").convert("L")  # by way of RGB, which drops alpha instead of blending it
+        image = image.convert("RGB").convert("L")  # RGB first: it drops alpha, "L" alone would blend it
     return np.array(image)
 
 
 def _describe(data: bytes) -> str:
-    start = data[:40]
-    text = start.decode("ascii", "replace").split("\n")[0].strip()
-    return (
-        f"{len(data):,} bytes, starting {text!r}"
-        if text and text.isascii() and text.isprintable()
-        else f"{len(data):,} bytes"
-    )
+    """The size of unknown data and, if it is text, how it starts: often it is a web page."""
+    text = data[:40].decode("ascii", "replace").split("\n")[0].strip()
+    is_text = text and text.isascii() and text.isprintable()
+    return f"{len(data):,} bytes, starting {text!r}" if is_text else f"{len(data):,} bytes"

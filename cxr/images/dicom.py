@@ -1,6 +1,6 @@
 """From the bytes of a DICOM file to the grey pixels that a radiologist's screen would show.
 
-Only pixels and the few numbers that display them are read; neither patient data nor private elements are looked at.
+Only the pixels and the elements that control their display are read, no patient data and no private elements.
 """
 
 import io
@@ -10,10 +10,10 @@ import numpy as np
 
 from cxr.images.errors import ImageError, require_size
 
-PREFIX = slice(128, 132), b"DICM"  # where a DICOM file says that it is one
-DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax: the whole file is inflated before anything can be checked
+PREFIX = slice(128, 132), b"DICM"  # every DICOM file has these bytes in this place
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax: the whole file must be inflated before its size can be checked
 INSTALL = "reading DICOM needs {}. Run: pip install -r requirements/dicom.txt"
-DECODERS = {  # transfer syntax -> the one plugin of pydicom that decodes it; no other is tried when it refuses
+DECODERS = {  # transfer syntax -> the only plugin of pydicom that may decode it
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
     "1.2.840.10008.1.2.4.51": "pylibjpeg",  # JPEG extended
     "1.2.840.10008.1.2.4.57": "pylibjpeg",  # JPEG lossless
@@ -35,15 +35,15 @@ def is_dicom(data: bytes) -> bool:
 def decode_dicom(data: bytes) -> np.ndarray:
     """Decode a single grey frame to uint8 [height, width]; larger is brighter.
 
-    Modality LUT or rescale, then the first VOI LUT or window; without either, 8 stored bits keep their range, and more
-    are spread from the smallest to the largest value, padding aside (16 stored bits often use 12, and their whole range
-    would leave 4 bits of grey). MONOCHROME1 is inverted.
+    The modality LUT or rescale is applied, then the first VOI LUT or window. Without a window, 8 stored bits keep their
+    range. More bits are stretched from the smallest to the largest value that is not padding: 16 stored bits often use
+    only 12, and their whole range would leave 4 bits of grey. MONOCHROME1 is inverted.
 
-    Colour is refused: a colour DICOM is a screenshot or another kind of picture, not a radiograph.
+    Colour is rejected: a colour DICOM is a screenshot or another kind of picture, not a radiograph.
 
     Raises:
-        ImageError: not one grey image, cut off, broken, too large to be honest, or smaller than 32 pixels a side.
-        ImportError: requirements/dicom.txt is not installed; the image may well be good.
+        ImageError: not a single grey image, cut off, broken, implausibly large, or smaller than 32 pixels per side.
+        ImportError: requirements/dicom.txt is not installed.
     """
     try:
         import pydicom
@@ -60,13 +60,13 @@ def decode_dicom(data: bytes) -> np.ndarray:
             return _displayed(stored, file)
     except (ImageError, ImportError):
         raise
-    except Exception as error:  # as in images.decode_grey: one bad file never stops a build
+    except Exception as error:  # as in decode.decode_grey: one bad file must not stop a build
         reason = " ".join(str(error).split())[:200]
         raise ImageError(f"broken DICOM: {reason or type(error).__name__}") from error
 
 
 def _require_one_grey_frame(file) -> None:
-    """Raise ImageError unless the header describes what `decode_dicom` reads; nothing is decoded yet."""
+    """Raise ImageError unless the header describes one grey frame; the pixels are not decoded yet."""
     if "PixelData" not in file:
         raise ImageError(f"DICOM without pixel data (Modality {file.get('Modality')}): cut off, or not an image")
     frames, kind = int(file.get("NumberOfFrames") or 1), file.PhotometricInterpretation
@@ -80,7 +80,7 @@ def _require_one_grey_frame(file) -> None:
 
 
 def _plugin(file) -> str:
-    """Which plugin decodes the pixels, "" if they are not compressed; compressed JPEG is checked first."""
+    """The plugin that decodes the pixels, "" for uncompressed ones. A JPEG for pylibjpeg is checked first."""
     from pydicom import encaps, pixels
 
     syntax = file.file_meta.TransferSyntaxUID
@@ -97,13 +97,13 @@ def _plugin(file) -> str:
 
 
 def _require_whole_jpeg(frame: bytes, width: int, height: int) -> None:
-    """Raise ImageError unless a JPEG or JPEG-LS is of that size and has its end marker.
+    """Raise ImageError unless a JPEG or JPEG-LS has that size and its end marker.
 
-    libjpeg fills up what is cut off, and takes 16 GB where the frame declares 65,535 x 65,535 pixels.
+    libjpeg fills in missing pixels, and allocates 16 GB for a frame that declares 65,535 x 65,535 pixels.
     """
     if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageError("DICOM whose JPEG is cut off")
-    place = 2  # behind the start marker; then segments of marker, length, content
+    place = 2  # after the start marker follow segments of marker, length and content
     while frame[place] == 0xFF and frame[place + 1] not in START_OF_FRAME:
         place += 2 + int.from_bytes(frame[place + 2 : place + 4])
     declared = struct.unpack(">HH", frame[place + 5 : place + 9])
@@ -112,11 +112,11 @@ def _require_whole_jpeg(frame: bytes, width: int, height: int) -> None:
 
 
 def _displayed(stored: np.ndarray, file) -> np.ndarray:
-    """Grey values as displayed: uint8 of the shape of `stored`, 0 black."""
+    """Grey values for display: uint8 of the shape of `stored`, 0 is black."""
     from pydicom import pixels
 
     for name in ("RescaleSlope", "RescaleIntercept"):
-        if name in file and file[name].is_empty:  # as if it were not there
+        if name in file and file[name].is_empty:  # an empty element counts as absent
             del file[name]
     values = pixels.apply_modality_lut(stored, file)
     if file.get("VOILUTSequence"):
@@ -124,7 +124,7 @@ def _displayed(stored: np.ndarray, file) -> np.ndarray:
         low, high = 0, 2 ** file.VOILUTSequence[0].LUTDescriptor[2] - 1
     elif file.get("WindowCenter") is not None and file.get("WindowWidth"):
         values = pixels.apply_windowing(values, file)
-        low, high = pixels.apply_windowing(np.array([-1e30, 1e30]), file)  # what lies far outside: black and white
+        low, high = pixels.apply_windowing(np.array([-1e30, 1e30]), file)  # the values for black and white
     else:
         low, high = _range(stored, values, file)
     share = (values - float(low)) / (float(high) - float(low))
@@ -132,12 +132,12 @@ def _displayed(stored: np.ndarray, file) -> np.ndarray:
         raise ImageError(f"DICOM without contrast: grey values from {low:g} to {high:g}")
     if file.PhotometricInterpretation == "MONOCHROME1":
         share = 1 - share
-    share[_padding(stored, file)] = 0  # no part of the image, whatever the window makes of its value
+    share[_padding(stored, file)] = 0  # not part of the image, so black in every window
     return np.rint(share.clip(0, 1) * 255).astype(np.uint8)
 
 
 def _padding(stored: np.ndarray, file) -> np.ndarray:
-    """Which stored values only fill up the rectangle (PS3.3 C.7.5.1.1.2): bool of the shape of `stored`."""
+    """Which stored values are padding (PS3.3 C.7.5.1.1.2): bool of the shape of `stored`."""
     padding = file.get("PixelPaddingValue")
     if padding is None:
         return np.zeros(stored.shape, bool)
@@ -147,7 +147,7 @@ def _padding(stored: np.ndarray, file) -> np.ndarray:
 
 
 def _range(stored: np.ndarray, values: np.ndarray, file) -> tuple[float, float]:
-    """The values that become black and white where the file does not say."""
+    """The values for black and white if the file does not define them."""
     from pydicom import pixels
 
     if file.BitsStored <= 8:

@@ -1,9 +1,10 @@
-"""What a DICOM header says of the picture and the patient: no more than a model is told, or a warning needs."""
+"""The DICOM header elements that are patient inputs of a model, or that reveal an image of another kind."""
 
 import io
 import math
 from typing import NamedTuple
 
+from cxr.images.errors import ImageError
 from cxr.patient import SEXES, VIEW_POSITIONS, parse_age
 
 TAGS = ("Modality", "BodyPartExamined", "PatientAge", "PatientSex", "ViewPosition")
@@ -12,7 +13,7 @@ CHESTS = ("CHEST", "THORAX")
 
 
 class Header(NamedTuple):
-    """The elements of TAGS, upper case; "" where the file is silent."""
+    """The elements of TAGS in upper case; "" for an absent one."""
 
     modality: str = ""
     body_part: str = ""
@@ -22,7 +23,7 @@ class Header(NamedTuple):
 
     @property
     def age(self) -> float | None:
-        """Years; None where the file is silent, unreadable, or speaks of no human."""
+        """Years; None for an absent, unreadable or impossible age."""
         try:
             age = parse_age(self.patient_age)
         except ValueError:
@@ -40,7 +41,7 @@ class Header(NamedTuple):
         return self.view_position_text if self.view_position_text in VIEW_POSITIONS else None
 
     def oddities(self) -> list[str]:
-        """Why this may be no frontal chest radiograph; where the file is silent, nothing is odd."""
+        """Reasons why this may not be a frontal chest radiograph. An absent element is not a reason."""
         found = []
         if self.modality and self.modality not in RADIOGRAPHS:
             found.append(f"DICOM of modality {self.modality}, expected {' or '.join(RADIOGRAPHS)}")
@@ -52,8 +53,21 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header of a file that `dicom.decode_dicom` has decoded: it is whole and not deflated."""
+    """Read the header of a file that `dicom.decode_dicom` has decoded: it is complete and not deflated.
+
+    Raises:
+        ImageError: an element of TAGS cannot be parsed, for example because its value representation is unknown.
+    """
     import pydicom
 
     file = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(TAGS))
-    return Header(*(" ".join(str(file.get(tag) or "").upper().split())[:40] for tag in TAGS))
+    return Header(*(_text(file, tag) for tag in TAGS))
+
+
+def _text(file, tag: str) -> str:
+    try:
+        value = file.get(tag)  # pydicom parses an element only now, and raises many kinds of errors
+    except Exception as error:
+        # Without the text of the error, which may quote the value: patient data.
+        raise ImageError(f"broken DICOM: {tag} cannot be read ({type(error).__name__})") from error
+    return " ".join(str(value or "").upper().split())[:40]

@@ -1,4 +1,4 @@
-"""The bytes that a record keeps of an image."""
+"""Encode the pixels of an image for a record."""
 
 import numpy as np
 
@@ -15,12 +15,12 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
 
     if encoding == "jpeg":
         options = [cv2.IMWRITE_JPEG_QUALITY, 95]
-    else:  # of what every reader understands, what TensorFlow decodes fastest: see docs/performance.md
+    else:  # the options that TensorFlow decodes fastest (docs/performance.md); every PNG reader supports them
         options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
         options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     return cv2.imencode(f".{encoding}", pixels, options)[1].tobytes()
 
 
 def stored_pixels(pixels: np.ndarray, encoded: bytes, encoding: str) -> np.ndarray:
-    """The pixels that a reader of `encoded` will see: those of a JPEG differ a little from what went in."""
+    """The pixels that a reader of `encoded` gets: those of a JPEG differ a little from the original."""
     return decode_grey(encoded) if encoding == "jpeg" else pixels

@@ -1,7 +1,7 @@
-"""What makes bytes unusable as an image."""
+"""The error of an unusable image, and the limits of its size."""
 
-MAX_PIXELS = 64 << 20  # 8192 x 8192; a small file that declares more is an attack or a mistake
-MIN_SIDE = 32  # pixels; less is an icon or a placeholder
+MAX_PIXELS = 64 << 20  # 8192 x 8192; a file that declares more is an attack or damaged
+MIN_SIDE = 32  # pixels; a smaller image is an icon or a placeholder
 
 
 class ImageError(ValueError):
@@ -9,7 +9,7 @@ class ImageError(ValueError):
 
 
 def require_size(width: int, height: int) -> None:
-    """Raise ImageError unless an image of this size is worth decoding."""
+    """Raise ImageError if an image of this size must not be decoded."""
     if width * height > MAX_PIXELS:
         raise ImageError(f"declares {width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
     if min(width, height) < MIN_SIDE:

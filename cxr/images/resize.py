@@ -1,13 +1,13 @@
-"""Grey images of any shape as squares of one size."""
+"""Resize grey images of any shape to squares of one size."""
 
 import numpy as np
 
 
 def resize_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Fit uint8 [height, width] into [size, size]: antialiased, aspect kept, centred on black where not square.
+    """Fit uint8 [height, width] into [size, size]: antialiased, aspect ratio kept, centred on black if not square.
 
-    What shrinks to a quarter or less is first averaged over whole blocks, to no less than twice the size, and then over
-    triangles: 0.23 grey levels from triangles alone, in six tenths of their time (docs/performance.md).
+    Large reductions (a quarter or less) first average whole blocks down to at least twice the size, then filter with a
+    triangle kernel: 0.23 grey levels from the triangle kernel alone, in six tenths of its time (docs/performance.md).
     """
     from PIL import Image
 

@@ -10,7 +10,7 @@ from cxr import storage
 from cxr.networks import assembly, devices, runtime
 from cxr.networks.extractors import Extractor, extractor_name
 from cxr.params import Params
-from cxr.records import example, shards
+from cxr.records import example, parsing, shards
 
 BATCH = 64  # images per step; larger batches are not faster, smaller ones a little slower
 
@@ -54,8 +54,8 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
 
     run = prepared.function(job)
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
-    batches = serialized.map(lambda batch: example.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
-    batches = example.without_autotuner(batches)
+    batches = serialized.map(lambda batch: parsing.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
+    batches = parsing.without_autotuner(batches)
     with np.errstate(over="ignore"):  # values too large for float16 become inf; the error below names the image
         vectors = [np.asarray(run(images)) for images in batches]
         vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]

@@ -1,1 +1,1 @@
-"""A dataset of TFRecords: what a record holds, shards, building, reading and verifying."""
+"""A dataset of TFRecords: the record format, shards, and how datasets are built, read and verified."""

@@ -1,4 +1,4 @@
-"""A dataset under construction: the manifest of its finished shards, and dataset.json, which is written last."""
+"""A dataset during its build: the manifest of finished shards, and dataset.json, which is written last."""
 
 import csv
 import dataclasses
@@ -16,83 +16,85 @@ from cxr.records.dataset import FILE
 from cxr.records.shards import FORMAT_VERSION, ShardReport
 from cxr.records.splits import SPLITS
 
-MANIFEST = "manifest"  # folder: plan.json and one report per finished shard; a later build goes on from it
-DESCRIPTIVE = ("containers", "unlisted")  # do not change a dataset's bytes
+MANIFEST = "manifest"  # folder with plan.json and a report per finished shard, from which a later build resumes
+DESCRIPTIVE = ("containers", "unlisted")  # inputs that do not change the bytes of a dataset
 
 
 class Job(Protocol):
-    """Anything that writes one shard."""
+    """The input of a worker that writes one shard."""
 
     path: str
 
 
 class Building:
-    """A dataset under construction in `output_dir`: which shards are whole, and what they hold."""
+    """A dataset during its build in `output_dir`: its finished shards and their contents."""
 
     def __init__(self, output_dir: epath.Path, inputs: dict, digest: str) -> None:
-        """Open the folder for this plan.
+        """Open the folder for a plan.
 
         Args:
-            inputs: what dataset.json will say of the inputs and options.
-            digest: of the plan; decides whether the folder's finished shards belong to it.
+            inputs: the inputs and options, as dataset.json will record them.
+            digest: digest of the plan; finished shards of another plan are not used.
 
         Raises:
-            ValueError: the folder holds another dataset, or one of other options.
+            ValueError: the folder contains another dataset, or one with other options.
         """
         self.output_dir, self.inputs = output_dir, inputs
         self.manifest = output_dir / MANIFEST
         plan = {"digest": digest, "inputs": inputs}
         before = plan_of(output_dir)
         if before and before["digest"] != digest:
-            raise _another(output_dir, _changes(before["inputs"], inputs))
+            raise _other_dataset_error(output_dir, _changes(before["inputs"], inputs))
         self.manifest.mkdir(parents=True, exist_ok=True)
-        self._remove_partials()
+        self.remove_partials()
         storage.write_json(self.manifest / "plan.json", plan)
 
-    def _remove_partials(self) -> None:
-        """Delete what killed writers have left: builds before this one, workers of lost machines."""
+    def remove_partials(self) -> None:
+        """Delete the unfinished files of killed workers and of earlier builds."""
         for folder in (self.output_dir, self.manifest):
-            for leftover in folder.glob("*" + storage.PARTIAL):
-                leftover.unlink(missing_ok=True)
+            storage.remove_partials(folder)
 
     def finished(
         self, jobs: list[Job], digest: Callable[[str], str] | None = None
     ) -> tuple[list[ShardReport], list[Job]]:
-        """Sort jobs into the reports of shards that are whole, by their hash, and the jobs still to do.
+        """Divide jobs into (reports of finished shards whose hash is right, jobs that are still to do).
 
         Args:
-            digest: SHA-256 of the bytes of an image, by its id; a shard is done again when an image that it rejected
-                has been mended since, or its first image is another one: the release was exchanged. None: of features.
+            digest: function from image id to SHA-256 of the original bytes; None for features. A shard is written
+                again if one of its rejected images, or its first image, has changed: the release was replaced.
         """
         done, waiting = [], []
         for job in jobs:
             report = self._report_of(epath.Path(job.path))
-            same = report is not None and (digest is None or _same_images(report, job, digest))
-            (done if same else waiting).append(report if same else job)
+            if report is not None and (digest is None or _same_images(report, job, digest)):
+                done.append(report)
+            else:
+                waiting.append(job)
         if waiting:
             (self.output_dir / FILE).unlink(missing_ok=True)
         return done, waiting
 
     def _report_of(self, path: epath.Path) -> ShardReport | None:
-        record = self._record_of(path.name)
-        if not (record.exists() and path.exists()):
+        """The report of a finished shard; None if the shard or its report is absent or damaged."""
+        report_path = self._report_path(path.name)
+        if not (report_path.exists() and path.exists()):
             return None
-        report = ShardReport.from_json(storage.read_json(record))
+        report = ShardReport.from_json(storage.read_json(report_path))
         whole = path.stat().length == report.bytes and storage.sha256_of(path) == report.sha256
         return report if whole else None
 
-    def _record_of(self, name: str) -> epath.Path:
+    def _report_path(self, name: str) -> epath.Path:
         return self.manifest / f"{name.removesuffix('.tfrecord')}.json"
 
     def keep(self, report: ShardReport) -> None:
-        """Note a finished shard, so that a restart need not write it again."""
-        storage.write_json(self._record_of(report.file), dataclasses.asdict(report))
+        """Save the report of a finished shard, so that a restarted build does not write the shard again."""
+        storage.write_json(self._report_path(report.file), dataclasses.asdict(report))
 
     def finish(self, reports: list[ShardReport], *, max_rejected: float) -> dict:
-        """Write rejected.csv and then dataset.json; returns what it says.
+        """Write rejected.csv and then dataset.json; returns the contents of dataset.json.
 
         Raises:
-            ValueError: more than the share `max_rejected` of the images was unreadable; no dataset.json then.
+            ValueError: more than the share `max_rejected` of the images is unreadable; dataset.json is not written.
         """
         rejected = sorted(image for report in reports for image in report.rejected)
         text = io.StringIO()
@@ -105,7 +107,7 @@ class Building:
             raise ValueError(
                 f"{len(rejected):,} of {planned:,} images could not be read, over --max_rejected {max_rejected:g}; "
                 f"first: {rejected[0].image_id}: {rejected[0].reason}. All are in {self.output_dir / 'rejected.csv'}. "
-                "Mend the files and run again (finished shards are kept), or raise --max_rejected."
+                "Fix the files and run again (finished shards are kept), or raise --max_rejected."
             )
         splits = describe_splits(reports)
         info = {
@@ -116,53 +118,54 @@ class Building:
             "splits": splits,
             "fingerprint": fingerprint(splits),
         }
-        self._remove_partials()
+        self.remove_partials()
         storage.write_json(self.output_dir / FILE, info)
         return info
 
 
 def _same_images(report: ShardReport, job: Job, digest: Callable[[str], str]) -> bool:
-    """Whether the images of a shard are still those it was made of, by its first and by those it rejected."""
-    if report.witness and report.witness != digest(job.rows[0].image_id):
+    """Whether a shard was made from the present images: its first image and its rejected ones are compared."""
+    if report.first_image_sha256 and report.first_image_sha256 != digest(job.rows[0].image_id):
         return False
-    return all(digest(image_id) == before for image_id, _, before in report.rejected)
+    return all(digest(rejected.image_id) == rejected.digest for rejected in report.rejected)
 
 
 def plan_of(output_dir: epath.Path) -> dict | None:
-    """What a folder was begun for: {"digest", "inputs"}; None if nothing was.
+    """The plan of the dataset in a folder, {"digest", "inputs"}; None for a new folder.
 
     Raises:
-        ValueError: there are records in it, and no plan.
+        ValueError: the folder has records and no plan.
     """
     if (output_dir / MANIFEST / "plan.json").exists():
         return storage.read_json(output_dir / MANIFEST / "plan.json")
     if (output_dir / FILE).exists() or list(output_dir.glob("*.tfrecord")):
-        raise ValueError(f"{output_dir} holds records of unknown origin; choose another --output_dir or delete it")
+        raise ValueError(f"{output_dir} contains records of unknown origin; choose another --output_dir or delete it")
     return None
 
 
 def require_same_options(output_dir: epath.Path, options: dict) -> None:
-    """Raise ValueError when the folder was begun for a dataset of other options, as far as they are known by now."""
+    """Raise ValueError if the folder contains a dataset with other options. `options` may be a part of the inputs."""
     before = plan_of(output_dir)
     changes = _changes(before["inputs"], options) if before else []
     if changes:
-        raise _another(output_dir, changes)
+        raise _other_dataset_error(output_dir, changes)
 
 
-def _another(output_dir: epath.Path, changes: list[str]) -> ValueError:
+def _other_dataset_error(output_dir: epath.Path, changes: list[str]) -> ValueError:
     return ValueError(
-        f"{output_dir} holds another dataset ({'; '.join(changes) or 'of other images'}). "
+        f"{output_dir} contains another dataset ({'; '.join(changes) or 'other images'}). "
         "Choose another --output_dir, or delete it."
     )
 
 
 def _changes(before: dict, now: dict) -> list[str]:
-    theirs, mine = _flat(before), _flat(now)
-    return [f"{key} {theirs.get(key)}, now {mine.get(key)}" for key in mine if theirs.get(key) != mine.get(key)]
+    """The differing inputs, such as "image_size 128, now 224"."""
+    old, new = _flat(before), _flat(now)
+    return [f"{key} {old.get(key)}, now {new[key]}" for key in new if old.get(key) != new[key]]
 
 
 def _flat(inputs: dict) -> dict:
-    """One level of keys, those left out that do not change the bytes."""
+    """Nested inputs as one level of keys, without those that do not change the bytes."""
     flat = {}
     for key, value in inputs.items():
         flat.update({f"{key} {inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value})
@@ -173,21 +176,21 @@ def describe_splits(reports: list[ShardReport]) -> dict[str, dict]:
     """The `splits` part of dataset.json: images, patients, positives per finding and the shards of every split."""
     splits = {}
     for split in SPLITS:
-        mine = sorted((report for report in reports if report.split == split), key=lambda report: report.file)
+        members = sorted((report for report in reports if report.split == split), key=lambda report: report.file)
         positives = Counter()
-        for report in mine:
+        for report in members:
             positives.update(dict(zip(FINDINGS, report.positives, strict=True)))
         splits[split] = {
-            "images": sum(report.images for report in mine),
-            "patients": len({patient for report in mine for patient in report.patient_ids}),
+            "images": sum(report.images for report in members),
+            "patients": len({patient for report in members for patient in report.patient_ids}),
             "positives": {finding: positives[finding] for finding in FINDINGS},
-            "shards": [{"file": r.file, "images": r.images, "bytes": r.bytes, "sha256": r.sha256} for r in mine],
+            "shards": [{"file": r.file, "images": r.images, "bytes": r.bytes, "sha256": r.sha256} for r in members],
         }
     return splits
 
 
 def fingerprint(splits: dict[str, dict]) -> str:
-    """SHA-256 over the shard hashes, in order: two datasets with one fingerprint hold the same bytes."""
+    """SHA-256 over the shard hashes, in order: datasets with equal fingerprints have the same bytes."""
     digest = hashlib.sha256()
     for split in SPLITS:
         for shard in splits[split]["shards"]:

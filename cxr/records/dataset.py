@@ -1,4 +1,4 @@
-"""A finished dataset: its folder and its dataset.json, whose presence says that it is complete."""
+"""A finished dataset: its folder and its dataset.json, which exists only when the dataset is complete."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from cxr.records.shards import FORMAT_VERSION
 from cxr.records.splits import SPLITS
 
 FILE = "dataset.json"
-NEEDED = ("kind", "split", "source", "missing", "rejected", "splits", "fingerprint")  # of its keys
+REQUIRED_KEYS = ("kind", "split", "source", "missing", "rejected", "splits", "fingerprint")
 
 
 class Dataset(NamedTuple):
-    """Shards in a folder and what dataset.json says of them."""
+    """The shards in a folder and their description in dataset.json."""
 
     folder: epath.Path
     info: dict  # dataset.json
@@ -24,16 +24,16 @@ class Dataset(NamedTuple):
         return [str(self.folder / shard["file"]) for shard in self.info["splits"][split]["shards"]]
 
     def images(self, split: str) -> int:
-        """How many images a split has."""
+        """The number of images in a split."""
         return self.info["splits"][split]["images"]
 
 
 def open_dataset(data_dir: epath.PathLike) -> Dataset:
-    """Read dataset.json and check that its shards lie beside it, at their size.
+    """Read dataset.json and check that every shard exists and has its recorded size.
 
     Raises:
         FileNotFoundError: not a built dataset.
-        ValueError: another format or other findings, or a shard that is absent or of another size.
+        ValueError: another format or other findings, or a shard that is absent or has another size.
     """
     dataset = Dataset(epath.Path(data_dir), read_info(epath.Path(data_dir)))
     for split in SPLITS:
@@ -43,11 +43,11 @@ def open_dataset(data_dir: epath.PathLike) -> Dataset:
 
 
 def read_info(data_dir: epath.Path) -> dict:
-    """Read dataset.json and check that this code knows its format and findings; the shards are not looked at.
+    """Read dataset.json and check its format and findings, without looking at the shards.
 
     Raises:
         FileNotFoundError: not a built dataset.
-        ValueError: another format or other findings, or a part is absent.
+        ValueError: another format or other findings, or a missing key.
     """
     path = data_dir / FILE
     if not path.exists():
@@ -60,7 +60,7 @@ def read_info(data_dir: epath.Path) -> dict:
     if info.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{path} has format {info.get('format_version')}, this code reads {FORMAT_VERSION}. {remedy}")
     require_same_findings(info.get("findings", []), str(path))
-    absent = [key for key in NEEDED if key not in info]
+    absent = [key for key in REQUIRED_KEYS if key not in info]
     if absent:
         raise ValueError(f"{path} has no {', '.join(absent)}. {remedy}")
     return info

@@ -1,7 +1,7 @@
-"""One image as a `tf.train.Example`, and many of them as a TFRecord file.
+"""One image as a `tf.train.Example`, and many of them as a TFRecord file, without TensorFlow.
 
-Writing and indexing need no TensorFlow (importing it costs every worker 5 s and 400 MB): protobuf packs the message and
-google-crc32c sums it. TensorFlow's own reader is used where it is fast, in `parse_batch`.
+Importing TensorFlow would cost every worker 5 s and 400 MB. Here protobuf packs the message and google-crc32c computes
+the checksums. `parsing` reads the same records with TensorFlow, inside a tf.data pipeline.
 """
 
 import functools
@@ -19,27 +19,27 @@ STATISTICS = ("image/mean", "image/stddev")  # of the stored pixels, 0 to 255
 
 
 class CorruptRecordError(ValueError):
-    """A TFRecord file is cut off or changed; the text names it."""
+    """A TFRecord file is cut off or changed; the text names the file."""
 
 
 class Index(NamedTuple):
-    """Everything a split's records say, but the pixels; rows in dataset order."""
+    """All columns of the records of a split except the pixels, in dataset order."""
 
     image_ids: np.ndarray  # str [n]
     patient_ids: np.ndarray  # int64 [n]
     labels: np.ndarray  # int64 [n, 14]
-    ages: np.ndarray  # float32 [n] years, nan unknown
+    ages: np.ndarray  # float32 [n] years, NaN unknown
     sexes: np.ndarray  # int64 [n] 0 F, 1 M, -1 unknown
     view_positions: np.ndarray  # int64 [n] 0 PA, 1 AP, -1 unknown
-    means: np.ndarray  # float32 [n] grey levels, 0 to 255; nan of features
-    stddevs: np.ndarray  # float32 [n] grey levels; nan of features
+    means: np.ndarray  # float32 [n] grey levels, 0 to 255; NaN for features
+    stddevs: np.ndarray  # float32 [n] grey levels; NaN for features
 
 
 @functools.cache
 def example_class() -> type:
-    """The protobuf class of `tf.train.Example`, declared here from its published field numbers.
+    """The protobuf class of `tf.train.Example`, declared here with its published field numbers.
 
-    Source: tensorflow/core/example/{example,feature}.proto. A oneof changes nothing on the wire for one set field.
+    Source: tensorflow/core/example/{example,feature}.proto. The oneof there does not change the encoding of one field.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -69,10 +69,10 @@ def example_class() -> type:
 
 
 def pack_image(row: ImageRow, encoded: bytes, *, encoding: str, mean: float, stddev: float) -> bytes:
-    """Serialize one image record, equal bytes for equal input.
+    """Serialize one image record; equal inputs give equal bytes.
 
     Args:
-        mean, stddev: of the stored pixels (0 to 255), so that a reader can standardise without a second pass.
+        mean, stddev: of the stored pixels (0 to 255); a reader can standardise images without a second pass.
     """
     return _pack(row, {"image/encoded": encoded, "image/format": encoding.encode()}, {"mean": mean, "stddev": stddev})
 
@@ -99,17 +99,17 @@ def _pack(row: ImageRow, payload: dict[str, bytes], statistics: dict[str, float]
 
 
 def unpack_row(record: bytes) -> ImageRow:
-    """What a record says about its image, without the pixels."""
+    """The row of a record, without its pixels."""
     return row_of(features_of(record))
 
 
 def features_of(record: bytes):
-    """The features of a record by name; `google.protobuf.message.DecodeError` where the bytes are no Example."""
+    """The features of a record by name; `google.protobuf.message.DecodeError` if the bytes are not an Example."""
     return example_class().FromString(record).features.feature
 
 
 def row_of(feature) -> ImageRow:
-    """The row among the features of a record; IndexError where one of them has no value."""
+    """The row in the features of a record; IndexError if one of them has no value."""
     return ImageRow(
         image_id=feature["image/id"].bytes_list.value[0].decode(),
         patient_id=feature["patient/id"].int64_list.value[0],
@@ -121,7 +121,7 @@ def row_of(feature) -> ImageRow:
 
 
 def statistics_of(feature) -> tuple[float, float]:
-    """Mean and standard deviation of the stored pixels, among the features of a record; nan where it has none."""
+    """Mean and standard deviation of the stored pixels, from the features of a record; NaN if absent."""
     mean, stddev = (feature[name].float_list.value[0] if name in feature else float("nan") for name in STATISTICS)
     return mean, stddev
 
@@ -135,20 +135,20 @@ def _masked_crc(data: bytes) -> int:
 
 
 def write_record(file: IO[bytes], record: bytes) -> None:
-    """Append one record in TFRecord framing: length, its CRC, data, its CRC (little endian)."""
+    """Append one record in TFRecord framing: length, its CRC, data, its CRC, all little-endian."""
     length = struct.pack("<Q", len(record))
     for piece in (length, struct.pack("<I", _masked_crc(length)), record, struct.pack("<I", _masked_crc(record))):
         file.write(piece)
 
 
 def read_records(path: epath.PathLike, digest=None) -> Iterator[bytes]:
-    """Yield the records of a TFRecord file, every CRC checked. CorruptRecordError names the file and the byte.
+    """Yield the records of a TFRecord file and check every CRC. CorruptRecordError names the file and the byte.
 
     Args:
-        digest: a hash of `hashlib`, fed with every byte on the way, so that hashing needs no second reading.
+        digest: a `hashlib` hash, updated with every byte, so that the file need not be read twice.
     """
     path = epath.Path(path)
-    left = path.stat().length  # a forged length must not make us ask for more memory than the file has bytes
+    left = path.stat().length  # a forged length must not allocate more memory than the file has bytes
     start = 0
     with path.open("rb") as file:
         while header := file.read(12):
@@ -167,8 +167,8 @@ def read_records(path: epath.PathLike, digest=None) -> Iterator[bytes]:
             yield record
 
 
-def read_index(paths: list[epath.Path]) -> Index:
-    """Read everything but the pixels of some shards, in their order; a damaged one raises CorruptRecordError."""
+def read_split_index(paths: list[epath.Path]) -> Index:
+    """Read all columns but the pixels from the shards of a split. CorruptRecordError names a damaged shard."""
     features = (features_of(record) for path in paths for record in read_records(path))
     rows = [(*row_of(feature), *statistics_of(feature)) for feature in features]
     columns = list(zip(*rows, strict=True)) or [()] * (len(ImageRow._fields) + len(STATISTICS))
@@ -182,62 +182,3 @@ def read_index(paths: list[epath.Path]) -> Index:
         means=np.array(columns[6], np.float32),
         stddevs=np.array(columns[7], np.float32),
     )
-
-
-def without_autotuner(dataset):
-    """A tf.data pipeline whose last batch is its end.
-
-    TensorFlow's autotuner looks at a pipeline after 10 ms and then each time at twice the distance, and in TensorFlow
-    2.21 the end of a pipeline beside a busy processor can wait for its next look: an epoch of 45 s for the 82nd second.
-    """
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
-def parse_batch(serialized, info: dict) -> tuple[dict, object]:
-    """Parse a batch of records inside tf.data.
-
-    Args:
-        serialized: string tensor [B].
-        info: the dataset's dataset.json, which says what lies in the records.
-
-    Returns:
-        ({"image": uint8 [B, size, size, 1] or "features": float32 [B, D], "age": float32 [B], "sex": int64 [B],
-        "view_position": int64 [B]}, labels float32 [B, 14]).
-    """
-    import tensorflow as tf
-
-    payload = "features" if info["kind"] == "features" else "image/encoded"
-    parsed = tf.io.parse_example(
-        serialized,
-        {
-            payload: tf.io.FixedLenFeature([], tf.string),
-            "labels": tf.io.FixedLenFeature([len(FINDINGS)], tf.int64),
-            "patient/age": tf.io.FixedLenFeature([], tf.float32),
-            "patient/sex": tf.io.FixedLenFeature([], tf.int64),
-            "view_position": tf.io.FixedLenFeature([], tf.int64),
-        },
-    )
-    if payload == "features":
-        vectors = tf.io.decode_raw(parsed[payload], tf.float16)
-        columns = {"features": tf.cast(tf.reshape(vectors, [-1, info["dimension"]]), tf.float32)}
-    else:
-        columns = {"image": _decode_images(parsed[payload], info["encoding"], info["image_size"])}
-    columns |= {"age": parsed["patient/age"], "sex": parsed["patient/sex"], "view_position": parsed["view_position"]}
-    return columns, tf.cast(parsed["labels"], tf.float32)
-
-
-def _decode_images(encoded, encoding: str, size: int):
-    """uint8 [B, size, size, 1] of encoded images [B], the pixels that `images.stored_pixels` measured."""
-    import tensorflow as tf
-
-    if encoding == "raw":
-        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), [-1, size, size, 1])
-    # TensorFlow's default for JPEG is a faster transform, up to 16 grey levels from what Pillow and OpenCV decode.
-    exact_jpeg = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
-    decode = {"png": tf.io.decode_png, "jpeg": exact_jpeg}[encoding]
-    pixels = tf.TensorSpec([size, size, 1], tf.uint8)
-    return tf.map_fn(lambda image: decode(image, channels=1), encoded, fn_output_signature=pixels)

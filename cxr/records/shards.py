@@ -1,7 +1,7 @@
-"""A shard is the unit of work: planned here, written whole by any worker, described by its report.
+"""A shard is the unit of work: planned here, written by any worker, described by its report.
 
-The bytes of a shard depend on the images, their rows, the seed and the options; not on the container, the worker, the
-engine, or how often the build was interrupted.
+The bytes of a shard depend only on the images, their rows, the seed and the options. They do not depend on the
+containers of the images, the worker, the engine, or on interruptions of the build.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ FORMAT_VERSION = 2  # 2: the key view_position
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """What a worker needs to write one shard; small and picklable."""
+    """The small, picklable input of a worker that writes one shard."""
 
     path: str
     split: str
@@ -37,22 +37,22 @@ class ShardJob:
     encoding: str  # "png", "jpeg" or "raw"
 
     def relocated(self, moved: dict[str, Location]) -> "ShardJob":
-        """The same job, for images that moved, by their id."""
-        places = [moved.get(row.image_id, place) for row, place in zip(self.rows, self.locations, strict=True)]
-        return dataclasses.replace(self, locations=places)
+        """The same job with new locations for some images, given by image id."""
+        locations = [moved.get(row.image_id, old) for row, old in zip(self.rows, self.locations, strict=True)]
+        return dataclasses.replace(self, locations=locations)
 
 
 class Rejected(NamedTuple):
-    """An image that could not be read, and why."""
+    """An unreadable image and the reason."""
 
     image_id: str
     reason: str
-    digest: str = ""  # SHA-256 of its bytes, by which a later build sees that it has been mended
+    digest: str = ""  # SHA-256 of its bytes, by which a later build notices that the file was replaced
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """What a finished shard holds."""
+    """The contents of a finished shard."""
 
     file: str
     split: str
@@ -62,12 +62,12 @@ class ShardReport:
     patient_ids: list[int]
     positives: list[int]  # per finding, in FINDINGS order
     rejected: list[Rejected]
-    witness: str = ""  # SHA-256 of the bytes that its first image came in; "" of features
+    first_image_sha256: str = ""  # of the original bytes; "" for features
 
     @classmethod
     def from_json(cls, value: dict) -> "ShardReport":
         """Rebuild a report from its JSON form."""
-        return cls(**{**value, "rejected": [Rejected(*pair) for pair in value["rejected"]]})
+        return cls(**{**value, "rejected": [Rejected(*fields) for fields in value["rejected"]]})
 
 
 def plan_shards(
@@ -80,9 +80,9 @@ def plan_shards(
     image_size: int,
     encoding: str,
 ) -> list[ShardJob]:
-    """Cut every split into shards of at most `shard_size` images, equal to within one image.
+    """Cut every split into shards of at most `shard_size` images, whose sizes differ by at most one.
 
-    Records inside a split are in one seeded permutation, so a short shuffle buffer mixes them well in training.
+    The records of a split are in a seeded random order, so a small shuffle buffer is enough in training.
     """
     jobs = []
     for split in SPLITS:
@@ -91,13 +91,13 @@ def plan_shards(
         for index in range(count):
             part = rows[len(rows) * index // count : len(rows) * (index + 1) // count]
             path = output_dir / f"{split}-{index:05d}-of-{count:05d}.tfrecord"
-            places = [locations[row.image_id] for row in part]
-            jobs.append(ShardJob(str(path), split, part, places, image_size, encoding))
+            part_locations = [locations[row.image_id] for row in part]
+            jobs.append(ShardJob(str(path), split, part, part_locations, image_size, encoding))
     return jobs
 
 
 def plan_digest(jobs: list[ShardJob]) -> str:
-    """SHA-256 over everything that decides the bytes of a dataset, but the images' own bytes."""
+    """SHA-256 over everything that determines the bytes of a dataset, except the bytes of its images."""
     digest = hashlib.sha256()
     for job in jobs:
         name = epath.Path(job.path).name
@@ -106,10 +106,10 @@ def plan_digest(jobs: list[ShardJob]) -> str:
 
 
 def write_shard(job: ShardJob) -> ShardReport:
-    """Decode, resize, encode and write the images of one shard; what cannot be read is reported, not raised.
+    """Decode, resize, encode and write the images of one shard; unreadable images are reported, not raised.
 
     Raises:
-        OSError: the disk is full, the folder read-only, or an image vanished since the plan was made.
+        OSError: the disk is full, the folder is read-only, or an image was removed after the plan was made.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Which image is train, val or test. Patients never cross."""
+"""Split images into train, val and test; all images of a patient are in one split."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -9,16 +9,16 @@ SPLITS = ("train", "val", "test")
 
 
 def unit_hash(*parts: object) -> float:
-    """A number in [0, 1) that depends on nothing but the parts: not on file order, nor on the other patients."""
+    """A number in [0, 1) that depends only on the parts, not on the file order or on other patients."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def sample_patients(rows: list[ImageRow], present: Collection[str], count: int, seed: int) -> list[ImageRow]:
-    """Keep all rows of `count` patients, drawn at random among those with an image in `present`.
+    """Keep all rows of `count` patients, drawn at random from those with an image in `present`.
 
     Raises:
-        ValueError: there are fewer such patients.
+        ValueError: fewer patients have an image.
     """
     patients = {row.patient_id for row in rows if row.image_id in present}
     if count > len(patients):
@@ -28,13 +28,13 @@ def sample_patients(rows: list[ImageRow], present: Collection[str], count: int, 
 
 
 def split_rows(
-    rows: list[ImageRow], homes: dict[str, str], *, ratios: tuple[float, float, float], seed: int
+    rows: list[ImageRow], assigned: dict[str, str], *, ratios: tuple[float, float, float], seed: int
 ) -> dict[str, list[ImageRow]]:
-    """Assign every row to train, val or test by its home, or by a hash of (seed, patient) where that leaves it open.
+    """Put every row into train, val or test: as assigned, or else by a hash of (seed, patient).
 
     Args:
-        homes: image id -> "train", "val" or "test", which stand; or "train_val", of which the share
-            val / (train + val) of the patients becomes val; or nothing: all patients are split by `ratios`.
+        assigned: image id -> "train", "val" or "test", which are used as they are; or "train_val", where a share of
+            val / (train + val) of the patients becomes val. Patients of images without an entry are split by `ratios`.
         ratios: shares (train, val, test) of the patients, sum 1.
 
     Raises:
@@ -42,22 +42,22 @@ def split_rows(
     """
     splits = {split: [] for split in SPLITS}
     for row in rows:
-        home = homes.get(row.image_id, "open")
-        if home not in SPLITS:
-            place = unit_hash(seed, row.patient_id) * (ratios[0] + ratios[1] if home == "train_val" else 1.0)
-            home = "train" if place < ratios[0] else "val" if place < ratios[0] + ratios[1] else "test"
-        splits[home].append(row)
+        split = assigned.get(row.image_id)
+        if split not in SPLITS:
+            position = unit_hash(seed, row.patient_id) * (ratios[0] + ratios[1] if split == "train_val" else 1.0)
+            split = "train" if position < ratios[0] else "val" if position < ratios[0] + ratios[1] else "test"
+        splits[split].append(row)
     require_disjoint({split: [row.patient_id for row in members] for split, members in splits.items()})
     return splits
 
 
 def require_disjoint(patients: dict[str, Iterable[int]]) -> None:
-    """Raise ValueError naming a patient that is in two splits: its images would leak from training into the score."""
-    home = {}
+    """Raise ValueError with a patient that is in two splits, which would leak training patients into the scores."""
+    first_split = {}
     for split, members in patients.items():
         for patient in set(members):
-            if home.setdefault(patient, split) != split:
+            if first_split.setdefault(patient, split) != split:
                 raise ValueError(
-                    f"patient {patient} is in {home[patient]} and in {split}, so scores would be too good. "
-                    "Mend the lists, or build with --split random."
+                    f"patient {patient} is in {first_split[patient]} and in {split}, so scores would be too good. "
+                    "Correct the lists, or build with --split random."
                 )

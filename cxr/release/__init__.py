@@ -1,1 +1,1 @@
-"""What a publisher hands over: tables, lists, boxes, and images in any container."""
+"""A release as its publisher distributes it: tables, lists, boxes, and images in any container."""

@@ -1,4 +1,4 @@
-"""BBox_List_2017.csv: boxes that a radiologist drew round 8 of the findings, and the images they are in."""
+"""BBox_List_2017.csv: the boxes that a radiologist drew around 8 of the findings, and the images with boxes."""
 
 import csv
 import io
@@ -9,15 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from cxr.findings import ALIASES, FINDINGS
+from cxr.findings import ALIASES, FINDINGS, NIH_SIZE
 from cxr.images.decode import decode_grey
 from cxr.images.errors import ImageError
 from cxr.release import archives, entries, locations, release, sources
 
 FILE = "BBox_List_2017.csv"
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"  # the commas inside the brackets are not quoted
-FRAME = 1024  # pixels a side of the image that the boxes are drawn on
-ROUNDING = 1.0  # pixel: so far outside a box may end and is clipped; further out it is a mistake
+ROUNDING = 1.0  # pixels that a box may reach outside the image, where it is clipped; more is an error
 
 
 class BoxRow(NamedTuple):
@@ -29,7 +28,7 @@ class BoxRow(NamedTuple):
 
 
 class Boxed(NamedTuple):
-    """What was drawn in one image."""
+    """The boxes of one image."""
 
     patient_id: int
     boxes_nih: dict[str, np.ndarray]  # float64 [n, 4] by finding
@@ -39,12 +38,12 @@ def read_boxes(data_dir: epath.Path) -> list[BoxRow]:
     """Read the boxes of a release, in the order of the file.
 
     Raises:
-        FileNotFoundError: the release has none.
-        ValueError: another header, no row, or a row (named) that is no box of a finding inside the image.
+        FileNotFoundError: the release has no list of boxes.
+        ValueError: an unexpected header, no rows, or a row (named) that is not a box of a finding inside the image.
     """
     path = data_dir / FILE
     if not path.exists():
-        raise FileNotFoundError(f"no {path}; download it from the same place as the images, or mend --data_dir")
+        raise FileNotFoundError(f"no {path}; download it from the same place as the images, or correct --data_dir")
     try:
         reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
         _require_header(path, next(reader, []))
@@ -82,25 +81,27 @@ def _parse(cells: list[str], where: str) -> BoxRow:
         raise ValueError(f"{where}: x, y, w, h are {', '.join(cells[2:6])}; expected four numbers") from error
     numbers = f"x {x:g}, y {y:g}, w {width:g}, h {height:g}"
     if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
-        raise ValueError(f"{where}: {numbers} is no box; expected w and h above 0")
-    if min(x, y) < -ROUNDING or max(x + width, y + height) > FRAME + ROUNDING:
-        raise ValueError(f"{where}: {numbers} reaches out of the image; expected pixels of {FRAME} x {FRAME}")
-    return BoxRow(image_id, finding, (max(x, 0.0), max(y, 0.0), min(x + width, FRAME), min(y + height, FRAME)))
+        raise ValueError(f"{where}: {numbers} is not a box; expected w and h above 0")
+    if min(x, y) < -ROUNDING or max(x + width, y + height) > NIH_SIZE + ROUNDING:
+        raise ValueError(f"{where}: {numbers} is outside the image; expected pixels of {NIH_SIZE} x {NIH_SIZE}")
+    corners = max(x, 0.0), max(y, 0.0), min(x + width, NIH_SIZE), min(y + height, NIH_SIZE)
+    return BoxRow(image_id, finding, corners)
 
 
 def read_boxed(data_dir: epath.Path) -> dict[str, Boxed]:
-    """Read the boxes of a release by image id, sorted, checked against its Data_Entry CSV where it has one.
+    """Read the boxes of a release by image id, sorted, and check them against its Data_Entry CSV if it has one.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_boxes`, and for images that the CSV does not have.
+        FileNotFoundError, ValueError: as `read_boxes`, and for images that are not in the CSV.
     """
-    rows, entry_csv = read_boxes(data_dir), release.find_entry_csv(data_dir)
+    rows = read_boxes(data_dir)
+    entry_csv = release.find_entry_csv(data_dir)
     if entry_csv:
         patients = {row.image_id: row.patient_id for row in entries.read_entries(entry_csv).rows}
         unknown = sorted({row.image_id for row in rows} - patients.keys())
         if unknown:
             raise ValueError(
-                f"{data_dir / FILE} names {len(unknown):,} images that {entry_csv.name} does not have, such as "
+                f"{data_dir / FILE} has {len(unknown):,} images that are not in {entry_csv.name}, such as "
                 f"{unknown[0]}; expected a list of the same release"
             )
     else:
@@ -117,18 +118,18 @@ def read_boxed(data_dir: epath.Path) -> dict[str, Boxed]:
 def _patient_in(image_id: str, path: epath.Path) -> int:
     patient = image_id.split("_")[0]
     if not patient.isdecimal():
-        raise ValueError(f"{path} names image {image_id!r}; expected a name such as 00000001_000.png")
+        raise ValueError(f"{path} has image {image_id!r}; expected a name such as 00000001_000.png")
     return int(patient)
 
 
 def read_images(
     data_dir: epath.Path, found: sources.Images, image_ids: Collection[str], broken: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (image id, uint8 [height, width]) of every image of a release that is there and readable, each once.
+    """Yield (image id, uint8 [height, width]) of every readable image of a release, each once.
 
     Args:
-        found: as `sources.find_images` finds them.
-        broken: takes the reason of each image that cannot be read, by id.
+        found: the result of `sources.find_images`.
+        broken: receives the reason for each unreadable image, by id.
     """
     for image_id, read in _files(data_dir, found, image_ids):
         try:
@@ -140,17 +141,18 @@ def read_images(
 def _files(
     data_dir: epath.Path, found: sources.Images, image_ids: Collection[str]
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield (image id, what reads its bytes before the next one is asked for)."""
+    """Yield (image id, read). `read()` returns the bytes of the image, until the next image is yielded."""
     for image_id, location in sorted(found.locations.items()):
         yield image_id, lambda location=location: locations.read_bytes(location)
-    by_stem, seen = sources.stems(image_ids), set(found.locations)
-    for container in found.streams:  # archives that can only be read from their start to their end
+    by_stem = sources.stems(image_ids)
+    seen = set(found.locations)
+    for container in found.streams:  # archives that can only be read from start to end
         for name, size, read in archives.stream_members(data_dir / container):
             image_id = sources.identify(name, by_stem)
             if image_id and image_id not in seen:
                 seen.add(image_id)
-                yield image_id, read if size <= locations.MAX_BYTES else lambda size=size: _refuse(size)
+                yield image_id, read if size <= locations.MAX_BYTES else lambda size=size: _reject(size)
 
 
-def _refuse(size: int) -> bytes:
+def _reject(size: int) -> bytes:
     raise ImageError(locations.too_large(size))

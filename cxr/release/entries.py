@@ -1,4 +1,4 @@
-"""The CSVs of a release: Data_Entry of 2017 or 2020, and the per-split label CSVs of the public subsets."""
+"""The CSVs of a release: Data_Entry of 2017 or 2020, or one label CSV per split as in the public subsets."""
 
 import csv
 import functools
@@ -15,12 +15,12 @@ from cxr.findings import FINDINGS, parse_findings
 from cxr.patient import SEXES, UNKNOWN, VIEW_POSITIONS, parse_age
 
 ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
-RENAMED = {"Patient Sex": "Patient Gender"}  # NIH's later copies of the 2020 CSV have the first
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+RENAMED = {"Patient Sex": "Patient Gender"}  # name in later copies of the 2020 CSV -> name here
+ID_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 class ImageRow(NamedTuple):
-    """What the tables say about one image."""
+    """One image in the tables of a release."""
 
     image_id: str  # "00000001_000.png"
     patient_id: int
@@ -31,7 +31,7 @@ class ImageRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One CSV of a release, read."""
+    """The rows of one CSV of a release."""
 
     name: str  # file name, or several joined by "+"
     sha256: str
@@ -42,9 +42,9 @@ def read_entries(path: epath.Path) -> Table:
     """Read a Data_Entry CSV, of 2017 or 2020.
 
     Raises:
-        ValueError: a needed column is absent, a cell is unreadable (with its row), or an image id is there twice.
+        ValueError: a required column is absent, a cell is invalid (with its row), or an image id appears twice.
     """
-    parsed_findings = functools.cache(parse_findings)  # a few hundred distinct cells among 112,120
+    parsed_findings = functools.cache(parse_findings)  # 112,120 rows have a few hundred distinct cells
 
     def parse(cell: dict[str, str]) -> ImageRow:
         return ImageRow(
@@ -60,18 +60,19 @@ def read_entries(path: epath.Path) -> Table:
 
 
 def read_label_csv(path: epath.Path, entries: dict[str, ImageRow]) -> Table:
-    """Read a per-split CSV: `Image Index` and 14 columns of 0 and 1.
+    """Read the label CSV of one split: `Image Index` and 14 columns of 0 and 1.
 
     Args:
-        entries: rows of the Data_Entry CSV by image id; they lend patient, age, sex and view position where they know the
-            image. Without them the patient is the number before "_" in the image id.
+        entries: rows of the Data_Entry CSV by image id, which give patient, age, sex and view position. The patient of
+            an image without an entry is the number before "_" in its id.
     """
 
     def parse(cell: dict[str, str]) -> ImageRow:
         numbers = [float(cell[finding]) for finding in FINDINGS]
         if set(numbers) - {0, 1}:
             raise ValueError(f"labels must be 0 or 1, not {numbers}")
-        labels, image_id = tuple(map(int, numbers)), cell["Image Index"].strip()
+        labels = tuple(map(int, numbers))
+        image_id = cell["Image Index"].strip()
         if image_id in entries:
             return entries[image_id]._replace(labels=labels)
         return ImageRow(image_id=image_id, patient_id=int(image_id.split("_")[0]), labels=labels)
@@ -80,7 +81,7 @@ def read_label_csv(path: epath.Path, entries: dict[str, ImageRow]) -> Table:
 
 
 def _read_table(path: epath.Path, columns: tuple[str, ...], parse: Callable[[dict[str, str]], ImageRow]) -> Table:
-    """Parse every row of a CSV; errors name the file and the row, counted as an editor counts lines."""
+    """Parse every row of a CSV; errors name the file and the line number."""
     data = path.read_bytes()
     rows, seen = [], {}
     for number, cells in _cells(path, data, columns):
@@ -100,8 +101,8 @@ def _read_table(path: epath.Path, columns: tuple[str, ...], parse: Callable[[dic
 def _cells(path: epath.Path, data: bytes, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, {column: cell}) for the named columns.
 
-    The 2017 header has unquoted commas in its last cells and rows with one cell less or more, so columns are found by
-    their place in the header and whatever stands behind the last needed one is left alone.
+    The last names in the 2017 header contain unquoted commas, and rows have one cell less or more than the header. So
+    columns are found by their position in the header, and cells after the last required column are ignored.
     """
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
@@ -109,13 +110,14 @@ def _cells(path: epath.Path, data: bytes, columns: tuple[str, ...]) -> Iterator[
         absent = [name for name in columns if name not in header]
         if absent:
             raise ValueError(f"{path} has no column {absent[0]!r}; expected {', '.join(columns)}")
-        places, before = {name: header.index(name) for name in columns}, 0
+        places = {name: header.index(name) for name in columns}
+        before = 0  # line number where the previous row ended
         for row in itertools.chain([header], reader):
             if reader.line_num > before + 1:
-                raise ValueError(f"{path} row {before + 1}: a quote that is not closed swallows the lines below")
+                raise ValueError(f"{path} row {before + 1}: a quote is not closed, so the row contains several lines")
             before = reader.line_num
-            named = sum(cell.rstrip().endswith(IMAGE_ENDINGS) for cell in row)
-            if named > (row is not header):  # else one is lost in silence
+            named = sum(cell.rstrip().endswith(ID_ENDINGS) for cell in row)
+            if named > (row is not header):  # one of them would be lost
                 raise ValueError(f"{path} row {reader.line_num}: two rows on one line")
             if not row or row is header:
                 continue

@@ -1,4 +1,4 @@
-"""Where the bytes of one image lie, and how a worker fetches them: from a file, a tar or a zip, read in place."""
+"""The location of the bytes of one image, and reading them in place from a file, a tar or a zip."""
 
 import hashlib
 import struct
@@ -9,13 +9,13 @@ from etils import epath
 
 from cxr.images.errors import ImageError
 
-MAX_BYTES = 256 << 20  # of one image file; the largest honest ones, raw DICOM of 5,000 pixels a side, have 50 MB
-STORED, DEFLATED = 0, 8  # methods of a zip, by APPNOTE.TXT 4.4.5; others are not in use for images
-ENCRYPTED = 1  # bit of a zip member's flags
+MAX_BYTES = 256 << 20  # bytes of one image file; raw DICOM of 5,000 x 5,000 pixels has 50 MB
+STORED, DEFLATED = 0, 8  # compression methods of a zip (APPNOTE.TXT 4.4.5); other methods are rejected
+ENCRYPTED = 1  # bit in the flags of a zip member
 
 
 class Zipped(NamedTuple):
-    """What the directory of a zip says about a member."""
+    """The entry of a member in the directory of a zip."""
 
     method: int
     flags: int
@@ -27,8 +27,8 @@ class Location(NamedTuple):
     """The bytes of one file: all of `path`, or `size` bytes from `offset` of a container."""
 
     path: str
-    offset: int = 0  # of a zip member: where its local header begins
-    size: int | None = None  # of a zip member: bytes in the zip
+    offset: int = 0  # for a zip member: the start of its local header
+    size: int | None = None  # for a zip member: its compressed size
     zipped: Zipped | None = None
 
 
@@ -36,9 +36,9 @@ def read_bytes(location: Location) -> bytes:
     """The bytes of one image, never more than MAX_BYTES.
 
     Raises:
-        ImageError: this image is too large, or damaged inside a zip.
-        FileNotFoundError: the file vanished.
-        ValueError: a container is shorter than it was.
+        ImageError: the image is too large, or damaged inside a zip.
+        FileNotFoundError: the file was removed after the release was listed.
+        ValueError: the container is shorter than when it was listed.
     """
     declared = location.zipped.size if location.zipped else location.size
     if max(declared or 0, location.size or 0) > MAX_BYTES:
@@ -54,22 +54,22 @@ def read_bytes(location: Location) -> bytes:
             data = file.read(location.size)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{path} vanished while it was needed. Put it back and run the same command again: what is finished is kept"
+            f"{path} was removed while it was needed. Put it back and run the same command again: finished work is kept"
         ) from error
     if len(data) != location.size:
         raise ValueError(
-            f"{path} ends inside an image: it was cut or replaced while reading. Mend it and run the same command again"
+            f"{path} ends inside an image: it was changed while reading. Restore it and run the same command again"
         )
     return data
 
 
 def too_large(size: int) -> str:
-    """Why an image of so many bytes is rejected."""
+    """The reason for rejecting an image of `size` bytes."""
     return f"{size:,} bytes, over the limit of {MAX_BYTES:,}"
 
 
 def digest_of(location: Location) -> str:
-    """SHA-256 of an image's bytes, or of the reason why they cannot be had; equal for equal images."""
+    """SHA-256 of the bytes of an image, or of the reason why they cannot be read; equal for equal images."""
     try:
         return hashlib.sha256(read_bytes(location)).hexdigest()
     except ImageError as error:
@@ -77,8 +77,9 @@ def digest_of(location: Location) -> str:
 
 
 def _read_file(file: IO[bytes], path: epath.Path) -> bytes:
-    pieces, size = [], 0
-    while piece := file.read(1 << 20):  # in pieces: an object store's file sets aside what it is asked for
+    pieces = []
+    size = 0
+    while piece := file.read(1 << 20):  # in pieces: a file of an object store allocates the whole requested size
         pieces.append(piece)
         size += len(piece)
         if size > MAX_BYTES:
@@ -87,7 +88,7 @@ def _read_file(file: IO[bytes], path: epath.Path) -> bytes:
 
 
 def _unzip(file: IO[bytes], offset: int, size: int, zipped: Zipped) -> bytes:
-    """One member of a zip; what its directory says of it is checked, so a bomb ends at the size it declares."""
+    """Read one member of a zip and check it against the directory; a bomb inflates only to its declared size."""
     if zipped.flags & ENCRYPTED or zipped.method not in (STORED, DEFLATED):
         raise ImageError(
             "encrypted in its zip" if zipped.flags & ENCRYPTED else f"zipped by method {zipped.method}, not deflate"
@@ -95,7 +96,7 @@ def _unzip(file: IO[bytes], offset: int, size: int, zipped: Zipped) -> bytes:
     file.seek(offset)
     header = file.read(30)  # signature, ..., length of the name, length of the extra field (APPNOTE.TXT 4.3.7)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise ImageError("damaged in its zip: no header where the directory says")
+        raise ImageError("damaged in its zip: no header at the offset in the directory")
     file.seek(offset + 30 + sum(struct.unpack("<HH", header[26:])))
     data = file.read(size)
     if zipped.method == DEFLATED:
@@ -104,5 +105,5 @@ def _unzip(file: IO[bytes], offset: int, size: int, zipped: Zipped) -> bytes:
         except zlib.error as error:
             raise ImageError(f"damaged in its zip: {error}") from error
     if len(data) != zipped.size or zlib.crc32(data) != zipped.crc:
-        raise ImageError("damaged in its zip: size or CRC is not what the directory says")
+        raise ImageError("damaged in its zip: size or CRC differs from the directory")
     return data

@@ -1,4 +1,4 @@
-"""What lies in an NIH release besides the images: the rows of its CSV and the lists that split them."""
+"""The tables of an NIH release: the rows of its CSV, and the lists that split them."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from cxr.release import entries
 from cxr.release.entries import ImageRow, Table
 
 ENTRY_PATTERN = "Data_Entry_2017*.csv"
-LISTS = {  # re-uploads of the release use the second name
+LISTS = {  # the second name is that of re-uploads
     "train_val": ("train_val_list.txt", "train_val_list_NIH.txt"),
     "test": ("test_list.txt", "test_list_NIH.txt"),
 }
@@ -16,13 +16,13 @@ LABEL_CSVS = {split: f"{split}_labels.csv" for split in ("train", "val", "test")
 
 
 class Release(NamedTuple):
-    """The rows of a release and the split they are to follow."""
+    """The rows of a release and how they are to be split."""
 
     split: str  # "official", "random" or "csv"
-    csv: str  # name of the CSV that gave the labels; several are joined by "+"
+    csv: str  # name of the CSV with the labels; several are joined by "+"
     csv_sha256: str
     rows: list[ImageRow]
-    homes: dict[str, str]  # image id -> "train_val", "train", "val" or "test"; empty for a random split
+    assigned: dict[str, str]  # image id -> "train_val", "train", "val" or "test"; empty for a random split
 
 
 def read_release(data_dir: epath.Path, split: str) -> Release:
@@ -30,19 +30,21 @@ def read_release(data_dir: epath.Path, split: str) -> Release:
 
     Args:
         split: "official" (NIH's lists), "csv" (train_labels.csv, val_labels.csv, test_labels.csv), "random", or "auto":
-            official where both lists lie in the release, csv where only label CSVs do, random otherwise.
+            official if the release has both lists, csv if it has label CSVs and no Data_Entry CSV, random otherwise.
 
     Raises:
         FileNotFoundError: the folder, the CSV, or a list that the split needs is absent.
-        ValueError: two CSVs, an unreadable one, or lists that do not fit it.
+        ValueError: two Data_Entry CSVs, an invalid CSV, or lists that do not match it.
     """
     if not data_dir.exists():
         raise FileNotFoundError(f"no folder {data_dir}; expected an NIH release: Data_Entry CSV, lists and images")
-    entry_csv, lists, label_csvs = find_entry_csv(data_dir), find_lists(data_dir), find_label_csvs(data_dir)
+    entry_csv = find_entry_csv(data_dir)
+    lists = find_lists(data_dir)
+    label_csvs = find_label_csvs(data_dir)
     if split == "auto" and len(lists) == 1 and entry_csv:
         raise ValueError(
-            f"{data_dir} has {next(iter(lists.values())).name} but not the other official list, without which patients "
-            "of the official test split would be trained on; put it there too, or choose --split random"
+            f"{data_dir} has {next(iter(lists.values())).name} but not the other official list, so patients of the "
+            "official test split could end up in train; add the other list, or use --split random"
         )
     if split == "auto":
         split = "official" if len(lists) == 2 else "csv" if label_csvs and not entry_csv else "random"
@@ -50,24 +52,24 @@ def read_release(data_dir: epath.Path, split: str) -> Release:
         return _read_label_csvs(data_dir, entry_csv, label_csvs)
     if not entry_csv:
         raise FileNotFoundError(
-            f"no {ENTRY_PATTERN} in {data_dir}; download it from the same place as the images, or mend --data_dir"
+            f"no {ENTRY_PATTERN} in {data_dir}; download it from the same place as the images, or correct --data_dir"
         )
     table = entries.read_entries(entry_csv)
-    homes = _read_lists(data_dir, lists, table) if split == "official" else {}
-    return Release(split, table.name, table.sha256, table.rows, homes)
+    assigned = _read_lists(data_dir, lists, table) if split == "official" else {}
+    return Release(split, table.name, table.sha256, table.rows, assigned)
 
 
 def find_entry_csv(data_dir: epath.Path) -> epath.Path | None:
-    """The one Data_Entry CSV of a release, None if there is none; two are an error, since their labels differ."""
+    """The Data_Entry CSV of a release, None if it has none. ValueError for two, because their labels differ."""
     found = sorted(data_dir.glob(ENTRY_PATTERN))
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
-        raise ValueError(f"{data_dir} holds {names}, whose labels differ. Keep one there and move the other away.")
+        raise ValueError(f"{data_dir} has {names}, whose labels differ. Keep one and move the other away.")
     return found[0] if found else None
 
 
 def find_lists(data_dir: epath.Path) -> dict[str, epath.Path]:
-    """The official image lists in the release: {"train_val": path, "test": path}, fewer if absent."""
+    """The official image lists of a release: {"train_val": path, "test": path}, without absent ones."""
     found = {}
     for name, candidates in LISTS.items():
         present = [data_dir / candidate for candidate in candidates if (data_dir / candidate).exists()]
@@ -77,17 +79,17 @@ def find_lists(data_dir: epath.Path) -> dict[str, epath.Path]:
 
 
 def find_label_csvs(data_dir: epath.Path) -> dict[str, epath.Path]:
-    """The per-split label CSVs in the release, by split."""
+    """The label CSVs of a release, by split."""
     return {split: data_dir / name for split, name in LABEL_CSVS.items() if (data_dir / name).exists()}
 
 
 def _read_lists(data_dir: epath.Path, lists: dict[str, epath.Path], table: Table) -> dict[str, str]:
-    """Home of every row by NIH's lists: each on exactly one."""
+    """NIH's list of every image, by image id. ValueError unless each image is on exactly one list."""
     for name, candidates in LISTS.items():
         if name not in lists:
             raise FileNotFoundError(f"no {candidates[0]} in {data_dir}; download it, or use --split random")
     known = {row.image_id for row in table.rows}
-    homes = {}
+    assigned = {}
     for name, path in lists.items():
         try:
             listed = [line.strip() for line in path.read_bytes().decode("utf-8-sig").splitlines() if line.strip()]
@@ -96,36 +98,37 @@ def _read_lists(data_dir: epath.Path, lists: dict[str, epath.Path], table: Table
         unknown = sorted(set(listed) - known)
         if unknown:
             raise ValueError(
-                f"{path} names {len(unknown):,} images that {table.name} does not have, such as {unknown[0]}; "
+                f"{path} has {len(unknown):,} images that are not in {table.name}, such as {unknown[0]}; "
                 "expected a list of the same release"
             )
         for image_id in listed:
-            if homes.setdefault(image_id, name) != name:
-                raise ValueError(f"image {image_id} is on both official lists; mend them, or use --split random")
-    homeless = sorted(known - homes.keys())
-    if homeless:
+            if assigned.setdefault(image_id, name) != name:
+                raise ValueError(f"image {image_id} is on both official lists; correct them, or use --split random")
+    unassigned = sorted(known - assigned.keys())
+    if unassigned:
         raise ValueError(
-            f"{len(homeless):,} images of {table.name} are on neither official list, such as {homeless[0]}; "
+            f"{len(unassigned):,} images of {table.name} are on neither official list, such as {unassigned[0]}; "
             "complete the lists, or use --split random"
         )
-    return homes
+    return assigned
 
 
 def _read_label_csvs(data_dir: epath.Path, entry_csv: epath.Path | None, label_csvs: dict[str, epath.Path]) -> Release:
-    """Rows and homes by the per-split CSVs; a Data_Entry CSV beside them lends patient, age, sex and view position."""
+    """A release whose label CSVs give rows and splits; a Data_Entry CSV adds patient, age, sex and view position."""
     if not label_csvs:
         raise FileNotFoundError(f"no {' or '.join(LABEL_CSVS.values())} in {data_dir}; --split csv needs them")
     known = {row.image_id: row for row in entries.read_entries(entry_csv).rows} if entry_csv else {}
-    tables, homes = {}, {}
+    tables, assigned = {}, {}
     for split, path in label_csvs.items():
         tables[split] = entries.read_label_csv(path, known)
         for row in tables[split].rows:
-            if homes.setdefault(row.image_id, split) != split:
-                raise ValueError(f"image {row.image_id} is in {LABEL_CSVS[homes[row.image_id]]} and in {path.name}")
+            if assigned.setdefault(row.image_id, split) != split:
+                first = LABEL_CSVS[assigned[row.image_id]]
+                raise ValueError(f"image {row.image_id} is in {first} and in {path.name}")
     return Release(
         split="csv",
         csv="+".join(table.name for table in tables.values()),
         csv_sha256="+".join(table.sha256 for table in tables.values()),
         rows=[row for table in tables.values() for row in table.rows],
-        homes=homes,
+        assigned=assigned,
     )

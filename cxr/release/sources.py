@@ -1,4 +1,4 @@
-"""Which image lies where below a release: in folders, tars, compressed tars and zips, in any mix."""
+"""Find the images of a release, in any mix of folders, tars, compressed tars and zips."""
 
 import dataclasses
 import pathlib
@@ -18,38 +18,38 @@ MEMBERS = {"tar": archives.tar_members, "zip": archives.zip_members}
 class Images:
     """Every image found below a release."""
 
-    locations: dict[str, Location] = dataclasses.field(default_factory=dict)  # image id -> its bytes
-    containers: set[str] = dataclasses.field(default_factory=set)  # folders and archives of images, below the release
-    unlisted: int = 0  # image files that no row of the CSV names
-    streams: list[str] = dataclasses.field(default_factory=list)  # archives without random access, below the release
-    digests: dict[str, str] = dataclasses.field(default_factory=dict)  # of images that lie at their location resized
-    _places: dict[str, str] = dataclasses.field(default_factory=dict)  # image id -> where, for people
+    locations: dict[str, Location] = dataclasses.field(default_factory=dict)  # by image id
+    containers: set[str] = dataclasses.field(default_factory=set)  # folders and archives, relative to the release
+    unlisted: int = 0  # number of image files without a row in the CSV
+    streams: list[str] = dataclasses.field(default_factory=list)  # archives without random access, relative too
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)  # SHA-256 of originals stored resized
+    _places: dict[str, str] = dataclasses.field(default_factory=dict)  # by image id, for error texts
 
     def digest(self, image_id: str) -> str:
-        """SHA-256 of the bytes an image came in."""
+        """SHA-256 of the original bytes of an image."""
         return self.digests.get(image_id) or digest_of(self.locations[image_id])
 
     def add(self, image_id: str, location: Location, container: str, place: str, digest: str | None = None) -> None:
-        """Note where an image is; of equal ones the first counts.
+        """Add the location of an image; of several equal files the first is used.
 
         Args:
             container: folder or archive, relative to the release.
-            place: what an error calls it.
-            digest: of the bytes it came in, where those at its location are others.
+            place: name of the location in error texts.
+            digest: SHA-256 of the original bytes, if the location has the resized image.
 
         Raises:
-            ValueError: it is there already, with other bytes.
+            ValueError: the image was added before with different bytes.
         """
         if image_id not in self.locations:
             self.locations[image_id], self._places[image_id] = location, place
             if digest:
                 self.digests[image_id] = digest
         elif self.digest(image_id) != (digest or digest_of(location)):
-            raise twice(image_id, self._places[image_id], place)
+            raise conflict_error(image_id, self._places[image_id], place)
         self.containers.add(container)
 
     def require_any(self, data_dir: epath.Path) -> None:
-        """Raise ValueError when there is no image at all, listed or not."""
+        """Raise ValueError if there is no image at all, listed or not."""
         if not (self.locations or self.unlisted):
             raise ValueError(
                 f"no image below {data_dir}; expected {', '.join(IMAGE_ENDINGS)} files in folders, or in archives "
@@ -57,30 +57,32 @@ class Images:
             )
 
 
-def twice(image_id: str, here: str, there: str) -> ValueError:
-    """The error of an image that is in two places and differs."""
+def conflict_error(image_id: str, first: str, second: str) -> ValueError:
+    """The error for an image that is in two places with different bytes."""
     return ValueError(
-        f"image {image_id} is there twice with different bytes: in {here} and in {there}. Move one of them away."
+        f"image {image_id} appears twice with different bytes: in {first} and in {second}. Move one of them away."
     )
 
 
 def find_images(data_dir: epath.Path, image_ids: Collection[str]) -> Images:
-    """Look through every folder, tar and zip below `data_dir` for the named images.
+    """Search every folder, tar and zip below `data_dir` for the given images.
 
-    Archives without random access are noted in `streams` and not read; see `streams.Spools`.
+    Archives without random access are added to `streams` and not read here; see `spools.Spools`.
 
     Raises:
-        ValueError: no image file at all, a broken archive, or two files for one image whose bytes differ.
+        ValueError: no image file at all, a damaged archive, or two files with different bytes for one image.
     """
-    by_stem, found = stems(image_ids), Images()
+    by_stem = stems(image_ids)
+    found = Images()
     for container, name, location in _walk(data_dir):
         if location is None:
             found.streams.append(container)
             continue
         image_id = identify(name, by_stem)
         if image_id:
-            whole = location.size is None
-            found.add(image_id, location, container, location.path if whole else f"{location.path} ({name!r})")
+            is_member = location.size is not None
+            place = f"{location.path} ({name!r})" if is_member else location.path
+            found.add(image_id, location, container, place)
         elif image_id is not None:
             found.unlisted += 1
     if not found.streams:
@@ -89,42 +91,42 @@ def find_images(data_dir: epath.Path, image_ids: Collection[str]) -> Images:
 
 
 def stems(image_ids: Collection[str]) -> dict[str, str]:
-    """Image ids by their name without the ending of an image."""
-    return {_split(image_id)[0]: image_id for image_id in image_ids}
+    """Image ids by their name without the file ending."""
+    return {_stem_and_ending(image_id)[0]: image_id for image_id in image_ids}
 
 
 def identify(name: str, by_stem: dict[str, str]) -> str | None:
-    """The id of the image that a file of this name holds; "" if no row names it, None if it is no image.
+    """The image id for a file name; "" for an image file without a row, None for a file that is not an image.
 
-    Names agree without the ending, so a release as JPEG or DICOM is found too. DICOM files often have no ending: then
-    the name is the stem itself.
+    Names are compared without their endings, so a copy of the release as JPEG or DICOM is found too. DICOM files often
+    have no ending: then the whole name is the stem.
     """
-    base = name.replace("\\", "/").rsplit("/", 1)[-1]  # some Windows programs write zips with backslashes
-    if base.startswith("."):  # macOS leaves ._NAME.png beside NAME.png
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]  # some Windows programs write backslashes into zips
+    if base.startswith("."):  # macOS writes ._NAME.png beside NAME.png
         return None
     if base in by_stem:
         return by_stem[base]
-    stem, ending = _split(base)
+    stem, ending = _stem_and_ending(base)
     return by_stem.get(stem, "") if ending else None
 
 
-def _split(base: str) -> tuple[str, str]:
-    """(stem, ending) of a name; the ending is "" when it is not one of an image: the UIDs of DICOM are full of dots."""
+def _stem_and_ending(base: str) -> tuple[str, str]:
+    """(stem, ending) of a name; the ending is "" if it is not an image ending, as in DICOM UIDs, which have dots."""
     stem, dot, ending = base.rpartition(".")
     return (stem, dot + ending) if (dot + ending).lower() in IMAGE_ENDINGS else (base, "")
 
 
 def _walk(folder: epath.Path, below: str = ".") -> Iterator[tuple[str, str, Location | None]]:
-    """Yield (container, file name, location) of every file, in sorted order; of a stream only the container."""
+    """Yield (container, file name, location) of every file, sorted; (container, "", None) for a stream."""
     remote = "://" in str(folder)
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         name = path.name if below == "." else f"{below}/{path.name}"
         if path.name.endswith(storage.PARTIAL):
-            continue  # a download under way
-        # An object store answers is_dir with a request: not one for each of 112,120 images.
-        if not (remote and _split(path.name)[1]) and path.is_dir():
+            continue  # an unfinished download
+        # On an object store is_dir costs a request, too slow for 112,120 images.
+        if not (remote and _stem_and_ending(path.name)[1]) and path.is_dir():
             if not remote and pathlib.Path(folder).resolve().is_relative_to(pathlib.Path(path).resolve()):
-                continue  # a link to a folder above: it would be walked again and again
+                continue  # a link to a parent folder would be walked forever
             yield from _walk(path, name)
         elif path.name.lower().endswith(archives.ENDINGS) and not path.name.startswith("."):
             kind = archives.kind_of(path)

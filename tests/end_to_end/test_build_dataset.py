@@ -21,7 +21,7 @@ def records_of(folder):
 
 
 def index_of(folder, split):
-    return example.read_index(dataset.open_dataset(folder).paths(split))
+    return example.read_split_index(dataset.open_dataset(folder).paths(split))
 
 
 def pack_tar(path, files):
@@ -115,7 +115,7 @@ def fail(capsys, data_dir, output_dir, *flags):
     return exit_.value.code
 
 
-def test_two_builds_at_once_are_refused(undisturbed, tmp_path, capsys):
+def test_two_builds_at_once_are_rejected(undisturbed, tmp_path, capsys):
     with storage.exclusive(tmp_path, "building"):
         line = fail(capsys, undisturbed / "release", tmp_path)
     assert line == f"error: another process is building {tmp_path}; wait for it or choose another folder"
@@ -131,18 +131,18 @@ def test_two_builds_at_once_are_refused(undisturbed, tmp_path, capsys):
         (["--image_size", 32, "--shard_size", 7, "--patients", 19], "patients_sampled None, now 19"),
     ],
 )
-def test_a_folder_of_other_options_is_refused_and_left_alone(undisturbed, capsys, flags, difference):
+def test_a_folder_with_other_options_is_rejected_and_unchanged(undisturbed, capsys, flags, difference):
     before = shards_of(undisturbed / "records")
     line = fail(capsys, undisturbed / "release", undisturbed / "records", *flags)
-    assert f"holds another dataset ({difference}" in line
+    assert f"contains another dataset ({difference}" in line
     assert "Choose another --output_dir, or delete it." in line
     assert shards_of(undisturbed / "records") == before
     assert (undisturbed / "records" / "dataset.json").exists()
 
 
-def test_a_folder_of_another_release_is_refused(undisturbed, tiny_release, capsys):
+def test_a_folder_with_another_release_is_rejected(undisturbed, tiny_release, capsys):
     line = fail(capsys, tiny_release(patients=5), undisturbed / "records", "--image_size", 32, "--shard_size", 7)
-    assert "holds another dataset (source csv_sha256" in line
+    assert "contains another dataset (source csv_sha256" in line
 
 
 def test_a_missing_image_ends_the_build_unless_allowed(tiny_release, tmp_path, build, capsys):
@@ -157,19 +157,19 @@ def test_a_missing_image_ends_the_build_unless_allowed(tiny_release, tmp_path, b
     info = build(release, tmp_path / "records", "--allow_missing")
     assert info["missing"] == 1
     assert sum(split["images"] for split in info["splits"].values()) == 14
-    assert "missing 1 (in the CSV, not here)" in capsys.readouterr().out
+    assert "missing 1 (in the CSV, not found)" in capsys.readouterr().out
 
 
-def test_a_release_of_which_no_listed_image_is_here_is_refused(tiny_release, tmp_path, capsys):
+def test_a_release_without_any_listed_image_is_rejected(tiny_release, tmp_path, capsys):
     release = tiny_release(patients=5)
     for number, path in enumerate(sorted((release / "images").iterdir())):
         path.rename(path.with_name(f"chest{number}.png"))
     assert "none of the 15 images" in fail(capsys, release, tmp_path / "records", "--allow_missing")
 
 
-def write_label_csvs(release, homes):
+def write_label_csvs(release, assigned):
     for split in ("train", "val", "test"):
-        lines = [image_id + ",1" + ",0" * 13 for image_id, home in homes.items() if home == split]
+        lines = [image_id + ",1" + ",0" * 13 for image_id, home in assigned.items() if home == split]
         if lines:
             lines.insert(0, ",".join(["Image Index", *FINDINGS]))
             (release / f"{split}_labels.csv").write_text("\n".join(lines) + "\n")
@@ -186,14 +186,16 @@ def test_a_csv_split_follows_the_files(tiny_release, tmp_path, build):
 
 
 @pytest.mark.parametrize("flags", [["--split", "official"], ["--split", "csv"]], ids=["official lists", "label csvs"])
-def test_a_patient_on_both_sides_of_given_lists_is_refused(tiny_release, tmp_path, capsys, flags):
+def test_a_patient_on_two_lists_is_rejected(tiny_release, tmp_path, capsys, flags):
     release = tiny_release(patients=5, images_each=2)
     move = "00000005_001.png\n"
     (release / "test_list.txt").write_text((release / "test_list.txt").read_text().replace(move, ""))
     (release / "train_val_list.txt").write_text((release / "train_val_list.txt").read_text() + move)
     write_label_csvs(release, {"00000005_000.png": "test", "00000005_001.png": "train"})
     line = fail(capsys, release, tmp_path / "records", *flags)
-    assert re.match("error: patient 5 is in (train|val) and in test, so scores would be too good. Mend the lists", line)
+    assert re.match(
+        "error: patient 5 is in (train|val) and in test, so scores would be too good. Correct the lists", line
+    )
 
 
 def test_official_lists_decide_the_test_split_and_a_random_split_does_not_need_them(undisturbed, tmp_path, build):
@@ -206,14 +208,14 @@ def test_official_lists_decide_the_test_split_and_a_random_split_does_not_need_t
     assert patients[2] != {17, 18, 19, 20}
 
 
-def test_patients_takes_so_many_patients_with_all_their_images(undisturbed, tmp_path, build):
+def test_the_patients_flag_samples_patients_with_all_their_images(undisturbed, tmp_path, build):
     info = build(undisturbed / "release", tmp_path, "--patients", 6, "--split", "random")
     assert sum(split["patients"] for split in info["splits"].values()) == 6
     assert sum(split["images"] for split in info["splits"].values()) == 18
     assert info["patients_sampled"] == 6
 
 
-def test_too_many_bad_images_are_an_error_and_a_mended_one_is_taken(tiny_release, tmp_path, build, capsys):
+def test_too_many_bad_images_are_an_error_and_a_fixed_image_is_used(tiny_release, tmp_path, build, capsys):
     release = tiny_release(patients=5)
     image = release / "images" / "00000002_001.png"
     good = image.read_bytes()
@@ -262,7 +264,7 @@ def test_a_bad_flag_ends_with_exit_code_2(capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_as_a_process_it_ends_with_0_or_with_1_and_one_line(cli, tiny_release, tmp_path):
+def test_the_command_exits_with_0_or_with_1_and_one_line(cli, tiny_release, tmp_path):
     release = tiny_release(patients=5)
     flags = ["--output_dir", tmp_path / "records", "--image_size", 32]
     done = cli("build_dataset.py", "--data_dir", release, *flags)
@@ -275,18 +277,16 @@ def test_as_a_process_it_ends_with_0_or_with_1_and_one_line(cli, tiny_release, t
     assert re.match(r"error: .*Data_Entry_2017\.csv row 3: unknown finding 'Atelectase'", failed.stderr)
 
 
-def test_verify_reads_a_dataset_again_and_names_what_is_wrong(tiny_release, tmp_path, capsys, build):
+def test_verify_prints_the_faults_of_a_dataset(tiny_release, tmp_path, capsys, build):
     release = tiny_release(patients=4)
     build(release, tmp_path / "records")
     capsys.readouterr()
     flags = ["--data_dir", str(release), "--output_dir", str(tmp_path / "records"), "--workers", "1", "--verify"]
     build_dataset.main(flags)
     size = sum(path.stat().st_size for path in (tmp_path / "records").glob("*.tfrecord"))
-    assert (
-        capsys.readouterr().out == f"{tmp_path / 'records'}: 12 images in {size:,} bytes, every one as it was written\n"
-    )
+    assert capsys.readouterr().out == f"{tmp_path / 'records'}: 12 images in {size:,} bytes, no faults\n"
     csv = release / "Data_Entry_2017.csv"
     csv.write_text(csv.read_text().replace(",PA,", ",AP,", 1))
-    with pytest.raises(SystemExit, match=r"^error: .*: 2 faults, first: dataset\.json was built from Data_Entry_2017"):
+    with pytest.raises(SystemExit, match=r"^error: .*: 2 faults, first: the dataset was built from Data_Entry_2017"):
         build_dataset.main(flags)
-    assert "has view 0 for 00000001_000.png, Data_Entry_2017.csv says 1" in capsys.readouterr().out
+    assert ", image 00000001_000.png: view_position 0, but 1 in Data_Entry_2017.csv" in capsys.readouterr().out

@@ -49,7 +49,7 @@ MISTAKES = {  # command: (flags, what it says); {here} is a folder that holds an
     "-m tools.show_augmentation": (
         "--model_dir {here}/experiment --data_dir {here}/release",
         "error: no {here}/release/BBox_List_2017.csv; "
-        "download it from the same place as the images, or mend --data_dir",
+        "download it from the same place as the images, or correct --data_dir",
     ),
     "-m tools.report": (
         "--model_dir {here}/experiment",

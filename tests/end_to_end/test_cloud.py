@@ -101,7 +101,7 @@ def files_of(folder):
     return {name: (folder / name).read_bytes() for name in names}
 
 
-def test_a_build_from_a_store_into_a_store_has_the_bytes_of_a_local_one(remote, local):
+def test_a_build_in_a_store_has_the_bytes_of_a_local_build(remote, local):
     assert files_of(remote) == files_of(local)
     here, there = (json.loads((folder / "dataset.json").read_text()) for folder in (local, remote))
     assert here["source"].pop("containers") == ["images"]
@@ -110,7 +110,7 @@ def test_a_build_from_a_store_into_a_store_has_the_bytes_of_a_local_one(remote, 
     assert not [path for folder in (remote, remote / "manifest") for path in folder.glob("*.partial")]
 
 
-def test_a_second_build_mends_a_damaged_shard_and_removes_what_is_half(remote, build):
+def test_a_second_build_rewrites_a_damaged_shard_and_removes_partial_files(remote, build):
     before, names = files_of(remote), sorted(path.name for path in remote.glob("*.tfrecord"))
     replace(remote / names[0], before[names[0]][:-1] + b"?")
     (remote / names[1]).unlink()
@@ -120,7 +120,7 @@ def test_a_second_build_mends_a_damaged_shard_and_removes_what_is_half(remote, b
     assert not list(remote.glob("*.partial"))
 
 
-def test_verify_reads_a_store_and_sees_the_damage(remote, in_process):
+def test_verify_finds_damage_in_a_store(remote, in_process):
     assert verify(remote, remote.parent / "release").faults == []
     path = sorted(remote.glob("*.tfrecord"))[0]
     sound = path.read_bytes()
@@ -129,7 +129,7 @@ def test_verify_reads_a_store_and_sees_the_damage(remote, in_process):
     replace(path, sound)
 
 
-def test_training_and_evaluation_read_the_same_from_a_store(remote, local):
+def test_training_and_evaluation_read_the_same_batches_from_a_store(remote, local):
     params = Params(image_size=32, batch_size=2)
     ways = [{"image": dataset.open_dataset(folder)} for folder in (local, remote)]
     for split, epoch in (("train", 0), ("test", None)):
@@ -138,7 +138,7 @@ def test_training_and_evaluation_read_the_same_from_a_store(remote, local):
         for (inputs, labels), (same_inputs, same_labels) in zip(here, there, strict=True):
             np.testing.assert_array_equal(inputs["image"], same_inputs["image"])
             np.testing.assert_array_equal(labels, same_labels)
-    near, far = (example.read_index(way["image"].paths("test")) for way in ways)
+    near, far = (example.read_split_index(way["image"].paths("test")) for way in ways)
     assert near.image_ids.tolist() == far.image_ids.tolist()
 
 
@@ -178,7 +178,7 @@ def test_an_error_while_writing_leaves_the_old_file_in_a_store(cloud):
     assert path.read_text() == "new"
 
 
-def test_what_is_not_in_a_store_is_one_clear_error(cloud):
+def test_an_absent_dataset_in_a_store_is_one_clear_error(cloud):
     message = rf"{cloud}/nothing is not a built dataset \(no dataset\.json\)\. Run: python build_dataset\.py"
     for read in (dataset.open_dataset, verify):
         with pytest.raises(FileNotFoundError, match=message):

@@ -92,7 +92,7 @@ def kill_after(process, seconds):
 
 
 @pytest.mark.parametrize("container", ["folder", "tgz"])
-def test_killed_at_any_moment_a_build_goes_on_and_ends_with_the_same_bytes(undisturbed, tmp_path, container):
+def test_a_build_killed_at_any_moment_resumes_to_the_same_bytes(undisturbed, tmp_path, container):
     place, seconds = undisturbed
     expected, output, kills = files_of(place / f"{container}_records"), tmp_path / "records", 0
     moments = random.Random(f"moments {container}")
@@ -145,7 +145,7 @@ def disk(tmp_path):
     made.close()
 
 
-def test_a_full_disk_is_one_line_and_with_room_the_build_goes_on(disk, release, expected):
+def test_a_full_disk_is_one_line_and_the_build_can_resume(disk, release, expected):
     output = disk.folder / "records"
     for size in ("64k", "100k", "200k"):  # each full at another moment
         disk.remount(f"size={size}")
@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_build_goes_on(disk, release, 
     assert files_of(output) == expected
 
 
-def test_a_read_only_disk_is_one_line_and_made_writable_the_build_goes_on(disk, release, expected):
+def test_a_read_only_disk_is_one_line_and_the_build_can_resume(disk, release, expected):
     disk.remount("size=64m,ro")
     assert end(start(release, disk.folder / "records"))[0] == 1
     disk.remount("rw")
@@ -187,7 +187,7 @@ def wait_for_a_shard(output, process):
         time.sleep(0.001)
 
 
-def test_a_file_removed_while_building_is_one_line_and_put_back_the_build_goes_on(release, expected, tmp_path):
+def test_a_file_removed_during_a_build_is_one_line_and_the_build_can_resume(release, expected, tmp_path):
     mine, output = shutil.copytree(release, tmp_path / "release"), tmp_path / "records"
     process = start(mine, output, "--workers", 1)  # the test split, patients 81 to 100, is written last
     wait_for_a_shard(output, process)
@@ -195,13 +195,13 @@ def test_a_file_removed_while_building_is_one_line_and_put_back_the_build_goes_o
     code, line = end(process)
     assert code == 1
     assert line.startswith(f"error: {mine}/images/")
-    assert " vanished while it was needed. Put it back and run the same command again" in line
+    assert " was removed while it was needed. Put it back and run the same command again" in line
     (tmp_path / "away").rename(mine / "images")
     finish(mine, output)
     assert files_of(output) == expected
 
 
-def test_a_worker_killed_as_for_want_of_memory_is_one_line_and_the_build_goes_on(release, expected, tmp_path):
+def test_a_killed_worker_is_one_line_and_the_build_can_resume(release, expected, tmp_path):
     output = tmp_path / "records"
     process = start(release, output)
     wait_for_a_shard(output, process)
@@ -214,7 +214,7 @@ def test_a_worker_killed_as_for_want_of_memory_is_one_line_and_the_build_goes_on
     assert files_of(output) == expected
 
 
-def test_a_second_build_of_one_folder_is_refused_and_the_first_undisturbed(release, expected, tmp_path):
+def test_a_second_build_of_one_folder_is_rejected_and_the_first_continues(release, expected, tmp_path):
     first = start(release, tmp_path / "records")
     wait_for_a_shard(tmp_path / "records", first)
     os.killpg(first.pid, signal.SIGSTOP)  # so that it cannot end before

@@ -46,7 +46,7 @@ def test_the_bytes_do_not_depend_on_workers_or_a_second_run(shared_dir, nih128, 
 
 def test_no_patient_is_in_two_splits_and_the_index_agrees_with_the_counts(nih128):
     opened = dataset.open_dataset(nih128)
-    index = {split: example.read_index(opened.paths(split)) for split in ("train", "val", "test")}
+    index = {split: example.read_split_index(opened.paths(split)) for split in ("train", "val", "test")}
     assert not set(index["train"].patient_ids) & set(index["val"].patient_ids)
     assert len(set(index["train"].image_ids) | set(index["val"].image_ids)) == 10_367
     for split, found in index.items():
@@ -83,7 +83,7 @@ def test_original_files_are_split_by_the_lists(shared_dir, nih1024):
 
 def test_a_row_of_the_2017_csv_is_stored_in_the_records(nih1024):
     opened = dataset.open_dataset(nih1024)
-    index = example.read_index([path for split in opened.info["splits"] for path in opened.paths(split)])
+    index = example.read_split_index([path for split in opened.info["splits"] for path in opened.paths(split)])
     row = index.image_ids.tolist().index("00000001_000.png")  # ...,Cardiomegaly,000,00000001,058Y,M,PA,...
     assert (index.patient_ids[row], index.ages[row], index.sexes[row], index.view_positions[row]) == (
         1,

@@ -55,13 +55,13 @@ def test_no_jobs_give_no_results():
     assert list(run_local(square, [], workers=2)) == []
 
 
-def test_the_work_is_done_by_other_processes():
+def test_jobs_run_in_other_processes():
     found = set(run_local(process_of, list(range(6)), workers=2))
     assert len(found) == 2
     assert os.getpid() not in found
 
 
-def test_jobs_are_handed_out_only_as_results_are_taken():
+def test_jobs_are_submitted_only_as_results_are_read():
     taken = []
 
     class Jobs(list):
@@ -87,7 +87,7 @@ def test_a_killed_worker_is_a_clear_error():
         list(run_local(die, list(range(20)), workers=2))
 
 
-def test_there_is_at_least_one_worker_and_at_most_one_a_core():
+def test_the_default_is_at_least_one_worker_and_at_most_one_per_core():
     assert 1 <= default_workers() <= os.cpu_count()
 
 
@@ -140,7 +140,7 @@ def kill(process):
     return orphans
 
 
-def test_a_build_killed_again_and_again_ends_with_the_same_bytes_and_no_orphan(large, tmp_path, build):
+def test_a_repeatedly_killed_build_ends_with_the_same_bytes_and_no_orphan(large, tmp_path, build):
     output = tmp_path / "records"
     for shards_before in (0, 20, 110):
         process = start_build(large / "release", output)

@@ -102,7 +102,7 @@ def require_interrupted(process: subprocess.Popen) -> None:
         pytest.param("ray", signal.SIGTERM, os.kill, id="ray, SIGTERM to the command alone"),
     ],
 )
-def test_jobs_of_a_minute_end_within_seconds_and_before_the_lock_is_free(start, tmp_path, engine, number, send):
+def test_long_jobs_end_within_seconds_and_before_the_lock_is_free(start, tmp_path, engine, number, send):
     (tmp_path / "sleepers.py").write_text(SLEEPERS)
     process = start(tmp_path / "sleepers.py", engine, tmp_path)
     wait_until(lambda: len(list(tmp_path.glob("*.worker"))) == 2, process)
@@ -152,7 +152,7 @@ def in_the_shards(output: Path) -> bool:
         pytest.param("ray", signal.SIGINT, os.killpg, id="ray, SIGINT"),
     ],
 )
-def test_an_interrupted_build_leaves_no_writer_and_is_continued_to_the_same_bytes(
+def test_an_interrupted_build_leaves_no_writer_and_resumes_to_the_same_bytes(
     start, packed, tmp_path, build, engine, number, send
 ):
     output = tmp_path / "records"
@@ -186,7 +186,7 @@ def signal_itself_in_held_block(number: int, done: list[str]) -> None:
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
 @pytest.mark.parametrize("threads", [0, 1])  # another thread does not block the signal and takes it
-def test_signals_wait_until_the_block_ends(number, threads):
+def test_signals_are_delayed_until_the_block_ends(number, threads):
     handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     end, done = threading.Event(), []
     others = [threading.Thread(target=end.wait) for _ in range(threads)]
@@ -203,7 +203,7 @@ def test_signals_wait_until_the_block_ends(number, threads):
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == handlers
 
 
-def test_processes_started_while_signals_wait_never_receive_them():
+def test_processes_started_while_signals_are_held_never_receive_them():
     code = "import signal; print(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))))"
     with interrupts.held():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -211,7 +211,7 @@ def test_processes_started_while_signals_wait_never_receive_them():
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(interrupts.SIGNALS)
 
 
-def test_other_threads_are_left_as_they_are():
+def test_other_threads_keep_their_handlers():
     def enter() -> None:
         with interrupts.held(), interrupts.sigterm_as_interrupt():
             found.append(signal.getsignal(signal.SIGTERM))

@@ -18,6 +18,7 @@ from cxr.engines.ray_engine import run_ray
 from cxr.errors import one_line_errors
 from cxr.findings import parse_findings
 from cxr.networks import features
+from cxr.params import Params
 from cxr.records import shards
 from cxr.records.dataset import open_dataset
 
@@ -62,7 +63,7 @@ def test_workers_are_other_processes_in_the_same_folder(cluster, tmp_path, monke
     assert os.getpid() not in {process for _, process in found}
 
 
-def test_jobs_are_handed_out_only_as_results_are_taken(cluster):
+def test_jobs_are_submitted_only_as_results_are_read(cluster):
     taken = []
     jobs = (taken.append(number) or number for number in range(100))
     results = run_ray(square, jobs, RAY, accelerated=False)
@@ -72,13 +73,13 @@ def test_jobs_are_handed_out_only_as_results_are_taken(cluster):
 
 
 def test_an_accelerated_job_has_all_cores_of_a_machine_without_gpu(cluster):
-    assert ray_engine._share(cluster, accelerated=False) == {"num_cpus": 1}
-    assert ray_engine._share(cluster, accelerated=True) == {"num_cpus": 2}
+    assert ray_engine._resources(cluster, accelerated=False) == {"num_cpus": 1}
+    assert ray_engine._resources(cluster, accelerated=True) == {"num_cpus": 2}
 
 
-def test_an_accelerated_job_has_one_gpu_where_there_are_some(cluster, monkeypatch):
+def test_an_accelerated_job_has_one_gpu(cluster, monkeypatch):
     monkeypatch.setattr(cluster, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 4.0})
-    assert ray_engine._share(cluster, accelerated=True) == {"num_cpus": 1, "num_gpus": 1}
+    assert ray_engine._resources(cluster, accelerated=True) == {"num_cpus": 1, "num_gpus": 1}
 
 
 @pytest.mark.parametrize(
@@ -88,18 +89,18 @@ def test_an_accelerated_job_has_one_gpu_where_there_are_some(cluster, monkeypatc
         pytest.param(read_file, "absent", r"^error: \[Errno 2\] No such file or directory: 'absent'$", id="OSError"),
     ],
 )
-def test_an_error_in_a_worker_is_the_same_one_line(cluster, function, job, line):
+def test_an_error_in_a_worker_is_one_line(cluster, function, job, line):
     with pytest.raises(SystemExit, match=line) as exit_, one_line_errors():
         list(run_ray(function, [job], RAY, accelerated=False))
     assert "\n" not in exit_.value.code
 
 
-def test_a_bug_in_a_worker_keeps_its_kind(cluster):
+def test_a_bug_in_a_worker_keeps_its_type(cluster):
     with pytest.raises(json.JSONDecodeError), one_line_errors():  # a ValueError, but not ours
         list(run_ray(json.loads, ["{"], RAY, accelerated=False))
 
 
-def test_a_folder_that_a_machine_lacks_is_one_line():
+def test_a_folder_that_is_absent_on_a_machine_is_one_line():
     text = f"^/not/here is not on {socket.gethostname()} .*: every machine of a Ray cluster needs this project"
     with pytest.raises(OSError, match=text):
         ray_engine._in_folder("/not/here", square, 3)
@@ -132,7 +133,7 @@ def always_die(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_job_that_kills_every_worker_ends_in_one_line(cluster, monkeypatch):
+def test_a_job_that_kills_every_worker_is_one_line(cluster, monkeypatch):
     monkeypatch.setattr(ray_engine, "RETRIES", 1)
     line = r"^error: one job lost its Ray worker 2 times, .*\(WorkerCrashedError\)\. What is finished is kept: run the"
     with pytest.raises(SystemExit, match=line), one_line_errors():
@@ -141,29 +142,24 @@ def test_a_job_that_kills_every_worker_ends_in_one_line(cluster, monkeypatch):
 
 def test_ray_extracts_the_same_features(cluster, built_dataset, tmp_path):
     spec = {"source": "keras", "name": "MobileNet", "weights": None, "alpha": 0.25, "image_size": 32}
-    found = []
+    datasets = []
     for engine in (LOCAL, RAY):
-        images = open_dataset(
-            shutil.copytree(built_dataset, tmp_path / engine.name, ignore=shutil.ignore_patterns("features"))
-        )
-        found.append(
-            features.cached_features(
-                images, spec, normalization="extractor", precision="float32", trained_features=None, engine=engine
-            )
-        )
-    assert files_of(found[0].folder) == files_of(found[1].folder)
-    assert found[0].info == found[1].info
+        folder = tmp_path / engine.name
+        shutil.copytree(built_dataset, folder, ignore=shutil.ignore_patterns("features"))
+        datasets.append(features.cached_features(open_dataset(folder), spec, Params(extractors=[spec]), engine=engine))
+    assert files_of(datasets[0].folder) == files_of(datasets[1].folder)
+    assert datasets[0].info == datasets[1].info
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    line = r"^error: the Ray engine needs ray\. Run: pip install -r requirements-ray\.txt$"
+    line = r"^error: the Ray engine needs ray\. Run: pip install -r requirements/ray\.txt$"
     with pytest.raises(SystemExit, match=line), one_line_errors():
         list(mapping.run(square, [1], RAY))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
-def test_an_address_where_nobody_answers_is_one_line(address, monkeypatch):
+def test_an_address_without_a_server_is_one_line(address, monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

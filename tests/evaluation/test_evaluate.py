@@ -14,7 +14,7 @@ from cxr.evaluation import calibration, metrics, operating_points, predictions
 from cxr.findings import FINDINGS
 from cxr.networks.assembly import trained_model
 from cxr.params import load_params
-from cxr.records import dataset, example
+from cxr.records import dataset, example, parsing
 from input_fn import input_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -62,7 +62,7 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def index_of(data_dir: Path, split: str) -> example.Index:
-    return example.read_index(dataset.open_dataset(data_dir).paths(split))
+    return example.read_split_index(dataset.open_dataset(data_dir).paths(split))
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -92,7 +92,7 @@ def test_predictions_equal_those_of_each_image_alone(trained, built_dataset):
     rows = read_csv(trained / "predictions_test_best.csv")
     singles = [record for path in images.paths("test") for record in example.read_records(path)]
     for row, record in list(zip(rows, singles, strict=True))[-3:]:  # the last are in a short batch
-        inputs, _ = example.parse_batch(tf.constant([record]), images.info)
+        inputs, _ = parsing.parse_batch(tf.constant([record]), images.info)
         expected = tf.sigmoid(model({"image": inputs["image"]}))[0]
         assert [float(row[f"prob_{finding}"]) for finding in FINDINGS] == pytest.approx(expected.numpy(), abs=1e-6)
 

@@ -1,5 +1,3 @@
-import io
-import pathlib
 import struct
 import sys
 
@@ -8,79 +6,16 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pydicom import encaps, uid
-from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom import uid
 from support.damage import assert_pixels_or_image_error
+from support.dicom_files import RAMP, dicom_file, jpeg, lossless_jpeg, lut, pydicom_file
 
 from cxr.images import dicom
 from cxr.images.decode import decode_grey
 from cxr.images.errors import ImageError
 
-RAMP = (np.arange(32 * 40).reshape(32, 40) * 3).astype(np.uint16)  # 32 high, 40 wide; 0, 3 ... 3837 of 4,095
-
-
-def dicom_file(pixels=RAMP, *, bits=12, syntax=uid.ExplicitVRLittleEndian, frame=None, **elements):
-    """A DICOM file; `frame` is what a compressed one has in place of `pixels`; None takes an element out."""
-    file = Dataset()
-    file.file_meta = FileMetaDataset()
-    file.file_meta.TransferSyntaxUID = syntax
-    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = uid.DigitalXRayImageStorageForPresentation
-    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = "1.2.3"
-    file.Modality, file.SamplesPerPixel, file.PhotometricInterpretation = "DX", 1, "MONOCHROME2"
-    file.Rows, file.Columns = pixels.shape
-    file.BitsAllocated, file.BitsStored, file.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
-    file.PixelRepresentation = int(pixels.dtype.kind == "i")
-    file.PixelData = encaps.encapsulate([frame]) if frame else pixels.tobytes()
-    for name, value in elements.items():
-        if value is None:
-            delattr(file, name)
-        else:
-            setattr(file, name, value)
-    buffer = io.BytesIO()
-    file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def lut(*values, first, bits):
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(values), first, bits])
-    item.add_new("LUTData", "US", list(values))
-    return [item]
-
-
-def lossless_jpeg(pixels):
-    """ITU-T T.81 annex H by hand: every pixel against its left neighbour, the first of a row against the one above."""
-    values = pixels.astype(int)
-    before = np.c_[np.r_[2048, values[:-1, 0]], values[:, :-1]]
-    bits = ""
-    for step in (values - before).ravel().tolist():
-        size = abs(step).bit_length()
-        bits += f"{size:05b}" + (f"{step if step > 0 else step + (1 << size) - 1:0{size}b}" if size else "")
-    body = int(bits + "1" * (-len(bits) % 8), 2).to_bytes((len(bits) + 7) // 8).replace(b"\xff", b"\xff\0")
-
-    def segment(marker, content):
-        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
-
-    codes = segment(0xC4, bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)]))  # 17 codes of 5 bits: the sizes
-    size = segment(0xC3, struct.pack(">BHHB", 12, *pixels.shape, 1) + b"\1\x11\0")
-    return b"\xff\xd8" + codes + size + segment(0xDA, b"\1\1\0\1\0\0") + body + b"\xff\xd9"
-
-
-def shipped(name):
-    """A real file that pydicom brings along."""
-    return pathlib.Path(get_testdata_file(name, download=False)).read_bytes()
-
-
-def jpeg(pixels, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 FLAT = {value: np.full((32, 40), value, np.uint16) for value in (0, 100, 1000, 2000, 3000, 4095)}
-FLAT[1000][0, 0] = 1001  # else nothing to see where there is no window
+FLAT[1000][0, 0] = 1001  # without a window a flat image has no contrast
 MINUS = np.full((32, 40), -24, np.int16)
 
 
@@ -127,26 +62,30 @@ MINUS = np.full((32, 40), -24, np.int16)
         pytest.param(
             dicom_file(FLAT[2000] | 0xF000, WindowCenter=2000, WindowWidth=1000),
             128,
-            id="bits over the 12 are no pixels",
+            id="bits above the 12 are ignored",
         ),
     ],
 )
-def test_stored_values_become_the_grey_that_a_screen_shows(data, value):
+def test_stored_values_become_the_grey_values_of_a_screen(data, value):
     assert np.unique(decode_grey(data)).tolist() == [value]
 
 
-def test_without_a_window_the_values_in_use_are_spread_over_black_to_white():
+def test_without_a_window_the_range_of_values_is_stretched_to_black_and_white():
     expected = np.rint(RAMP / RAMP.max() * 255)
     np.testing.assert_array_equal(decode_grey(dicom_file()), expected)
     np.testing.assert_array_equal(decode_grey(dicom_file(RAMP + 200)), expected)
     np.testing.assert_array_equal(decode_grey(dicom_file(WindowCenter=2000, WindowWidth=0)), expected)
 
 
-def test_padding_does_not_count_as_a_value_in_use():
+def test_padding_does_not_affect_the_range_of_values():
     padded = RAMP + 200
     padded[:, :10] = 0
     grey = decode_grey(dicom_file(padded, PixelPaddingValue=0))
-    assert (grey[:, :10].max(), grey[0, 10], grey.max()) == (0, 0, 255)  # 0, 10 is 230, the smallest that is no padding
+    assert (grey[:, :10].max(), grey[0, 10], grey.max()) == (
+        0,
+        0,
+        255,
+    )  # pixel (0, 10) is 230, the smallest that is not padding
 
 
 @pytest.mark.parametrize(("kind", "value"), [("MONOCHROME1", 0), ("MONOCHROME2", 4095)])
@@ -160,12 +99,12 @@ def test_padding_is_black_whatever_its_value(kind, value):
 def test_padding_may_be_a_range():
     padded = RAMP + 200
     padded[:, :10] = np.arange(10)  # 0 to 9
-    assert decode_grey(dicom_file(padded, PixelPaddingValue=0))[0, 10] > 0  # 1 is the darkest
+    assert decode_grey(dicom_file(padded, PixelPaddingValue=0))[0, 10] > 0  # 1 is the smallest value
     grey = decode_grey(dicom_file(padded, PixelPaddingValue=0, PixelPaddingRangeLimit=9))
     assert (grey[:, :10].max(), grey[0, 10], grey.max()) == (0, 0, 255)
 
 
-def test_an_empty_rescale_is_none():
+def test_an_empty_rescale_is_ignored():
     data = dicom_file(FLAT[2000], WindowCenter=2000, WindowWidth=1000, RescaleSlope="", RescaleIntercept="")
     assert np.unique(decode_grey(data)).tolist() == [128]
 
@@ -178,7 +117,7 @@ def test_an_empty_rescale_is_none():
         pytest.param(uid.JPEG2000Lossless, jpeg(RAMP, "JPEG2000", no_jp2=True), 12, 0, id="JPEG 2000"),
     ],
 )
-def test_compressed_pixels_are_those_that_were_compressed(syntax, frame, bits, tolerance):
+def test_compressed_pixels_equal_the_uncompressed_ones(syntax, frame, bits, tolerance):
     pixels = RAMP if bits == 12 else (RAMP >> 4).astype(np.uint8)
     window = {"WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
     plain = decode_grey(dicom_file(pixels, bits=bits, **window)).astype(int)
@@ -187,8 +126,8 @@ def test_compressed_pixels_are_those_that_were_compressed(syntax, frame, bits, t
 
 
 @pytest.mark.parametrize("name", ["implicit", "RLE", "bigendian", "jp2klossless", "jpeg_ls_lossless"])
-def test_every_way_to_store_one_scan_gives_the_same_grey(name):
-    plain, other = (decode_grey(shipped(f"MR_small{ending}.dcm")) for ending in ("", f"_{name}"))
+def test_every_compression_of_one_scan_gives_the_same_grey(name):
+    plain, other = (decode_grey(pydicom_file(f"MR_small{ending}.dcm")) for ending in ("", f"_{name}"))
     assert plain.shape == (64, 64)
     assert plain.std() > 20
     np.testing.assert_array_equal(other, plain)
@@ -204,11 +143,11 @@ def test_the_nih_image_as_dicom_has_the_pixels_of_its_png(shared_dir):
 def test_other_real_files_are_read(shared_dir, name, mean):
     grey = decode_grey((shared_dir / "odd" / name).read_bytes())
     assert grey.shape == (1024, 1024)
-    assert grey.mean() == pytest.approx(mean, abs=0.1)  # by pydicom alone
+    assert grey.mean() == pytest.approx(mean, abs=0.1)  # computed with pydicom alone
 
 
 CUT = lossless_jpeg(RAMP)[:-40]
-LIE = lossless_jpeg(RAMP).replace(struct.pack(">HH", 32, 40), b"\xff" * 4)
+WRONG_SIZE = lossless_jpeg(RAMP).replace(struct.pack(">HH", 32, 40), b"\xff" * 4)
 
 
 @pytest.mark.parametrize(
@@ -227,13 +166,13 @@ LIE = lossless_jpeg(RAMP).replace(struct.pack(">HH", 32, 40), b"\xff" * 4)
         pytest.param(dicom_file(Rows=None), "broken DICOM: .*Rows", id="no height"),
         pytest.param(dicom_file()[:-100], "broken DICOM: The number of bytes of pixel data is less", id="cut off"),
         pytest.param(dicom_file()[:300], "without pixel data", id="cut off in its header"),
-        pytest.param(bytes(128) + b"DICM" + b"rubbish " * 20, "DICOM", id="rubbish behind DICM"),
-        pytest.param(bytes(128) + b"DICM", "DICOM", id="nothing behind DICM"),
+        pytest.param(bytes(128) + b"DICM" + b"rubbish " * 20, "DICOM", id="garbage after DICM"),
+        pytest.param(bytes(128) + b"DICM", "DICOM", id="nothing after DICM"),
         pytest.param(dicom_file(FLAT[2000]), "DICOM without contrast: grey values from 2000 to 2000", id="flat"),
         pytest.param(dicom_file(RescaleSlope=0, RescaleIntercept=1), "DICOM without contrast", id="slope 0"),
         pytest.param(dicom_file(syntax=uid.JPEGLosslessSV1, frame=CUT), "DICOM whose JPEG is cut off", id="jpeg cut"),
         pytest.param(
-            dicom_file(syntax=uid.JPEGLosslessSV1, frame=LIE),
+            dicom_file(syntax=uid.JPEGLosslessSV1, frame=WRONG_SIZE),
             "40 x 32 pixels whose JPEG has 65535 x 65535",
             id="jpeg bomb",
         ),
@@ -241,7 +180,7 @@ LIE = lossless_jpeg(RAMP).replace(struct.pack(">HH", 32, 40), b"\xff" * 4)
         pytest.param(dicom_file(syntax=uid.HTJ2K, frame=b"ab"), "compressed as High-Throughput JPEG 2000", id="HTJ2K"),
     ],
 )
-def test_what_is_no_single_grey_image_is_refused_with_the_reason(data, reason):
+def test_a_dicom_that_is_not_one_grey_image_is_rejected_with_the_reason(data, reason):
     with pytest.raises(ImageError, match=reason) as caught:
         decode_grey(data)
     assert "\n" not in str(caught.value)
@@ -257,13 +196,13 @@ def test_what_is_no_single_grey_image_is_refused_with_the_reason(data, reason):
         ("image_dfl.dcm", "deflated DICOM"),
     ],
 )
-def test_real_files_that_are_no_radiographs_are_refused(name, reason):
+def test_real_files_that_are_not_radiographs_are_rejected(name, reason):
     with pytest.raises(ImageError, match=reason):
-        decode_grey(shipped(name))
+        decode_grey(pydicom_file(name))
 
 
 @pytest.mark.parametrize("missing", ["pydicom", "pylibjpeg"])
-def test_a_missing_library_is_named_and_no_image_is_rejected_for_it(monkeypatch, missing):
+def test_a_missing_library_is_named_and_is_not_an_image_error(monkeypatch, missing):
     data = dicom_file(syntax=uid.JPEGLosslessSV1, frame=lossless_jpeg(RAMP))
     if missing == "pydicom":
         monkeypatch.setitem(sys.modules, "pydicom", None)
@@ -285,17 +224,17 @@ SAMPLES = [
 @given(
     st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(132, 5000), st.integers(0, 255)), min_size=1, max_size=4)
 )
-def test_damaged_files_give_pixels_or_an_image_error_and_nothing_else(data, changes):
+def test_a_damaged_dicom_gives_pixels_or_an_image_error(data, changes):
     assert_pixels_or_image_error(data, changes)
 
 
 @pytest.mark.parametrize("data", SAMPLES)
-def test_no_part_of_a_file_passes_for_the_whole(data):
+def test_a_truncated_dicom_is_always_noticed(data):
     for length in range(132, len(data) - 16, 97):  # the last bytes are padding and the end of the sequence
         with pytest.raises(ImageError):
             decode_grey(data[:length])
 
 
-def test_dicom_is_known_by_its_content():
+def test_dicom_is_recognised_by_its_content():
     assert dicom.is_dicom(dicom_file())
     assert not dicom.is_dicom(b"DICM")

@@ -67,7 +67,7 @@ def interlaced(pixels):
         ),
     ],
 )
-def test_every_lossless_form_of_the_same_pixels_decodes_to_them(data):
+def test_every_lossless_format_decodes_to_the_same_pixels(data):
     pixels = decode_grey(data)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, GREY)
@@ -100,7 +100,7 @@ def test_every_lossless_form_of_the_same_pixels_decodes_to_them(data):
         ),
     ],
 )
-def test_every_colour_form_becomes_the_right_grey(data, value):
+def test_every_colour_mode_becomes_the_right_grey(data, value):
     assert np.unique(decode_grey(data)).tolist() == [value]
 
 
@@ -133,7 +133,7 @@ HUGE = "declares {} pixels, over the limit of 67,108,864"
         ),
     ],
 )
-def test_what_is_no_usable_image_is_refused_with_the_reason(data, reason):
+def test_an_unusable_image_is_rejected_with_the_reason(data, reason):
     with pytest.raises(ImageError, match=reason):
         decode_grey(data)
 
@@ -161,7 +161,7 @@ def test_a_changed_byte_of_a_png_is_noticed_or_changes_nothing(image):
 
 
 @pytest.mark.parametrize("image", FORMS)
-def test_no_part_of_a_png_passes_for_the_whole(image):
+def test_a_truncated_png_is_always_noticed(image):
     data = encoded(image.resize((32, 32)))
     for length in range(len(data) - 4):  # the last four bytes are a checksum of nothing
         with pytest.raises(ImageError):
@@ -191,7 +191,7 @@ SAMPLES = [encoded(Image.fromarray(GREY), kind) for kind in ("PNG", "JPEG", "WEB
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_damaged_bytes_give_pixels_or_an_image_error_and_nothing_else(data, changes):
+def test_a_damaged_image_gives_pixels_or_an_image_error(data, changes):
     assert_pixels_or_image_error(data, changes)
 
 
@@ -215,7 +215,7 @@ def test_an_image_that_is_not_square_is_centred_on_black(shape, rows, columns):
     np.testing.assert_array_equal(resize_square(np.full(shape, 200, np.uint8), 32), expected)
 
 
-def test_an_image_of_the_right_size_is_left_alone():
+def test_an_image_of_the_right_size_is_unchanged():
     np.testing.assert_array_equal(resize_square(GREY[:40], 40), GREY[:40])
 
 
@@ -225,7 +225,7 @@ def test_shrinking_is_antialiased():
     assert abs(shrunk.astype(int) - 127.5).max() <= 2
 
 
-def test_shrinking_much_gives_nearly_the_same_as_averaging_once():
+def test_large_reductions_nearly_equal_a_single_filter():
     fine = np.random.default_rng(0).integers(0, 256, (512, 512)).astype(np.uint8)
     once = np.asarray(Image.fromarray(fine).resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
     apart = abs(resize_square(fine, 64) - once)
@@ -241,7 +241,7 @@ def test_encodings_keep_the_pixels(encoding, tolerance):
     np.testing.assert_array_equal(stored_pixels(smooth, data, encoding), back)  # what a reader will see
 
 
-def test_the_endings_of_names_play_no_part():
+def test_each_encoding_has_its_format():
     assert encode(GREY[:40], "png").startswith(b"\x89PNG")
     assert encode(GREY[:40], "jpeg").startswith(b"\xff\xd8")
     assert len(encode(GREY[:40], "raw")) == 1600

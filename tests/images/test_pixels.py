@@ -36,7 +36,7 @@ def pillow_pixels(encoded: bytes, encoding: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_batches_hold_the_pixels_that_pillow_decodes_and_mean_and_stddev_describe(release, build, tmp_path, encoding):
+def test_batches_have_the_pixels_of_pillow_and_the_recorded_mean_and_stddev(release, build, tmp_path, encoding):
     build(release, tmp_path, "--image_size", SIZE, "--encoding", encoding, "--ratios", 1, 0, 0, "--split", "random")
     dataset = open_dataset(tmp_path)
     batches = input_fn("train", {"image": dataset}, Params(image_size=SIZE)).as_numpy_iterator()
@@ -46,6 +46,6 @@ def test_batches_hold_the_pixels_that_pillow_decodes_and_mean_and_stddev_describ
     expected = [pillow_pixels(feature["image/encoded"].bytes_list.value[0], encoding) for feature in features]
     assert len(found) == 24
     np.testing.assert_array_equal(found, expected)
-    index = example.read_index([path])
+    index = example.read_split_index([path])
     np.testing.assert_allclose(found.mean(axis=(1, 2)), index.means, rtol=0, atol=1e-4)
     np.testing.assert_allclose(found.std(axis=(1, 2)), index.stddevs, rtol=0, atol=1e-4)

@@ -251,7 +251,7 @@ def test_a_cache_of_other_weights_is_rejected(images, tmp_path):
     other = hashlib.sha256(b"other weights").hexdigest()
     plan["inputs"]["extractor"]["sha256"], plan["digest"] = other, other
     path.write_text(json.dumps(plan))
-    with pytest.raises(ValueError, match=f"holds another dataset .*extractor sha256 {other}, now .*delete it"):
+    with pytest.raises(ValueError, match=f"contains another dataset .*extractor sha256 {other}, now .*delete it"):
         extract(images, spec)
 
 

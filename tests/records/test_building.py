@@ -59,7 +59,7 @@ def test_finished_shards_are_kept_and_the_others_wait(folder, building):
         pytest.param(lambda path, manifest: manifest.unlink(), id="its report is gone"),
     ],
 )
-def test_a_spoilt_shard_waits_to_be_written_again_and_the_dataset_is_no_longer_complete(folder, building, spoil):
+def test_a_damaged_shard_is_written_again_and_the_dataset_is_incomplete_until_then(folder, building, spoil):
     report = report_of(folder, NAMES[0])
     building.keep(report)
     building.finish([report], max_rejected=0)
@@ -70,16 +70,18 @@ def test_a_spoilt_shard_waits_to_be_written_again_and_the_dataset_is_no_longer_c
 
 
 @pytest.mark.parametrize(("digest", "again"), [("abc", False), ("mended", True)])
-def test_a_shard_that_rejected_an_image_is_done_again_when_the_image_has_changed(folder, building, digest, again):
+def test_a_shard_with_a_rejected_image_is_written_again_if_the_image_changed(folder, building, digest, again):
     building.keep(report_of(folder, NAMES[0], rejected=[Rejected("a.png", "broken", "abc")]))
     _, waiting = building.finished([job_of(folder, NAMES[0])], {"a.png": digest}.get)
     assert bool(waiting) == again
 
 
-def test_options_are_compared_before_the_rest_is_known(folder, building):
+def test_options_are_compared_before_the_images_are_known(folder, building):
     require_same_options(folder, {"image_size": 32, "split": {"name": "random"}})
     require_same_options(folder / "new", {"image_size": 64})
-    with pytest.raises(ValueError, match=r"holds another dataset \(image_size 32, now 64\)\. Choose another --output"):
+    with pytest.raises(
+        ValueError, match=r"contains another dataset \(image_size 32, now 64\)\. Choose another --output"
+    ):
         require_same_options(folder, {"image_size": 64, "split": {"name": "random"}})
 
 
@@ -93,14 +95,14 @@ def test_leftovers_of_a_killed_build_are_removed_and_other_files_stay(folder, bu
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 64}, r"holds another dataset \(image_size 32, now 64\)"),
+        ({"image_size": 64}, r"contains another dataset \(image_size 32, now 64\)"),
         ({"split": {"name": "official", "seed": 230}}, r"\(split name random, now official\)"),
         ({"image_size": 64, "missing": 3}, r"\(image_size 32, now 64; missing 0, now 3\)"),
-        ({}, r"\(of other images\)"),
-        ({"source": {"containers": ["a.tar"]}}, r"\(of other images\)"),  # containers do not change the bytes
+        ({}, r"\(other images\)"),
+        ({"source": {"containers": ["a.tar"]}}, r"\(other images\)"),  # containers do not change the bytes
     ],
 )
-def test_a_folder_of_another_dataset_is_refused_with_what_differs(folder, building, change, message):
+def test_a_folder_with_another_dataset_is_rejected_with_the_differences(folder, building, change, message):
     with pytest.raises(ValueError, match=message + r"\. Choose another --output_dir, or delete it"):
         Building(folder, INPUTS | change, "another digest")
 
@@ -110,9 +112,11 @@ def test_other_containers_are_the_same_dataset(folder, building):
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "train-00000-of-00001.tfrecord"])
-def test_a_folder_with_records_of_unknown_origin_is_refused(folder, name):
+def test_a_folder_with_records_of_unknown_origin_is_rejected(folder, name):
     (folder / name).write_bytes(b"{}")
-    with pytest.raises(ValueError, match="holds records of unknown origin; choose another --output_dir or delete it"):
+    with pytest.raises(
+        ValueError, match="contains records of unknown origin; choose another --output_dir or delete it"
+    ):
         Building(folder, INPUTS, "digest")
 
 
@@ -160,7 +164,7 @@ def test_too_many_rejected_images_are_an_error_after_everything_else_is_done(fol
     assert not (folder / "dataset.json").exists()
 
 
-def test_images_exchanged_since_are_built_anew(tiny_release, tmp_path, build):
+def test_replaced_images_are_built_again(tiny_release, tmp_path, build):
     release = tiny_release(patients=10)
     first = build(release, tmp_path / "records", "--shard_size", 7)
     for path in release.rglob("*.png"):

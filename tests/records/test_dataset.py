@@ -24,7 +24,7 @@ def finished(tmp_path) -> Path:
     return tmp_path
 
 
-def test_dataset_json_says_what_the_contract_promises(built_dataset):
+def test_dataset_json_has_all_promised_keys(built_dataset):
     folder, info = open_dataset(built_dataset)
     assert str(folder) == str(built_dataset)
     assert info == json.loads((built_dataset / "dataset.json").read_text())
@@ -68,7 +68,7 @@ def remove(name):
         ),
         pytest.param(overwrite("dataset.json", b"{"), r"dataset\.json is not valid JSON", id="half"),
         pytest.param(
-            change_info(format_version=0), r"dataset\.json has format 0, this code reads 1\. Delete", id="old"
+            change_info(format_version=0), r"dataset\.json has format 0, this code reads 2\. Delete", id="old"
         ),
         pytest.param(
             change_info(findings=["Hernia"]), r"dataset\.json has the findings Hernia; this code", id="findings"
@@ -80,17 +80,17 @@ def remove(name):
         pytest.param(overwrite(SHARD, b"sh"), r"shard .*tfrecord has 2 bytes, expected 5\. Run the same", id="cut off"),
     ],
 )
-def test_what_is_no_complete_dataset_is_refused(finished, spoil, message):
+def test_an_incomplete_dataset_is_rejected(finished, spoil, message):
     spoil(finished)
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         open_dataset(finished)
 
 
-def test_shards_come_in_dataset_order_with_their_folder(built_dataset):
+def test_shards_are_in_dataset_order_with_their_folder(built_dataset):
     expected = [str(built_dataset / f"train-{number:05d}-of-00003.tfrecord") for number in range(3)]
     assert open_dataset(str(built_dataset)).paths("train") == expected
 
 
-def test_a_split_says_how_many_images_it_has(built_dataset):
+def test_the_number_of_images_of_a_split(built_dataset):
     images = open_dataset(built_dataset)
     assert [images.images(split) for split in ("train", "val", "test")] == [33, 15, 12]

@@ -13,16 +13,16 @@ from cxr.records.example import (
     _masked_crc,
     pack_features,
     pack_image,
-    parse_batch,
-    read_index,
     read_records,
+    read_split_index,
     unpack_row,
     write_record,
 )
+from cxr.records.parsing import parse_batch
 from cxr.release.entries import ImageRow
 
 LABELS = (0, 1, 0, 0, 1) + (0,) * 9
-ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view=1)
+ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view_position=1)
 UNKNOWN = ImageRow("00000013_000.png", 13, (0,) * 14)
 
 
@@ -118,17 +118,19 @@ def test_the_framing_is_the_published_one(tmp_path):
 
 def test_a_record_does_not_depend_on_when_it_was_packed():
     assert pack() == pack()
-    assert pack() != pack(ROW._replace(view=0))
+    assert pack() != pack(ROW._replace(view_position=0))
 
 
-@pytest.mark.parametrize("row", [ROW, ROW._replace(labels=(1,) * 14, age=0.0, sex=1, view=0), ROW._replace(sex=-1)])
-def test_a_row_comes_back_as_it_went(row):
+@pytest.mark.parametrize(
+    "row", [ROW, ROW._replace(labels=(1,) * 14, age=0.0, sex=1, view_position=0), ROW._replace(sex=-1)]
+)
+def test_a_row_is_read_as_it_was_written(row):
     assert unpack_row(pack(row)) == row
 
 
 @given(st.lists(st.binary(max_size=200), max_size=6))
 @settings(max_examples=50, deadline=None)
-def test_records_come_back_as_they_went(tmp_path_factory, contents):
+def test_records_are_read_as_they_were_written(tmp_path_factory, contents):
     path = write_file(tmp_path_factory.mktemp("records") / "a.tfrecord", contents)
     assert list(read_records(path)) == contents
 
@@ -139,7 +141,7 @@ def three(tmp_path):
     return write_file(tmp_path / "val-00000-of-00001.tfrecord", [b"hello", b"", b"end"])
 
 
-def test_a_file_cut_off_anywhere_inside_a_record_is_named_with_the_place(three):
+def test_a_file_cut_off_inside_a_record_is_named_with_the_position(three):
     data = three.read_bytes()
     assert len(data) == 56
     for size in set(range(56)) - {0, 21, 37}:
@@ -151,7 +153,7 @@ def test_a_file_cut_off_anywhere_inside_a_record_is_named_with_the_place(three):
             list(read_records(three))
 
 
-def test_a_file_cut_off_between_records_reads_as_shorter(three):
+def test_a_file_cut_off_between_records_has_fewer_records(three):
     data = three.read_bytes()
     three.write_bytes(data[:37])  # open_dataset tells by the size in dataset.json
     assert list(read_records(three)) == [b"hello", b""]
@@ -175,16 +177,16 @@ def test_a_flipped_bit_in_an_image_record_is_detected(tmp_path_factory, place, b
     data[place % len(data)] ^= 1 << bit
     path.write_bytes(data)
     with pytest.raises(CorruptRecordError, match=r"a\.tfrecord is damaged"):
-        read_index([path])
+        read_split_index([path])
 
 
-def test_a_digest_is_fed_the_whole_file_on_the_way(three):
+def test_a_digest_is_updated_with_the_whole_file(three):
     digest = hashlib.sha256()
     assert list(read_records(three, digest)) == [b"hello", b"", b"end"]
     assert digest.hexdigest() == hashlib.sha256(three.read_bytes()).hexdigest()
 
 
-def test_a_forged_length_with_a_sound_sum_asks_for_no_memory(three):
+def test_a_forged_length_with_a_valid_checksum_allocates_no_memory(three):
     length = struct.pack("<Q", 1 << 62)
     three.write_bytes(length + struct.pack("<I", _masked_crc(length)) + b"hello")
     with pytest.raises(CorruptRecordError, match=r"is damaged at byte 0: cut off"):
@@ -194,7 +196,7 @@ def test_a_forged_length_with_a_sound_sum_asks_for_no_memory(three):
 def test_an_index_has_the_rows_of_all_shards_in_their_order(tmp_path):
     first = write_file(tmp_path / "1", [pack(), pack(UNKNOWN)])
     second = write_file(tmp_path / "2", [pack(ROW._replace(image_id="00000020_000.png", patient_id=20, age=0.5))])
-    index = read_index([second, first])
+    index = read_split_index([second, first])
     assert index.image_ids.tolist() == ["00000020_000.png", "00000012_003.png", "00000013_000.png"]
     assert index.patient_ids.tolist() == [20, 12, 13]
     np.testing.assert_array_equal(index.labels, [LABELS, LABELS, (0,) * 14])
@@ -203,12 +205,12 @@ def test_an_index_has_the_rows_of_all_shards_in_their_order(tmp_path):
 
 
 def test_an_index_of_nothing_has_no_rows():
-    index = read_index([])
+    index = read_split_index([])
     assert index.labels.shape == (0, 14)
     assert index.image_ids.shape == index.ages.shape == (0,)
 
 
-def test_features_come_back_as_the_nearest_float16(tf):
+def test_features_are_read_as_the_nearest_float16(tf):
     vector = np.array([0.1, -2.0, 70_000 / 2], np.float32)
     record = pack_features(ROW, vector)
     assert unpack_row(record) == ROW

@@ -27,7 +27,7 @@ def plan(rows, **options):
     return plan_shards(splits, locations, epath.Path("out"), **(OPTIONS | options))
 
 
-def test_shards_are_equal_to_within_one_image_and_number_themselves():
+def test_shard_sizes_differ_by_at_most_one():
     jobs = plan(rows_of(13))
     assert [(Path(job.path).name, len(job.rows)) for job in jobs] == [
         ("train-00000-of-00003.tfrecord", 3),  # 10 images in shards of at most 4
@@ -40,7 +40,7 @@ def test_shards_are_equal_to_within_one_image_and_number_themselves():
 
 
 @pytest.mark.parametrize(("size", "shards"), [(1, 10), (5, 2), (9, 2), (10, 1), (1000, 1)])
-def test_no_shard_is_larger_than_asked_for(size, shards):
+def test_no_shard_is_larger_than_the_limit(size, shards):
     train = [job for job in plan(rows_of(13), shard_size=size) if job.split == "train"]
     assert len(train) == shards
     assert max(len(job.rows) for job in train) <= size
@@ -59,7 +59,7 @@ def test_the_order_inside_a_split_depends_on_the_seed_alone():
     assert first != sorted(first)
 
 
-def test_the_digest_knows_what_decides_the_bytes_and_nothing_else():
+def test_the_digest_covers_everything_that_determines_the_bytes():
     rows = rows_of(13)
     digest = plan_digest(plan(rows))
     assert digest == plan_digest(plan(rows))
@@ -76,7 +76,7 @@ def write(tmp_path):
     """write({name: bytes}, encoding): the report of a shard of these files, and its path."""
 
     def run(files, *, encoding="png"):
-        rows = [ImageRow(name, 7, (1, *(0,) * 13), age=58, sex=0, view=0) for name in files]
+        rows = [ImageRow(name, 7, (1, *(0,) * 13), age=58, sex=0, view_position=0) for name in files]
         for name, data in files.items():
             (tmp_path / name).write_bytes(data)
         places = [Location(str(tmp_path / name)) for name in files]
@@ -101,7 +101,7 @@ def features_of(path):
 
 
 @pytest.mark.parametrize("encoding", ["png", "raw"])
-def test_a_record_holds_the_mean_and_standard_deviation_of_its_pixels(write, encoding):
+def test_a_record_has_the_mean_and_standard_deviation_of_its_pixels(write, encoding):
     _, path = write({"a.png": png_of(HALVES)}, encoding=encoding)
     (feature,) = features_of(path)
     assert feature["image/mean"].float_list.value[0] == 20
@@ -109,7 +109,7 @@ def test_a_record_holds_the_mean_and_standard_deviation_of_its_pixels(write, enc
     assert feature["image/format"].bytes_list.value[0] == encoding.encode()
 
 
-def test_a_jpeg_record_holds_the_numbers_of_what_a_reader_will_see(write):
+def test_a_jpeg_record_has_the_mean_and_stddev_of_the_decoded_pixels(write):
     noise = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
     _, path = write({"a.png": png_of(noise)}, encoding="jpeg")
     (feature,) = features_of(path)
@@ -119,7 +119,7 @@ def test_a_jpeg_record_holds_the_numbers_of_what_a_reader_will_see(write):
     assert feature["image/stddev"].float_list.value[0] == pytest.approx(seen.std(), rel=1e-6)
 
 
-def test_a_report_says_what_the_shard_holds_and_a_bad_image_stops_nothing(write):
+def test_a_report_describes_its_shard_and_lists_bad_images(write):
     files = {"a.png": png_of(HALVES), "b.png": b"<html>", "c.png": png_of(HALVES[:16, :16]), "d.png": png_of(HALVES)}
     report, path = write(files)
     data = path.read_bytes()
@@ -141,13 +141,13 @@ def test_a_report_says_what_the_shard_holds_and_a_bad_image_stops_nothing(write)
     assert [feature["image/id"].bytes_list.value[0] for feature in features_of(path)] == [b"a.png", b"d.png"]
 
 
-def test_a_shard_of_nothing_but_bad_images_is_empty(write):
+def test_a_shard_of_only_bad_images_is_empty(write):
     report, path = write({"a.png": b"x"})
     assert (report.images, report.bytes, report.patient_ids, report.positives) == (0, 0, [], [0] * 14)
     assert path.read_bytes() == b""
 
 
-def test_an_image_that_vanished_ends_the_shard_and_leaves_no_file(tmp_path):
+def test_a_removed_image_ends_the_shard_and_leaves_no_file(tmp_path):
     job = ShardJob(str(tmp_path / "a.tfrecord"), "train", rows_of(1), [Location(str(tmp_path / "gone.png"))], 32, "png")
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         write_shard(job)

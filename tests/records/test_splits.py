@@ -34,7 +34,7 @@ def test_the_hash_is_uniform():
         ((1.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
     ],
 )
-def test_a_random_split_has_the_shares_asked_for(ratios, shares):
+def test_a_random_split_has_the_given_ratios(ratios, shares):
     splits = split_rows(rows_of(range(1, 5001)), {}, ratios=ratios, seed=230)
     assert [len(splits[split]) / 5000 for split in SPLITS] == pytest.approx(shares, abs=0.02)  # 3 standard deviations
 
@@ -47,7 +47,7 @@ def test_all_images_of_a_patient_are_in_one_split_and_every_image_is_in_one():
     assert not train & val | train & test | val & test
 
 
-def test_a_patient_never_changes_side_when_others_come_or_images_are_added():
+def test_a_patient_keeps_its_split_when_patients_or_images_are_added():
     few = patients_of(split_rows(rows_of(range(100, 200)), {}, ratios=RATIOS, seed=230))
     many = patients_of(split_rows(rows_of(range(1, 1000), images_each=2)[::-1], {}, ratios=RATIOS, seed=230))
     for split in SPLITS:
@@ -59,10 +59,10 @@ def test_another_seed_is_another_split():
     assert one["train"] != other["train"]
 
 
-def test_val_is_carved_from_train_val_and_the_test_list_stands():
+def test_val_is_taken_from_train_val_and_the_test_list_is_kept():
     rows = rows_of(range(1, 4001))
-    homes = {row.image_id: "test" if row.patient_id % 4 == 0 else "train_val" for row in rows}
-    splits = split_rows(rows, homes, ratios=RATIOS, seed=230)
+    assigned = {row.image_id: "test" if row.patient_id % 4 == 0 else "train_val" for row in rows}
+    splits = split_rows(rows, assigned, ratios=RATIOS, seed=230)
     assert patients_of(splits)["test"] == set(range(4, 4001, 4))
     # 3,000 patients, val / (train + val) = 0.1 / 0.8: 375 with a standard deviation of 18
     assert len(splits["val"]) == pytest.approx(375, abs=55)
@@ -72,15 +72,15 @@ def test_val_is_carved_from_train_val_and_the_test_list_stands():
 def test_val_does_not_depend_on_who_is_on_the_test_list():
     rows = rows_of(range(1, 501))
     first = split_rows(rows, {row.image_id: "train_val" for row in rows}, ratios=RATIOS, seed=230)
-    homes = {row.image_id: "test" if row.patient_id > 250 else "train_val" for row in rows}
-    second = split_rows(rows, homes, ratios=RATIOS, seed=230)
+    assigned = {row.image_id: "test" if row.patient_id > 250 else "train_val" for row in rows}
+    second = split_rows(rows, assigned, ratios=RATIOS, seed=230)
     assert patients_of(second)["val"] == patients_of(first)["val"] & set(range(1, 251))
 
 
-def test_given_homes_stand():
+def test_assigned_splits_are_kept():
     rows = rows_of(range(1, 7))
-    homes = {row.image_id: SPLITS[row.patient_id % 3] for row in rows}
-    assert patients_of(split_rows(rows, homes, ratios=RATIOS, seed=230)) == {
+    assigned = {row.image_id: SPLITS[row.patient_id % 3] for row in rows}
+    assert patients_of(split_rows(rows, assigned, ratios=RATIOS, seed=230)) == {
         "train": {3, 6},
         "val": {1, 4},
         "test": {2, 5},
@@ -88,11 +88,11 @@ def test_given_homes_stand():
 
 
 @pytest.mark.parametrize("home", ["train", "val", "train_val"])
-def test_a_patient_on_two_sides_of_given_lists_is_named(home):
+def test_a_patient_on_two_lists_is_named(home):
     rows = rows_of([1, 2, 7], images_each=2)
-    homes = {row.image_id: home for row in rows} | {"00000007_001.png": "test"}
+    assigned = {row.image_id: home for row in rows} | {"00000007_001.png": "test"}
     with pytest.raises(ValueError, match=r"patient 7 is in (train|val) and in test, so scores .* --split random"):
-        split_rows(rows, homes, ratios=RATIOS, seed=230)
+        split_rows(rows, assigned, ratios=RATIOS, seed=230)
 
 
 def test_disjoint_patients_pass_and_a_shared_one_is_named():
@@ -112,7 +112,7 @@ def test_sampling_draws_patients_with_all_their_rows():
     assert set(drawn) < set(sample_patients(rows, present, 30, seed=230))  # more patients keep the first
 
 
-def test_sampling_draws_only_patients_with_an_image_here():
+def test_sampling_draws_only_patients_with_an_image():
     rows = rows_of(range(1, 101), images_each=2)
     present = {"00000005_000.png", "00000050_001.png"}
     assert {row.patient_id for row in sample_patients(rows, present, 2, seed=230)} == {5, 50}

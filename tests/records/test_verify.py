@@ -77,7 +77,7 @@ def set_value(name, kind, value):
     return change
 
 
-def test_a_sound_dataset_has_no_fault_alone_and_beside_its_release(copy, release):
+def test_an_intact_dataset_has_no_faults_with_and_without_its_release(copy, release):
     told, sizes = [], [path.stat().st_size for path in copy.glob("*.tfrecord")]
     assert verify(copy, release, on_shard=told.append) == (60, sum(sizes), [])
     verified = verify(str(copy))
@@ -95,7 +95,7 @@ def test_worker_processes_find_what_this_process_finds(copy, release, monkeypatc
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "raw"])
-def test_other_encodings_are_sound_too(tiny_release, tmp_path, build, encoding):
+def test_other_encodings_have_no_faults(tiny_release, tmp_path, build, encoding):
     release = tiny_release(patients=5)
     build(release, tmp_path / "records", "--encoding", encoding)
     assert verify(tmp_path / "records", release).faults == []
@@ -113,13 +113,13 @@ def test_a_missing_and_a_rejected_image_are_accounted_for(tiny_release, tmp_path
     assert verify(tmp_path / "records").faults == ["rejected.csv has image 00000001_000.png, which has a record"]
 
 
-def test_some_patients_of_a_random_split_are_sound(tiny_release, tmp_path, build):
+def test_a_sample_of_patients_has_no_faults(tiny_release, tmp_path, build):
     release = tiny_release(patients=12)
     build(release, tmp_path / "records", "--patients", 6, "--split", "random")
     assert verify(tmp_path / "records", release).faults == []
 
 
-def test_a_shard_that_is_absent_cut_or_changed_is_named_and_the_others_are_read(copy):
+def test_absent_truncated_and_changed_shards_are_named_and_the_others_are_read(copy):
     paths = sorted(copy.glob("*.tfrecord"))
     paths[0].unlink()
     paths[1].write_bytes(paths[1].read_bytes()[:-5])
@@ -137,7 +137,7 @@ def test_a_shard_that_is_absent_cut_or_changed_is_named_and_the_others_are_read(
     assert not [fault for fault in faults[3:] if "tfrecord" in fault]
 
 
-def test_a_shard_cut_between_records_is_told_by_its_size_count_and_hash(copy):
+def test_a_shard_cut_between_records_is_found_by_its_size_count_and_hash(copy):
     path = sorted(copy.glob("train-*.tfrecord"))[0]
     whole = path.stat().st_size
     rewrite(path, lambda contents: contents[:-1])
@@ -149,7 +149,7 @@ def test_a_shard_cut_between_records_is_told_by_its_size_count_and_hash(copy):
     assert faults[2].endswith(f", expected {shard['sha256']}")
 
 
-def test_other_records_in_sound_frames_are_told_by_their_hash(copy):
+def test_replaced_records_are_found_by_their_hash(copy):
     rewrite(sorted(copy.glob("train-*.tfrecord"))[0], lambda contents: contents[::-1])
     (fault,) = verify(copy).faults
     assert fault.startswith("train-00000-of-00003.tfrecord has sha256 ")
@@ -158,35 +158,35 @@ def test_other_records_in_sound_frames_are_told_by_their_hash(copy):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (set_value("patient/age", "float_list", [7]), "has age 7.0 for {image}, Data_Entry_2017.csv says "),
-        (set_value("patient/age", "float_list", [np.nan]), "has age nan for {image}, Data_Entry_2017.csv says "),
-        (set_value("patient/sex", "int64_list", [-1]), "has sex -1 for {image}, Data_Entry_2017.csv says "),
-        (set_value("view_position", "int64_list", [-1]), "has view -1 for {image}, Data_Entry_2017.csv says "),
-        (set_value("patient/id", "int64_list", [99]), "has patient_id 99 for {image}, Data_Entry_2017.csv says "),
+        (set_value("patient/age", "float_list", [7]), ", image {image}: age 7.0, but "),
+        (set_value("patient/age", "float_list", [np.nan]), ", image {image}: age nan, but "),
+        (set_value("patient/sex", "int64_list", [-1]), ", image {image}: sex -1, but "),
+        (set_value("view_position", "int64_list", [-1]), ", image {image}: view_position -1, but "),
+        (set_value("patient/id", "int64_list", [99]), ", image {image}: patient_id 99, but "),
         (
             set_value("labels", "int64_list", [1] * 14),
-            "has labels (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) for {image}",
+            ", image {image}: labels (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), but ",
         ),
-        (set_value("image/id", "bytes_list", [b"x.png"]), "has image x.png, which Data_Entry_2017.csv does not list"),
+        (set_value("image/id", "bytes_list", [b"x.png"]), " has image x.png, which is not in Data_Entry_2017.csv"),
     ],
     ids=["age", "unknown age", "sex", "view_position", "patient", "labels", "image id"],
 )
-def test_a_record_that_says_something_else_than_the_csv_is_named(copy, release, change, expected):
+def test_a_record_that_differs_from_the_csv_is_named(copy, release, change, expected):
     name, image_id = edit_first(copy, change)
     faults = verify(copy, release).faults
-    assert [fault for fault in faults if fault.startswith(f"{name} {expected.format(image=image_id)}")]
+    assert [fault for fault in faults if fault.startswith(f"{name}{expected.format(image=image_id)}")]
     assert len(faults) <= 16  # this one, and the positives or patients that follow from it
 
 
-def test_an_image_that_is_there_twice_and_a_patient_in_two_splits_are_named(copy, release):
+def test_a_duplicate_image_and_a_patient_in_two_splits_are_named(copy, release):
     train, test = (sorted(copy.glob(f"{split}-*.tfrecord"))[0] for split in ("train", "test"))
     stolen = next(example.read_records(train))
     row = example.unpack_row(stolen)
     rewrite(test, lambda contents: [*contents, stolen])
     seal(copy)
     faults = verify(copy, release).faults
-    assert f"{train.name} has image {row.image_id}, which is in {test.name} already" in faults
-    assert f"{train.name} has patient {row.patient_id}, who is in test too" in faults
+    assert f"{train.name} has image {row.image_id}, which is also in {test.name}" in faults
+    assert f"{train.name} has patient {row.patient_id}, who is also in test" in faults
     assert f"{test.name} has image {row.image_id}, which belongs to train" in faults
     said = info_of(copy)["splits"]["test"]["images"]
     assert f"dataset.json says test has images {said}, its records have {said + 1}" in faults
@@ -210,7 +210,7 @@ def test_an_image_in_the_wrong_split_is_named(copy, release):
         (("fingerprint",), "0" * 64, f"dataset.json has fingerprint {'0' * 64}, the hashes of its shards give "),
     ],
 )
-def test_a_number_in_dataset_json_that_is_not_so_is_named(copy, keys, value, expected):
+def test_a_wrong_number_in_dataset_json_is_named(copy, keys, value, expected):
     def change(info):
         for key in keys[:-1]:
             info = info[key]
@@ -221,12 +221,12 @@ def test_a_number_in_dataset_json_that_is_not_so_is_named(copy, keys, value, exp
     assert fault.startswith(expected)
 
 
-def test_a_shard_that_is_no_part_of_the_dataset_is_named(copy):
+def test_an_unlisted_shard_is_named(copy):
     shutil.copy(sorted(copy.glob("train-*.tfrecord"))[0], copy / "train-00099-of-00100.tfrecord")
-    assert verify(copy).faults == ["train-00099-of-00100.tfrecord lies in the folder and is no part of the dataset"]
+    assert verify(copy).faults == ["train-00099-of-00100.tfrecord is in the folder but not in dataset.json"]
 
 
-def test_another_csv_and_images_that_are_nowhere_are_named(copy, release, tmp_path):
+def test_another_csv_and_unaccounted_images_are_named(copy, release, tmp_path):
     other = shutil.copytree(release, tmp_path / "release")
     for name in ("Data_Entry_2017.csv", "train_val_list.txt"):
         more = {
@@ -235,7 +235,7 @@ def test_another_csv_and_images_that_are_nowhere_are_named(copy, release, tmp_pa
         }
         (other / name).write_text((other / name).read_text() + more[name[0]])
     first, second = verify(copy, other).faults
-    assert first.startswith("dataset.json was built from Data_Entry_2017.csv with sha256 ")
+    assert first.startswith("the dataset was built from Data_Entry_2017.csv with sha256 ")
     assert second == (
         "dataset.json accounts for 60 images (60 in records, 0 missing, 0 rejected), Data_Entry_2017.csv lists 61"
     )
@@ -256,7 +256,7 @@ def write_features(folder, image_dataset, dimension):
     state.finish(reports, max_rejected=0)
 
 
-def test_features_are_checked_as_well(copy, release):
+def test_features_are_verified_too(copy, release):
     folder = copy / "features" / "network"
     write_features(folder, copy, 5)
     assert verify(folder, release).faults == []
@@ -273,7 +273,7 @@ def test_faults_are_one_error_with_the_first_and_the_next_step(copy):
         verified.require_sound(copy)
 
 
-def test_what_is_no_finished_dataset_is_refused(copy, tmp_path):
+def test_an_unfinished_dataset_is_rejected(copy, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is not a built dataset \(no dataset\.json\)\. Run: python build"):
         verify(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no folder .*; expected an NIH release"):
@@ -283,12 +283,12 @@ def test_what_is_no_finished_dataset_is_refused(copy, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda info: info.update(format_version=9), r"dataset\.json has format 9, this code reads 1"),
+        (lambda info: info.update(format_version=9), r"dataset\.json has format 9, this code reads 2"),
         (lambda info: info.update(findings=["Cold"]), r"dataset\.json has the findings Cold; this code works with"),
         (lambda info: info.pop("splits"), r"dataset\.json has no splits\. Delete .* and run build_dataset\.py again"),
     ],
 )
-def test_another_dataset_json_is_refused(copy, change, message):
+def test_another_dataset_json_is_rejected(copy, change, message):
     info = info_of(copy)
     change(info)
     (copy / "dataset.json").write_text(json.dumps(info))

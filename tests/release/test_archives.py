@@ -50,20 +50,20 @@ TWO = tar_of({"a.png": b"A" * 700, "b.png": b"B" * 700})  # header to 511, data 
 
 @pytest.mark.parametrize("name", TARS)
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_every_form_of_tar_is_read_long_names_included(listed, name, form):
+def test_every_tar_format_is_read_with_long_names(listed, name, form):
     long = f"{'deep/' * 19}{'long' * 30}.png" if form != tarfile.USTAR_FORMAT else "images/a.png"
     assert listed(tar_of({long: b"A", "b.png": b""}, form=form), name) == {long: b"A", "b.png": b""}
 
 
 @pytest.mark.parametrize("name", TARS)
-def test_links_devices_and_folders_are_passed_over_and_names_lead_nowhere(listed, name):
+def test_links_devices_and_folders_are_skipped(listed, name):
     kinds = {"b": tarfile.SYMTYPE, "c": tarfile.CHRTYPE, "d": tarfile.DIRTYPE, "e": tarfile.LNKTYPE, "f": b"?"}
     odd = {"../../up.png": b"UP", "/etc/abs.png": b"ABS", **dict.fromkeys("bcde", b""), "f": b"unknown type"}
     plain = {"../../up.png": b"UP", "/etc/abs.png": b"ABS"}
     assert listed(tar_of(odd, kinds=kinds), name) == plain
 
 
-def test_links_and_folders_in_a_zip_are_passed_over(listed):
+def test_links_and_folders_in_a_zip_are_skipped(listed):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         link = zipfile.ZipInfo("link.png")
@@ -93,7 +93,7 @@ def test_a_tar_with_a_damaged_header_in_the_middle_is_named(listed, name):
 
 
 @pytest.mark.parametrize("name", TARS)
-def test_a_tar_without_members_is_passed_over(listed, name):
+def test_a_tar_without_members_is_allowed(listed, name):
     assert listed(tar_of({}), name) == {}
 
 
@@ -110,7 +110,7 @@ def test_a_tar_without_members_is_passed_over(listed, name):
     ],
     ids=["empty", "HTML", "text", "gzip", "zip", "gzip of text"],
 )
-def test_a_file_that_only_claims_to_be_an_archive_is_named(tmp_path, name, content, message):
+def test_a_file_that_is_not_an_archive_is_rejected(tmp_path, name, content, message):
     path = epath.Path(tmp_path / name)
     path.write_bytes(content)
     readers = {"tar": tar_members, "zip": zip_members, "gzip": stream_members}
@@ -127,7 +127,7 @@ def test_a_tar_whose_first_name_begins_like_a_zip_is_a_tar(tmp_path):
 PACKED = gzip.compress(TWO, 0)  # stored, so that a flipped byte is noticed by nothing but the CRC
 
 
-def test_every_cut_of_a_compressed_tar_is_noticed(listed):
+def test_every_truncation_of_a_compressed_tar_is_noticed(listed):
     assert listed(PACKED, "x.tar.gz") == {"a.png": b"A" * 700, "b.png": b"B" * 700}
     for size in {*range(2, 40), *range(40, len(PACKED), 97), *range(len(PACKED) - 8, len(PACKED))}:
         with pytest.raises(ValueError, match=r"x\.tar\.gz is not a readable tar\.gz file"):
@@ -141,14 +141,14 @@ def test_a_flipped_byte_in_a_compressed_tar_is_noticed(listed):  # those it leav
             listed(flipped, "x.tar.gz")
 
 
-def test_rubbish_behind_a_compressed_tar_is_noticed_and_zeros_are_not(listed):
+def test_garbage_after_a_compressed_tar_is_noticed_and_zeros_are_allowed(listed):
     assert set(listed(PACKED + bytes(1000), "x.tar.gz")) == {"a.png", "b.png"}
     with pytest.raises(ValueError, match=r"x\.tar\.gz is not a readable tar\.gz file: Not a gzipped file"):
         listed(PACKED + b"rubbish", "x.tar.gz")
 
 
 @pytest.mark.parametrize("name", TARS)
-def test_what_follows_the_end_of_a_tar_must_be_short(listed, name):
+def test_padding_after_the_end_of_a_tar_must_be_short(listed, name):
     assert set(listed(TWO + bytes(1 << 19), name)) == {"a.png", "b.png"}
     with pytest.raises(ValueError, match=r"[\d,]+ bytes follow its end: an unfinished download, or several tars"):
         listed(TWO + bytes(3 << 20), name)
@@ -173,8 +173,8 @@ def pax(text):
     [
         (header("x", 1 << 33, tarfile.GNUTYPE_LONGNAME), "a header of 8,589,934,592 bytes"),
         (header("x", 1 << 20, tarfile.XHDTYPE), "a header of 1,048,576 bytes"),
-        (header("x", 10, tarfile.GNUTYPE_SPARSE), "it holds a file with holes; pack it again without --sparse"),
-        (pax("GNU.sparse.map=0,1,2") + header("a.png", 1), "it holds a file with holes"),
+        (header("x", 10, tarfile.GNUTYPE_SPARSE), "it contains a sparse file; pack it again without --sparse"),
+        (pax("GNU.sparse.map=0,1,2") + header("a.png", 1), "it contains a sparse file"),
         (header("a.png", -512), "a member of -512 bytes"),
         (pax("size=-1536") + header("a.png", 1), "a member of -1,536 bytes"),
         (pax("hdrcharset=\xff\xfe") + header("a.png", 1), "damaged header"),
@@ -183,28 +183,30 @@ def pax(text):
     ],
     ids=["long name", "pax", "sparse", "pax sparse", "negative", "pax negative", "charset", "nothing follows", "chain"],
 )
-def test_a_hostile_header_ends_in_one_line(listed, name, data, message):
+def test_a_hostile_header_is_one_line(listed, name, data, message):
     started = time.monotonic()
     with pytest.raises(ValueError, match=rf"not a readable tar.*{message}.*Download it again"):
         listed(data + bytes(1024), name)
     assert time.monotonic() - started < 60  # milliseconds, unless it reads for ever
 
 
-def test_a_compressed_tar_that_grows_beyond_reason_is_refused_wherever_the_growth_is(tmp_path, monkeypatch):
+def test_a_compressed_tar_that_inflates_too_much_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "SLACK", 1 << 20)
     path = epath.Path(tmp_path / "bomb.tar.gz")
     for member in (header("video.mp4", 40 << 20), header("a.png", 40 << 20), b""):
         path.write_bytes(gzip.compress(member + bytes(40 << 20) + bytes(1024)))
-        with pytest.raises(ValueError, match=r"a bomb: inflates to over 200 times its size|bytes follow its end"):
+        with pytest.raises(
+            ValueError, match=r"a decompression bomb: inflates to over 200 times its size|bytes follow its end"
+        ):
             list(stream_members(path))
 
 
-def test_headers_that_have_been_read_are_forgotten():
+def test_headers_are_not_kept_in_memory():
     with tarfile.open(fileobj=io.BytesIO(TWO), tarinfo=archives.Header) as archive:
         assert [(member.name, archive.members) for member in archives._files(archive)] == [("a.png", []), ("b.png", [])]
 
 
-def test_a_nonsense_directory_of_a_zip_ends_in_one_line(listed):
+def test_a_damaged_zip_directory_is_one_line(listed):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a.png", b"A")

@@ -199,22 +199,20 @@ def line_of(data_dir, output_dir, *flags):
 
 
 @pytest.mark.parametrize(("place", "kind"), [("images/x.tar", "tar"), ("x.tar.gz", "tar.gz"), ("x.zip", "zip")])
-def test_an_image_that_is_elsewhere_with_other_bytes_ends_the_build(tiny_release, tmp_path, in_process, place, kind):
+def test_an_image_with_different_bytes_in_two_places_ends_the_build(tiny_release, tmp_path, in_process, place, kind):
     release = tiny_release(patients=4)
     other = {"other/00000003_001.png": (release / "images" / "00000003_000.png").read_bytes()}
     write = {"tar": pack_tar, "tar.gz": functools.partial(pack_tar, mode="w:gz"), "zip": pack_zip}[kind]
     write(release / place, other)
     line = line_of(release, tmp_path / "records")
-    assert line.startswith("error: image 00000003_001.png is there twice with different bytes: in ")
+    assert line.startswith("error: image 00000003_001.png appears twice with different bytes: in ")
     assert "/images/00000003_001.png" in line
     assert place in line
     write(release / place, {"other/00000003_001.png": (release / "images" / "00000003_001.png").read_bytes()})
     build_dataset.main(["--data_dir", str(release), "--output_dir", str(tmp_path / "records"), "--image_size", "32"])
 
 
-def test_an_image_removed_while_building_is_named_and_the_build_goes_on_when_it_is_back(
-    tiny_release, tmp_path, build, monkeypatch
-):
+def test_an_image_removed_during_a_build_is_named_and_the_build_can_resume(tiny_release, tmp_path, build, monkeypatch):
     release = tiny_release(patients=6)
     image = release / "images" / "00000005_001.png"
     data = image.read_bytes()
@@ -226,8 +224,8 @@ def test_an_image_removed_while_building_is_named_and_the_build_goes_on_when_it_
     monkeypatch.setattr(local, "run_local", remove_and_run)
     flags = ["--image_size", 32, "--shard_size", 4]
     line = line_of(release, tmp_path / "records", *flags)
-    assert line == f"error: {image} vanished while it was needed. Put it back and run the same command again: " + (
-        "what is finished is kept"
+    assert line == f"error: {image} was removed while it was needed. Put it back and run the same command again: " + (
+        "finished work is kept"
     )
     assert not (tmp_path / "records" / "dataset.json").exists()
     image.write_bytes(data)

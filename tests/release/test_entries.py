@@ -46,12 +46,12 @@ def table(tmp_path):
         ("", math.nan),
     ],
 )
-def test_an_age_becomes_years_and_an_impossible_one_nan(text, years):
+def test_an_age_becomes_years_and_an_impossible_age_nan(text, years):
     assert parse_age(text) == pytest.approx(years, nan_ok=True)
 
 
 @pytest.mark.parametrize("text", ["old", "Y", "5 8", "58y"])
-def test_an_age_that_is_no_number_is_refused(text):
+def test_an_age_that_is_not_a_number_is_rejected(text):
     with pytest.raises(ValueError, match="could not convert"):
         parse_age(text)
 
@@ -67,7 +67,7 @@ def test_an_age_that_is_no_number_is_refused(text):
 )
 def test_both_versions_of_the_csv_give_the_same_row(table, header, row, age):
     (found,) = read_entries(table(header, row)).rows
-    assert found == ImageRow("00000001_000.png", 1, CARDIOMEGALY, age=age, sex=1, view=0)
+    assert found == ImageRow("00000001_000.png", 1, CARDIOMEGALY, age=age, sex=1, view_position=0)
 
 
 LINE_ENDS = {"LF": ("\n", b""), "CRLF": ("\r\n", b""), "BOM": ("\n", b"\xef\xbb\xbf")}
@@ -85,19 +85,19 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(table, end, start):
     ("cells", "sex", "view_position"),
     [("F,PA", 0, 0), ("M,AP", 1, 1), (" M , AP ", 1, 1), (",", -1, -1), ("O,LL", -1, -1)],
 )
-def test_unknown_sex_and_view_are_minus_one(table, cells, sex, view):
+def test_unknown_sex_and_view_position_are_minus_one(table, cells, sex, view_position):
     (row,) = read_entries(table(HEADER_2020, f"1_0.png,Mass,0,1,57,{cells},1,1,1,1")).rows
-    assert (row.sex, row.view_position, row.labels) == (sex, view, MASS)
+    assert (row.sex, row.view_position, row.labels) == (sex, view_position, MASS)
 
 
-def test_the_sex_column_goes_by_either_of_nihs_names(table):
+def test_the_sex_column_has_either_of_two_names(table):
     header = HEADER_2020.replace("Patient Gender", "Patient Sex")
     assert read_entries(table(header, "1_0.png,Mass,0,1,57,M,AP,1,1,1,1")).rows[0].sex == 1
 
 
-def test_columns_are_found_by_name_wherever_they_stand(table):
+def test_columns_are_found_by_name_in_any_order(table):
     lines = "Patient ID,Patient Age,View Position,Patient Gender,Finding Labels,Image Index", "7,57,AP,F,Mass,a_0.png"
-    assert read_entries(table(*lines)).rows == [ImageRow("a_0.png", 7, MASS, age=57, sex=0, view=1)]
+    assert read_entries(table(*lines)).rows == [ImageRow("a_0.png", 7, MASS, age=57, sex=0, view_position=1)]
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,13 @@ def label_line(image_id, *ones, one="1", zero="0"):
 LABEL_HEADER = ",".join(["Image Index", *FINDINGS])
 
 
-def test_a_label_csv_takes_patient_age_sex_and_view_from_the_entries_that_know_the_image(table):
-    known = {"00000001_000.png": ImageRow("00000001_000.png", 9, CARDIOMEGALY, age=58, sex=1, view=0)}
+def test_a_label_csv_takes_patient_age_sex_and_view_position_from_the_entries(table):
+    known = {"00000001_000.png": ImageRow("00000001_000.png", 9, CARDIOMEGALY, age=58, sex=1, view_position=0)}
     lines = LABEL_HEADER, label_line("00000001_000.png", 4), label_line("00000002_003.png", 1, one="1.0", zero="0.0")
     first, second = read_label_csv(table(*lines, name="train_labels.csv"), known).rows
-    assert first == ImageRow("00000001_000.png", 9, MASS, age=58, sex=1, view=0)  # the labels are the label CSV's
+    assert first == ImageRow(
+        "00000001_000.png", 9, MASS, age=58, sex=1, view_position=0
+    )  # the labels are the label CSV's
     assert (second.patient_id, second.labels, second.sex, second.view_position) == (2, CARDIOMEGALY, -1, -1)
     assert math.isnan(second.age)
 
@@ -160,13 +162,13 @@ def test_a_broken_label_csv_is_named_with_its_row(table, line, message):
         read_label_csv(table(LABEL_HEADER, line, name="val_labels.csv"), {})
 
 
-def test_label_columns_may_stand_in_any_order(table):
+def test_label_columns_may_be_in_any_order(table):
     header = ",".join(["Image Index", *FINDINGS[::-1]])
     (row,) = read_label_csv(table(header, label_line("1_0.png", 9), name="test_labels.csv"), {}).rows
     assert row.labels == MASS  # the tenth from the end is the fifth
 
 
-def test_spaces_around_an_image_id_are_no_part_of_it(table):
+def test_spaces_around_an_image_id_are_removed(table):
     (row,) = read_label_csv(table(LABEL_HEADER, label_line(" 00000001_000.png ", 4), name="val_labels.csv"), {}).rows
     assert (row.image_id, row.patient_id) == ("00000001_000.png", 1)
     entry = ROW_2017.replace("00000001_000.png", "00000001_000.png ")

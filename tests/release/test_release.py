@@ -24,20 +24,20 @@ def edit_list(folder, name, *, add=(), drop=()):
     (folder / name).write_text("\n".join([*members, *add]) + "\n")
 
 
-def test_the_official_lists_give_every_image_its_home(release):
+def test_the_official_lists_assign_every_image(release):
     found = read_release(release, "official")
     assert (found.split, found.csv, len(found.rows)) == ("official", "Data_Entry_2017.csv", 10)
-    assert found.homes["00000005_001.png"] == "test"
-    assert list(found.homes.values()).count("train_val") == 8
+    assert found.assigned["00000005_001.png"] == "test"
+    assert list(found.assigned.values()).count("train_val") == 8
 
 
-def test_lists_under_the_names_of_the_re_uploads_are_found(release):
+def test_lists_with_the_names_of_re_uploads_are_found(release):
     for name in ("train_val_list", "test_list"):
         (release / f"{name}.txt").rename(release / f"{name}_NIH.txt")
     assert read_release(release, "auto").split == "official"
 
 
-def test_auto_takes_lists_before_label_csvs_before_a_random_split(release):
+def test_auto_prefers_lists_to_label_csvs_and_those_to_a_random_split(release):
     write_label_csvs(release, train=["00000001_000.png"])
     assert read_release(release, "auto").split == "official"
     (release / "test_list.txt").unlink()
@@ -48,30 +48,30 @@ def test_auto_takes_lists_before_label_csvs_before_a_random_split(release):
 
 
 @pytest.mark.parametrize("kept", ["train_val_list.txt", "test_list.txt"])
-def test_auto_does_not_guess_where_half_of_the_official_split_is_there(release, kept):
+def test_auto_rejects_a_release_with_only_one_official_list(release, kept):
     for name in {"train_val_list.txt", "test_list.txt"} - {kept}:
         (release / name).unlink()
-    with pytest.raises(ValueError, match=f"has {kept} but not the other official list.*choose --split random"):
+    with pytest.raises(ValueError, match=f"has {kept} but not the other official list.*use --split random"):
         read_release(release, "auto")
     assert read_release(release, "random").split == "random"
 
 
-def test_a_byte_order_mark_in_a_list_is_no_part_of_its_first_name(release):
+def test_a_byte_order_mark_in_a_list_is_ignored(release):
     path = release / "train_val_list.txt"
-    before = read_release(release, "official").homes
+    before = read_release(release, "official").assigned
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read_release(release, "official").homes == before
+    assert read_release(release, "official").assigned == before
 
 
-def test_a_random_split_leaves_every_home_open(release):
-    assert read_release(release, "random").homes == {}
+def test_a_random_split_has_no_assigned_images(release):
+    assert read_release(release, "random").assigned == {}
 
 
-def test_label_csvs_give_rows_and_homes_and_the_entries_lend_the_rest(release):
+def test_label_csvs_assign_splits_and_the_entries_give_the_rest(release):
     write_label_csvs(release, train=["00000001_000.png"], val=["00000002_000.png"], test=["00000003_000.png"])
     found = read_release(release, "csv")
     assert found.csv == "train_labels.csv+val_labels.csv+test_labels.csv"
-    assert found.homes == {"00000001_000.png": "train", "00000002_000.png": "val", "00000003_000.png": "test"}
+    assert found.assigned == {"00000001_000.png": "train", "00000002_000.png": "val", "00000003_000.png": "test"}
     assert [row.age for row in found.rows] == [21, 22, 23]
     assert found.csv_sha256.count("+") == 2
 
@@ -101,12 +101,12 @@ def add_the_csv_of_2020(release):
     [
         pytest.param(remove("Data_Entry_2017.csv"), r"no Data_Entry_2017\*\.csv in .*; download it", id="no csv"),
         pytest.param(
-            add_the_csv_of_2020, r"holds .*2017\.csv and .*_v2020\.csv, whose labels differ\. Keep", id="two csvs"
+            add_the_csv_of_2020, r"has .*2017\.csv and .*_v2020\.csv, whose labels differ\. Keep", id="two csvs"
         ),
         pytest.param(remove("test_list.txt"), r"no test_list\.txt in .*; .* or use --split random", id="no test list"),
         pytest.param(remove("train_val_list.txt"), r"no train_val_list\.txt in .*; download it", id="no train list"),
         pytest.param(
-            add_to_test_list("b.png", "a.png"), r"test_list\.txt names 2 images .* such as a\.png", id="unknown"
+            add_to_test_list("b.png", "a.png"), r"test_list\.txt has 2 images .* such as a\.png", id="unknown"
         ),
         pytest.param(
             add_to_test_list("00000001_000.png"), r"image 00000001_000\.png is on both official lists", id="both"
@@ -117,13 +117,13 @@ def add_the_csv_of_2020(release):
         pytest.param(make_test_list_binary, r"test_list\.txt", id="not text"),
     ],
 )
-def test_official_lists_that_do_not_fit_are_refused(release, spoil, message):
+def test_invalid_official_lists_are_rejected(release, spoil, message):
     spoil(release)
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         read_release(release, "official")
 
 
-def test_label_csvs_must_be_there_and_name_an_image_once(release):
+def test_label_csvs_must_exist_and_name_an_image_once(release):
     message = r"no train_labels\.csv or val_labels\.csv or test_labels\.csv in .*; --split csv needs them"
     with pytest.raises(FileNotFoundError, match=message):
         read_release(release, "csv")
@@ -139,4 +139,4 @@ def test_an_absent_folder_is_named(tmp_path):
 
 def test_blank_lines_and_windows_line_ends_in_a_list_are_fine(release):
     (release / "test_list.txt").write_bytes(b"00000005_000.png\r\n\r\n  00000005_001.png \r\n")
-    assert read_release(release, "auto").homes["00000005_001.png"] == "test"
+    assert read_release(release, "auto").assigned["00000005_001.png"] == "test"

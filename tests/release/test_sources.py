@@ -80,7 +80,7 @@ def test_images_are_found_in_any_container(release, files, containers):
     assert (found.containers, found.unlisted, found.streams) == (containers, 0, [])
 
 
-def test_archives_without_random_access_are_noted_by_their_content_and_not_read(release):
+def test_compressed_tars_are_recognised_by_their_content_and_not_read(release):
     found = find_images(release({"a.tar.gz": b"\x1f\x8b?", "deep/b.tgz": b"\x1f\x8b", "c.tar": b"\x1f\x8b"}), IDS)
     assert (found.streams, found.locations) == (["a.tar.gz", "c.tar", "deep/b.tgz"], {})
 
@@ -105,31 +105,31 @@ def test_archives_without_random_access_are_noted_by_their_content_and_not_read(
         ("a.txt", None),
     ],
 )
-def test_a_file_belongs_to_the_image_whose_name_without_ending_it_has(name, image_id):
+def test_a_file_is_identified_by_its_name_without_the_ending(name, image_id):
     assert identify(name, stems({"a.png", "1.2.840.10008"})) == image_id
 
 
-def test_files_that_no_row_names_are_counted_and_left_out(release):
+def test_files_without_a_row_are_counted_and_left_out(release):
     found = find_images(
         release({"a.png": b"A", "logo.png": b"L", "deep/d.png": b"D", "x.tar": tar_of({"e.png": b"E"})}), IDS
     )
     assert (set(found.locations), found.unlisted, found.containers) == ({"a.png"}, 3, {"."})
 
 
-def test_what_is_no_image_file_is_passed_over(release):
+def test_files_that_are_not_images_are_skipped(release):
     files = {"a.png": b"A", "._b.png": b"macOS", "b.txt": b"text", "c.png.partial": b"half", "._x.tar": b"macOS"}
     found = find_images(release(files), IDS)
     assert (set(found.locations), found.unlisted) == ({"a.png"}, 0)
 
 
-def test_one_image_twice_is_fine_while_the_bytes_agree(release):
+def test_one_image_in_several_places_must_have_equal_bytes(release):
     folder = release({"images/a.png": b"A", "x.tar": tar_of({"a.png": b"A"}), "y.zip": zip_of({"1/a.png": b"A"})})
     found = find_images(folder, IDS)
     assert (read_bytes(found.locations["a.png"]), found.containers) == (b"A", {"images", "x.tar", "y.zip"})
     release({"z.zip": zip_of({"2/a.png": b"B"})})
     with pytest.raises(
         ValueError,
-        match=r"image a\.png is there twice with different bytes: in .*/images/a\.png and in .*/z\.zip "
+        match=r"image a\.png appears twice with different bytes: in .*/images/a\.png and in .*/z\.zip "
         r"\('2/a\.png'\)\. Move one of them away\.$",
     ):
         find_images(folder, IDS)
@@ -141,14 +141,14 @@ def test_one_image_twice_in_one_archive_is_an_error_that_names_both(release):
         find_images(release({"x.tar": tar}), IDS)
 
 
-def test_two_images_that_cannot_be_read_count_as_equal_when_they_fail_alike(release):
+def test_two_unreadable_images_with_the_same_error_count_as_equal(release):
     two = zip_of({"1/a.png": b"A", "2/a.png": b"A"}).replace(b"PK\x03\x04", b"????")
     assert set(find_images(release({"x.zip": two}), IDS).locations) == {"a.png"}
     with pytest.raises(ValueError, match="twice with different bytes"):
         find_images(release({"y.png": b"", "a.png": b"A"}), IDS)
 
 
-def test_a_release_without_an_image_file_is_refused(release):
+def test_a_release_without_an_image_file_is_rejected(release):
     message = (
         r"no image below .*; expected \.png, \.jpg, \.jpeg, \.webp, \.dcm, \.dicom files in folders, or in archives "
         r"\(\.tar, \.tar\.gz, \.tgz, \.zip\)"
@@ -166,7 +166,7 @@ def test_the_locations_do_not_depend_on_the_order_in_which_files_were_written(tm
     assert first == second == ["a.png", "b.png", "c.png"]
 
 
-def test_a_download_under_way_is_passed_over(tmp_path):
+def test_an_unfinished_download_is_skipped(tmp_path):
     (tmp_path / "00000001_000.png").write_bytes(b"an image")
     (tmp_path / "images_002.tar.gz.partial").write_bytes(b"half")
     (tmp_path / "kaggle.partial").mkdir()
@@ -175,7 +175,7 @@ def test_a_download_under_way_is_passed_over(tmp_path):
     assert (set(found.locations), found.unlisted) == ({"00000001_000.png"}, 0)
 
 
-def test_a_link_to_a_folder_above_is_not_walked(release, tmp_path):
+def test_a_link_to_a_parent_folder_is_not_followed(release, tmp_path):
     folder = release({"images/a.png": b"A", "images/more/b.png": b"B"})
     before = find_images(folder, IDS)
     (tmp_path / "images/more/above").symlink_to("..")

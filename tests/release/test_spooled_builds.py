@@ -50,7 +50,7 @@ def again(build, packed, output):
     return build(packed / "release", output, *SHARD_FLAGS, "--max_rejected", 0.1)
 
 
-def test_a_finished_dataset_is_planned_from_the_indexes_and_nothing_is_written(packed, tmp_path, build, monkeypatch):
+def test_building_a_finished_dataset_again_writes_nothing(packed, tmp_path, build, monkeypatch):
     output = shutil.copytree(packed / "records", tmp_path / "records")
     before = manifest_of(output)
     assert len(before) == 2
@@ -61,7 +61,7 @@ def test_a_finished_dataset_is_planned_from_the_indexes_and_nothing_is_written(p
     assert manifest_of(output) == before
 
 
-def test_a_deleted_shard_is_mended_from_an_archive_read_again(packed, tmp_path, build):
+def test_a_deleted_shard_is_rewritten_from_its_archive(packed, tmp_path, build):
     output = shutil.copytree(packed / "records", tmp_path / "records")
     (output / "train-00001-of-00005.tfrecord").unlink()
     again(build, packed, output)
@@ -69,7 +69,7 @@ def test_a_deleted_shard_is_mended_from_an_archive_read_again(packed, tmp_path, 
     assert {name.rsplit(".", 1)[1] for name in manifest_of(output)} == {"json"}
 
 
-def test_a_mended_image_in_a_new_archive_is_taken(packed, tmp_path, build):
+def test_a_fixed_image_in_a_new_archive_is_used(packed, tmp_path, build):
     release = shutil.copytree(packed / "release", tmp_path / "release")
     output = shutil.copytree(packed / "records", tmp_path / "records")
     path = release / "images_1.tar.gz"
@@ -90,7 +90,7 @@ def test_a_mended_image_in_a_new_archive_is_taken(packed, tmp_path, build):
         pytest.param(lambda archives: len(list(archives.glob("*.json"))) == 2, id="before the shards"),
     ],
 )
-def test_killed_at_any_moment_the_next_run_gives_the_same_bytes(packed, tmp_path, build, moment):
+def test_a_build_killed_while_reading_archives_resumes_to_the_same_bytes(packed, tmp_path, build, moment):
     output = tmp_path / "records"
     flags = ["--data_dir", packed / "release", "--output_dir", output, "--image_size", 32, *SHARD_FLAGS]
     flags += ["--max_rejected", 0.1, "--workers", 1]
@@ -117,7 +117,7 @@ def line_of(data_dir, output_dir, *flags):
     return exit_.value.code
 
 
-def test_a_broken_archive_is_one_line_and_what_the_others_held_is_kept(packed, tmp_path, build, in_process):
+def test_a_damaged_archive_is_one_line_and_the_other_spools_are_kept(packed, tmp_path, build, in_process):
     release = shutil.copytree(packed / "release", tmp_path / "release")
     path = release / "images_1.tar.gz"
     whole, flags = path.read_bytes(), ["--image_size", 32, *SHARD_FLAGS]
@@ -133,27 +133,27 @@ def test_a_broken_archive_is_one_line_and_what_the_others_held_is_kept(packed, t
     assert result_of(tmp_path / "records") == result_of(packed / "records")
 
 
-def test_a_folder_of_other_options_is_refused_before_any_archive_is_read(packed, tmp_path, monkeypatch):
+def test_a_folder_with_other_options_is_rejected_before_archives_are_read(packed, tmp_path, monkeypatch):
     output = shutil.copytree(packed / "records", tmp_path / "records")
     before, times = result_of(output), manifest_of(output)
     monkeypatch.setattr(spools, "write_spool", None)
     line = line_of(packed / "release", output, "--image_size", 64, *SHARD_FLAGS)
     assert (
         line
-        == f"error: {output} holds another dataset (image_size 32, now 64). Choose another --output_dir, or "
+        == f"error: {output} contains another dataset (image_size 32, now 64). Choose another --output_dir, or "
         + ("delete it.")
     )
     assert (result_of(output), manifest_of(output)) == (before, times)
 
 
-def test_reading_and_writing_each_have_a_line_of_progress(packed, tmp_path, build, capfd):
+def test_reading_and_writing_each_have_a_progress_bar(packed, tmp_path, build, capfd):
     again(build, packed, tmp_path)
     lines = capfd.readouterr().err.removesuffix("\n").split("\n")
     assert [line.split("\r")[-1].split("|")[0] for line in lines] == ["reading archives: 100%", "writing shards: 100%"]
     assert "30/30" in lines[1]
 
 
-def test_archives_taken_away_after_the_build_leave_no_index(packed, tmp_path, build):
+def test_indexes_of_removed_archives_are_deleted(packed, tmp_path, build):
     release, output = tmp_path / "release", shutil.copytree(packed / "records", tmp_path / "records")
     shutil.copytree(packed / "release", release, ignore=shutil.ignore_patterns("*.gz"))
     for path in (packed / "release").glob("*.gz"):

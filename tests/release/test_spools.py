@@ -17,10 +17,11 @@ from cxr.images.encode import encode
 from cxr.images.errors import ImageError
 from cxr.images.resize import resize_square
 from cxr.records.shards import ShardJob
-from cxr.release import locations, spools
+from cxr.release import locations, spool_file, spools
 from cxr.release.entries import ImageRow
 from cxr.release.sources import Images, find_images
-from cxr.release.spools import Kept, Spools, read_index, write_spool
+from cxr.release.spool_file import SpooledImage, read_spool_index, write_spool
+from cxr.release.spools import Spools
 
 NOISE = np.random.default_rng(230).integers(0, 256, (70, 50), np.uint8)
 
@@ -48,17 +49,17 @@ def planned(tmp_path):
     return make
 
 
-def test_a_spool_holds_the_wanted_images_resized_and_the_others_as_they_came(planned):
+def test_a_spool_has_listed_images_resized_and_undecodable_ones_unchanged(planned):
     good = png_of(NOISE)
     members = [("x/b.png", b"<html>"), ("README", b"text"), ("a.dcm", good), ("d.png", good), ("a.pyd", b"pickle")]
     job = planned(members)
     assert write_spool(job) == job.path
-    spool, data = read_index(job), Path(job.path).read_bytes()
+    spool, data = read_spool_index(job), Path(job.path).read_bytes()
     small = encode(resize_square(NOISE, 32), "png")
     assert data == b"<html>" + small
     assert spool.images == {
-        "b.png": Kept(0, 6, hashlib.sha256(b"<html>").hexdigest()),
-        "a.png": Kept(6, len(small), hashlib.sha256(good).hexdigest()),
+        "b.png": SpooledImage(0, 6, hashlib.sha256(b"<html>").hexdigest()),
+        "a.png": SpooledImage(6, len(small), hashlib.sha256(good).hexdigest()),
     }
     assert (spool.unlisted, spool.bytes, spool.sha256) == (1, len(data), hashlib.sha256(data).hexdigest())
     planned.opened.read(LOCAL)
@@ -68,26 +69,26 @@ def test_a_spool_holds_the_wanted_images_resized_and_the_others_as_they_came(pla
     assert (found.containers, found.unlisted) == ({"x.tar.gz"}, 1)
 
 
-def test_an_index_holds_as_long_as_archive_size_and_wanted_images_stay(planned, tmp_path):
+def test_an_index_is_valid_for_the_same_archive_size_and_images(planned, tmp_path):
     job = planned([("a.png", png_of(NOISE))])
-    assert read_index(job) is None
+    assert read_spool_index(job) is None
     write_spool(job)
-    assert read_index(planned(None)) is not None
-    assert read_index(planned(None, image_ids=["c.png", "b.png", "a.png"])) is not None  # in another order
-    assert read_index(planned(None, image_ids=["a.png", "b.png"])) is None
-    assert read_index(planned(None, image_size=33)) is None
+    assert read_spool_index(planned(None)) is not None
+    assert read_spool_index(planned(None, image_ids=["c.png", "b.png", "a.png"])) is not None  # in another order
+    assert read_spool_index(planned(None, image_ids=["a.png", "b.png"])) is None
+    assert read_spool_index(planned(None, image_size=33)) is None
     os.utime(tmp_path / "x.tar.gz", (1, 1))
-    assert read_index(job) is None
+    assert read_spool_index(job) is None
     write_spool(job)
-    job.index.write_text(job.index.read_text()[:-9])
-    assert read_index(job) is None
+    job.index_path.write_text(job.index_path.read_text()[:-9])
+    assert read_spool_index(job) is None
     write_spool(job)
     (tmp_path / "x.tar.gz").write_bytes(targz_of([]))
     with pytest.raises(ValueError, match=r"x\.tar\.gz changed while it was read\. Run the same command again\."):
-        spools._index(job)
+        spools._require_index(job)
 
 
-def test_what_a_killed_build_left_half_is_removed_before_archives_are_read(planned, tmp_path):
+def test_partial_spools_of_a_killed_build_are_removed(planned, tmp_path):
     job = planned([])
     leftover = Path(job.path + ".0123abcd.partial")
     leftover.write_bytes(b"half")
@@ -95,19 +96,19 @@ def test_what_a_killed_build_left_half_is_removed_before_archives_are_read(plann
     assert not leftover.exists()
 
 
-def test_one_image_twice_in_a_stream_is_fine_while_the_bytes_agree(planned):
+def test_one_image_twice_in_a_stream_must_have_equal_bytes(planned):
     good = png_of(NOISE)
     job = planned([("1/a.png", good), ("2/a.png", good), ("b.png", b"")])
     write_spool(job)
-    assert len(read_index(job).images) == 2
-    message = r"image a\.png is there twice with different bytes: in .*x\.tar\.gz \('1/a\.png'\) and in .*\('2/a\.png'"
+    assert len(read_spool_index(job).images) == 2
+    message = r"image a\.png appears twice with different bytes: in .*x\.tar\.gz \('1/a\.png'\) and in .*\('2/a\.png'"
     with pytest.raises(ValueError, match=message):
         write_spool(planned([("1/a.png", good), ("2/a.png", good + b" ")]))
 
 
-def test_an_image_of_monstrous_size_is_skipped_and_rejected_like_in_any_other_container(planned, tmp_path, monkeypatch):
+def test_an_image_over_the_size_limit_in_a_stream_is_rejected(planned, tmp_path, monkeypatch):
     monkeypatch.setattr(locations, "MAX_BYTES", 5000)
-    monkeypatch.setattr(spools, "MAX_BYTES", 5000)
+    monkeypatch.setattr(spool_file, "MAX_BYTES", 5000)
     job = planned([("a.png", 6_000_000), ("b.png", png_of(NOISE))])
     write_spool(job)
     planned.opened.read(LOCAL)
@@ -121,7 +122,7 @@ def test_an_image_of_monstrous_size_is_skipped_and_rejected_like_in_any_other_co
     assert find_images(epath.Path(plain), ["a.png"]).digest("a.png") == found.digest("a.png")
 
 
-def test_only_the_spools_that_waiting_shards_need_and_that_are_spoilt_are_read_again(planned, in_process, monkeypatch):
+def test_only_absent_or_damaged_spools_that_are_needed_are_read_again(planned, in_process, monkeypatch):
     job = planned([("a.png", png_of(NOISE)), ("b.png", png_of(NOISE.T))])
     planned.opened.read(LOCAL)
     renew, read = planned.opened.renew, []
@@ -139,7 +140,7 @@ def test_only_the_spools_that_waiting_shards_need_and_that_are_spoilt_are_read_a
     assert read == [job, job]
 
 
-def test_a_spool_whose_offsets_moved_gives_new_locations(planned, in_process):
+def test_a_rewritten_spool_gives_new_locations(planned, in_process):
     job = planned([("a.png", png_of(NOISE)), ("b.png", png_of(NOISE.T))])
     planned.opened.read(LOCAL)
     here = planned.opened.found.locations["b.png"]
@@ -149,7 +150,7 @@ def test_a_spool_whose_offsets_moved_gives_new_locations(planned, in_process):
     assert shard.relocated(planned.opened.renew([moved], LOCAL)).locations == [here]
 
 
-def test_a_full_disk_while_reading_leaves_nothing_half(planned, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_spool(planned, tmp_path, monkeypatch):
     job = planned([("a.png", png_of(NOISE))])
 
     def full(*_):

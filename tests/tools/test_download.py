@@ -87,7 +87,7 @@ def test_the_built_in_list_is_the_whole_release():
     assert len({link.url for link in links} | {link.checksum for link in links}) == 32
 
 
-def test_the_built_in_sizes_and_checksums_are_those_of_the_files_at_hand(shared_dir):
+def test_the_built_in_sizes_and_checksums_match_the_real_files(shared_dir):
     # The copies differ from NIH's files in one word of a header and in a last line end; see tools/downloading/links.py.
     known = {link.name: link for link in read_links(NIH)}
     for name, mend in {
@@ -100,7 +100,7 @@ def test_the_built_in_sizes_and_checksums_are_those_of_the_files_at_hand(shared_
         assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (known[name].bytes, known[name].checksum)
 
 
-def test_everything_arrives_and_the_next_command_is_named(run, folder, capsys):
+def test_all_files_are_downloaded_and_the_next_command_is_printed(run, folder, capsys):
     run()
     assert {f"/{path.name}": path.read_bytes() for path in folder.glob("*.*[vz]")} == FILES
     assert set((folder / "SHA256SUMS").read_text().splitlines()) == sums_of(folder)
@@ -111,20 +111,20 @@ def test_everything_arrives_and_the_next_command_is_named(run, folder, capsys):
     assert following == f"next: python build_dataset.py --data_dir {folder} --output_dir data/records"
 
 
-def test_whole_files_are_not_asked_for_again(site, run):
+def test_complete_files_are_not_downloaded_again(site, run):
     run()
     asked = len(site.ranges)
     run()
     assert asked == len(site.ranges) == 3
 
 
-def test_parts_come_with_the_small_files(run, folder, capsys):
+def test_a_part_is_downloaded_with_the_small_files(run, folder, capsys):
     run("--parts", "2")
     assert {path.name for path in folder.glob("*.*[vz]")} == {"Data_Entry_2017_v2020.csv", "images_002.tar.gz"}
     assert capsys.readouterr().out.splitlines()[-1].endswith(" --allow_missing")
 
 
-def test_a_file_put_there_by_hand_is_checked_and_kept(site, run, folder):
+def test_a_file_saved_by_hand_is_checked_and_kept(site, run, folder):
     (folder / "images_001.tar.gz").write_bytes(FILES["/images_001.tar.gz"])
     (folder / "images_001.tar.gz.partial").write_bytes(b"of an earlier attempt")
     run("--parts", "1")
@@ -133,7 +133,7 @@ def test_a_file_put_there_by_hand_is_checked_and_kept(site, run, folder):
     assert not list(folder.glob("*.partial*"))
 
 
-def test_another_file_under_that_name_is_left_alone(site, run, folder):
+def test_another_file_with_that_name_is_not_overwritten(site, run, folder):
     (folder / "images_001.tar.gz").write_bytes(b"mine")
     with pytest.raises(SystemExit, match=r"^error: \S+/images_001\.tar\.gz is not the file listed: 4 bytes, expected "):
         run()
@@ -141,7 +141,7 @@ def test_another_file_under_that_name_is_left_alone(site, run, folder):
     assert not site.ranges
 
 
-def test_a_checksum_once_written_down_holds_for_a_later_download(site, run, folder):
+def test_a_recorded_checksum_is_checked_in_a_later_download(site, run, folder):
     run()
     (folder / "images_002.tar.gz").unlink()
     site.files["/images_002.tar.gz"] = gzip.compress(b"another")
@@ -149,7 +149,7 @@ def test_a_checksum_once_written_down_holds_for_a_later_download(site, run, fold
         run()
 
 
-def test_a_release_that_does_not_fit_is_not_begun(site, run, folder, links):
+def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, folder, links):
     links.write_text(links.read_text().replace(f",{len(FILES['/images_001.tar.gz'])},", ",9000000000000000,"))
     text = r"^error: to fetch: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
     with pytest.raises(SystemExit, match=text):
@@ -157,13 +157,13 @@ def test_a_release_that_does_not_fit_is_not_begun(site, run, folder, links):
     assert not site.ranges
 
 
-def test_what_is_here_of_a_file_is_not_needed_again(run, folder, links, capsys):
+def test_bytes_already_downloaded_do_not_count_as_needed_space(run, folder, links, capsys):
     (folder / "images_001.tar.gz.partial").write_bytes(FILES["/images_001.tar.gz"][:100_000])
     run("--parts", "1")
     assert capsys.readouterr().out.startswith(f"to fetch: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;")
 
 
-def test_a_dead_link_ends_in_one_line(site, run):
+def test_a_dead_link_is_one_line(site, run):
     site.answers["/Data_Entry_2017_v2020.csv"] = [status(404)]
     with pytest.raises(
         SystemExit, match=r"^error: Data_Entry_2017_v2020\.csv: the server answers 404 Not Found for http"
@@ -193,7 +193,7 @@ def test_two_downloads_into_one_folder_exclude_each_other(run, folder):
         ("name,bytes,checksum,url\na\n", "line 2: url ''; expected http:// or https://"),
     ],
 )
-def test_a_bad_list_of_links_is_refused(run, links, rows, text):
+def test_a_bad_list_of_links_is_rejected(run, links, rows, text):
     links.write_text(rows)
     with pytest.raises(SystemExit) as caught:
         run()
@@ -201,7 +201,7 @@ def test_a_bad_list_of_links_is_refused(run, links, rows, text):
     assert text in caught.value.code
 
 
-def test_a_part_that_the_list_lacks_and_a_sums_file_that_is_none_are_refused(run, folder):
+def test_an_unknown_part_and_an_invalid_sums_file_are_rejected(run, folder):
     with pytest.raises(SystemExit, match=r"^error: --parts 13: no such part; the list has 1, 2$"):
         run("--parts", "1", "13")
     (folder / "SHA256SUMS").write_text("hello\n")
@@ -216,7 +216,7 @@ def test_a_part_that_the_list_lacks_and_a_sums_file_that_is_none_are_refused(run
         (signal.SIGINT, "error: interrupted; run the same command again to go on from there\n"),
     ],
 )
-def test_a_stopped_download_goes_on_where_it_stopped(site, links, folder, how, said):
+def test_a_stopped_download_is_resumed(site, links, folder, how, said):
     data = FILES["/images_002.tar.gz"]
 
     def slow(handler):
@@ -272,7 +272,7 @@ def test_kaggle_gives_one_zip_and_nih_the_small_files(run, folder, kaggle, capsy
         ),
     ],
 )
-def test_a_kaggle_client_that_fails_ends_in_one_line(run, folder, kaggle, script, text):
+def test_a_failing_kaggle_client_is_one_line(run, folder, kaggle, script, text):
     kaggle(script)
     with pytest.raises(SystemExit) as caught:
         run("--source", "kaggle")
@@ -283,7 +283,7 @@ def test_a_kaggle_client_that_fails_ends_in_one_line(run, folder, kaggle, script
 def test_without_kaggles_client_the_error_says_how_to_get_it(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"needs Kaggle's client\. Run: pip install -r requirements-download\.txt$"):
+    with pytest.raises(SystemExit, match=r"needs Kaggle's client\. Run: pip install -r requirements/download\.txt$"):
         run("--source", "kaggle224")
 
 

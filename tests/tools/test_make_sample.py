@@ -56,7 +56,7 @@ def test_another_seed_writes_other_images(sample, tmp_path):
     assert not set(other.values()) & set(digests(sample).values())
 
 
-def test_the_csv_is_in_the_form_of_2017(sample, rows):
+def test_the_csv_has_the_2017_format(sample, rows):
     data = (sample / "Data_Entry_2017.csv").read_bytes()
     assert data.startswith(HEADER)
     assert data.count(b"\n") == data.count(b"\r\n") == 101
@@ -67,7 +67,7 @@ def test_the_csv_is_in_the_form_of_2017(sample, rows):
     assert {row[6] for row in rows} == {"PA", "AP"}
 
 
-def test_ages_have_the_quirks_of_the_original(rows):
+def test_ages_have_the_same_quirks_as_in_the_real_csv(rows):
     ages = [row[4] for row in rows]
     assert all(len(age) == 4 and age[:3].isdigit() for age in ages)
     assert sum(age.endswith("M") for age in ages) == 3
@@ -97,7 +97,7 @@ def test_every_image_is_on_one_list_and_no_patient_on_both(sample, rows):
     assert test
 
 
-def test_boxes_lie_in_the_1024_frame_on_test_images_with_that_finding(sample, rows):
+def test_boxes_are_in_the_1024_frame_of_test_images_with_that_finding(sample, rows):
     test, labels = set(read_list(sample, "test_list.txt")), {row[0]: row[1] for row in rows}
     header, *lines = (sample / "BBox_List_2017.csv").read_text().splitlines()
     assert header == "Image Index,Finding Label,Bbox [x,y,w,h],,,"
@@ -145,7 +145,7 @@ def test_a_finding_changes_the_pixels_in_its_box(finding):
         assert change[y0:y1, x0:x1].mean() > 2 * np.nanmean(outside)
 
 
-def test_follow_ups_show_one_patient_in_another_pose():
+def test_follow_ups_show_the_same_patient_in_another_pose():
     first, second = (draw_radiograph(Study(230, 1, follow_up, "F", "PA", ()), 128)[0] for follow_up in (0, 1))
     stranger = draw_radiograph(Study(230, 2, 0, "F", "PA", ()), 128)[0]
     assert (first != second).mean() > 0.5
@@ -170,7 +170,7 @@ def test_an_interrupted_run_is_completed(sample, tmp_path):
     assert digests(write_sample(half)) == digests(sample)
 
 
-def test_files_of_something_else_are_not_overwritten(tmp_path):
+def test_other_files_are_not_overwritten(tmp_path):
     path = tmp_path / "images" / "00000001_000.png"
     path.parent.mkdir()
     path.write_bytes(b"a real image")
@@ -193,7 +193,7 @@ def test_files_of_something_else_are_not_overwritten(tmp_path):
         ("seed", -1, "--seed -1 is impossible; give a number from 0 to 4294967295"),
     ],
 )
-def test_impossible_values_are_refused(tmp_path, option, value, message):
+def test_impossible_values_are_rejected(tmp_path, option, value, message):
     with pytest.raises(SystemExit, match=message):
         write_sample(tmp_path / "new", **{option: value})
     assert not (tmp_path / "new").exists()
@@ -205,7 +205,7 @@ def run(*arguments):
     )
 
 
-def test_a_finished_sample_is_refused_in_one_line(sample):
+def test_a_finished_sample_is_not_overwritten(sample):
     result = run("--output_dir", str(sample))
     assert result.returncode == 1
     assert result.stderr == (
@@ -221,7 +221,7 @@ def test_help_starts_with_what_it_does_and_a_line_to_paste():
     assert "python -m tools.make_sample --output_dir data/sample" in result.stdout
 
 
-def test_its_help_does_not_wait_for_numpy():
+def test_the_help_does_not_load_numpy():
     code = "import sys, tools.make_sample; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
@@ -230,7 +230,7 @@ def test_wrong_flags_exit_with_2():
     assert run("--output", "x", "--imagse", "3").returncode == 2
 
 
-def test_one_image_is_a_release_too(tmp_path):
+def test_a_sample_of_one_image(tmp_path):
     one = write_sample(tmp_path / "one", images=1)
     assert len(list((one / "images").iterdir())) == 1
     assert (one / "Data_Entry_2017.csv").read_bytes().count(b"\r\n") == 2

@@ -39,7 +39,7 @@ def get(site, tmp_path):
     return run
 
 
-def test_a_file_arrives_and_progress_ends_at_its_size(get):
+def test_a_file_is_downloaded_and_progress_ends_at_its_size(get):
     seen = []
     assert get(progress=seen.append) == (DATA, [])
     assert seen == sorted(seen)
@@ -55,12 +55,12 @@ def test_a_connection_dropped_in_the_middle_is_resumed_there(site, get):
     assert told[0].endswith("; again in 0.0 s")
 
 
-def test_drops_are_borne_for_as_long_as_bytes_come(site, get):
+def test_any_number_of_drops_is_allowed_while_bytes_arrive(site, get):
     site.answers["/a.bin"] = [odd(cut=90_000) for _ in range(9)]  # three times the attempts that QUICK allows in a row
     assert get()[0] == DATA
 
 
-def test_a_server_without_ranges_is_asked_for_the_whole_again(site, get):
+def test_without_range_support_the_whole_file_is_downloaded_again(site, get):
     site.answers["/a.bin"] = [odd(cut=300_000), odd(ranges=False)]
     assert get()[0] == DATA
     assert site.ranges == [None, "bytes=300000-"]
@@ -77,7 +77,7 @@ def test_a_stalled_server_counts_as_dropped(site, get):
     assert told == ["a.bin: connection failed (Read timed out.); again in 0.0 s"]  # not that the server hung up
 
 
-def test_a_server_that_is_busy_is_asked_again(site, get):
+def test_a_busy_server_is_retried(site, get):
     site.answers["/a.bin"] = [status(503), status(429, Retry_After=1)]
     begun = time.monotonic()
     data, told = get()
@@ -89,14 +89,14 @@ def test_a_server_that_is_busy_is_asked_again(site, get):
     ]
 
 
-def test_retry_after_may_be_a_date_and_a_long_one_ends_the_waiting(site, get):
+def test_retry_after_may_be_a_date_and_a_long_wait_is_an_error(site, get):
     hour = email.utils.formatdate(time.time() + 3600, usegmt=True)
     site.answers["/a.bin"] = [status(503, Retry_After=hour)]
     with pytest.raises(OSError, match=r"a\.bin: the server answers 503 .* and asks to wait 3,(600|599) s\. 0 bytes"):
         get()
 
 
-def test_a_server_that_stays_away_ends_in_a_line_and_what_came_is_kept(site, get, tmp_path):
+def test_a_server_that_keeps_failing_is_a_clear_error_and_the_partial_file_is_kept(site, get, tmp_path):
     site.answers["/a.bin"] = [odd(cut=300_000), status(502), status(502)]
     text = r"a\.bin: the server answers 502 Bad Gateway\. 300,000 bytes are here; run the same command again to go on"
     with pytest.raises(OSError, match=text):
@@ -107,14 +107,14 @@ def test_a_server_that_stays_away_ends_in_a_line_and_what_came_is_kept(site, get
     assert site.ranges[-1] == "bytes=300000-"
 
 
-def test_a_refused_connection_ends_in_a_line(tmp_path):
+def test_a_refused_connection_is_a_clear_error(tmp_path):
     link = Link("a.bin", "http://127.0.0.1:1/a.bin")
     with pytest.raises(OSError, match=r"^a\.bin: connection failed \(.*refused.*\)\. 0 bytes are here; run the same"):
         fetch(link, tmp_path, patience=QUICK, tell=[].append)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(404, "Not Found"), (403, "Forbidden"), (401, "Unauthorized")])
-def test_a_refusal_is_not_asked_again(site, get, code, reason):
+def test_a_refused_request_is_not_retried(site, get, code, reason):
     site.answers["/a.bin"] = [status(code)]
     with pytest.raises(OSError, match=rf"^a\.bin: the server answers {code} {reason} for http://\S+/a\.bin$"):
         get()
@@ -129,13 +129,13 @@ def test_redirects_are_followed_also_when_resuming(site, get):
     assert site.ranges == [None, None, "bytes=300000-", "bytes=300000-"]
 
 
-def test_an_endless_redirect_ends_in_a_line(site, get):
+def test_an_endless_redirect_is_a_clear_error(site, get):
     site.answers["/a.bin"] = [status(302, Location="/a.bin")] * 40
     with pytest.raises(OSError, match=r"^a\.bin: Exceeded 30 redirects"):
         get()
 
 
-def test_a_web_page_in_place_of_the_file_is_seen_and_destroys_nothing(site, get, tmp_path):
+def test_a_web_page_in_place_of_the_file_is_an_error_and_keeps_the_partial_file(site, get, tmp_path):
     site.answers["/a.bin"] = [odd(cut=300_000), status(200, b"\n <!DOCTYPE html><title>Log in</title>")]
     with pytest.raises(
         OSError, match=r"^a\.bin: got a web page .* Look at http://\S+/a\.bin in a browser; a file saved"
@@ -144,7 +144,7 @@ def test_a_web_page_in_place_of_the_file_is_seen_and_destroys_nothing(site, get,
     assert (tmp_path / "a.bin.partial").read_bytes() == DATA[:300_000]
 
 
-def test_corrupt_bytes_cost_one_new_beginning(site, get):
+def test_corrupt_bytes_are_downloaded_once_more(site, get):
     site.files["/bad"] = b"x" + DATA[1:]
     site.answers["/a.bin"] = [status(302, Location="/bad")]
     data, told = get()
@@ -153,7 +153,7 @@ def test_corrupt_bytes_cost_one_new_beginning(site, get):
     assert site.ranges == [None, None, None]
 
 
-def test_bytes_that_stay_corrupt_end_in_a_line(site, get, tmp_path):
+def test_bytes_that_stay_corrupt_are_a_clear_error(site, get, tmp_path):
     with pytest.raises(
         OSError, match=r"^a\.bin: sha256 [0-9a-f]{64}, expected 0{64}, the second time too\. Is http://"
     ):
@@ -162,40 +162,40 @@ def test_bytes_that_stay_corrupt_end_in_a_line(site, get, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_remembered_sha256_is_checked_beside_the_checksum(site, get):
+def test_a_known_sha256_is_checked_together_with_the_checksum(site, get):
     with pytest.raises(OSError, match="the second time too"):
         get(sha256="0" * 64)
 
 
 @pytest.mark.parametrize("length", [400_000, 2_000_000], ids=["short", "long"])
-def test_a_lie_about_the_length_is_seen_by_the_size_in_the_list(site, get, length):
+def test_a_wrong_length_is_noticed_by_the_listed_size(site, get, length):
     site.answers["/a.bin"] = [odd(length=length)]
     data, told = get()
     assert data == DATA
     assert told == [f"a.bin: the server has {length:,} bytes, expected 1,020,000; beginning anew"]
 
 
-def test_a_length_that_is_never_reached_ends_in_a_line(site, get):
+def test_a_length_that_is_never_reached_is_a_clear_error(site, get):
     site.answers["/a.bin"] = [odd(length=2_000_000)] * 9
     with pytest.raises(OSError, match=r"^a\.bin: the server's file ends before byte 1,020,000, the second time too"):
         get(size=None, checksum="")
 
 
-def test_without_a_length_the_size_in_the_list_decides(site, get):
+def test_without_a_length_the_listed_size_is_used(site, get):
     site.answers["/a.bin"] = [lambda handler: handler.reply(200, DATA[:5], Content_Length=None)]
     data, told = get()
     assert (data, told) == (DATA, ["a.bin: the server stopped at byte 5 of 1,020,000; again in 0.0 s"])
     assert site.ranges == [None, "bytes=5-"]  # proven by the checksum
 
 
-def test_more_bytes_than_listed_are_not_taken(site, get):
+def test_more_bytes_than_listed_are_rejected(site, get):
     site.answers["/a.bin"] = [lambda handler: handler.reply(200, DATA + b"more", Content_Length=None)]
     data, told = get()
     assert (data, told) == (DATA, ["a.bin: more than 1,020,000 bytes; beginning anew"])
 
 
 @pytest.mark.parametrize("checksum", ["", "md5"], ids=["without a checksum", "with one"])
-def test_a_file_that_changed_in_between_is_begun_anew(site, get, checksum):
+def test_a_file_that_changed_on_the_server_is_downloaded_from_scratch(site, get, checksum):
     new = DATA[::-1]
     site.answers["/a.bin"] = [odd(cut=300_000), status(503), status(503)]
     with pytest.raises(OSError, match="300,000 bytes are here"):
@@ -205,7 +205,7 @@ def test_a_file_that_changed_in_between_is_begun_anew(site, get, checksum):
     assert site.ranges[-1] == "bytes=300000-"  # asked with If-Range, answered with the whole
 
 
-def test_a_server_that_ignores_if_range_is_found_out_by_the_etag(site, get, tmp_path):
+def test_a_server_that_ignores_if_range_is_detected_by_the_etag(site, get, tmp_path):
     partial = Partial(tmp_path / "a.bin")
     partial.path.write_bytes(b"old")
     partial.tag_path.write_text('"old"')
@@ -218,13 +218,13 @@ def test_a_server_that_ignores_if_range_is_found_out_by_the_etag(site, get, tmp_
     )
 
 
-def test_what_nothing_can_prove_is_begun_anew(site, get):
+def test_a_partial_file_without_any_proof_is_downloaded_from_scratch(site, get):
     site.answers["/a.bin"] = [odd(cut=300_000, etag=False)]
     assert get(size=None, checksum="")[0] == DATA
     assert site.ranges == [None, None]
 
 
-def test_a_partial_longer_than_the_file_is_begun_anew(site, get, tmp_path):
+def test_a_partial_file_longer_than_the_file_is_downloaded_from_scratch(site, get, tmp_path):
     (tmp_path / "a.bin.partial").write_bytes(DATA + b"more")
     assert get() == (DATA, [])
     (tmp_path / "a.bin.partial").write_bytes(DATA + b"more")
@@ -232,13 +232,13 @@ def test_a_partial_longer_than_the_file_is_begun_anew(site, get, tmp_path):
     assert (data, told) == (DATA, ["a.bin: the server's file ends before byte 1,020,004; beginning anew"])
 
 
-def test_a_partial_that_is_complete_is_only_checked(site, get, tmp_path):
+def test_a_complete_partial_file_is_only_checked(site, get, tmp_path):
     (tmp_path / "a.bin.partial").write_bytes(DATA)
     assert get() == (DATA, [])
     assert site.ranges == []
 
 
-def test_a_gzip_file_without_checksum_is_proven_by_its_own(site, get):
+def test_a_gzip_file_without_a_listed_checksum_is_checked_by_its_own(site, get):
     good = gzip.compress(DATA)
     site.files |= {"/a.gz": good, "/bad.gz": good[:-8] + b"\0\0\0\0" + good[-4:]}
     with pytest.raises(OSError, match=r"^bad\.gz: not a whole gzip file \(.+\), the second time too"):
@@ -246,13 +246,13 @@ def test_a_gzip_file_without_checksum_is_proven_by_its_own(site, get):
     assert get("/a.gz", size=None, checksum="")[0] == good
 
 
-def test_a_file_served_as_packed_content_is_kept_as_it_is(site, get):
+def test_a_file_with_content_encoding_is_stored_unchanged(site, get):
     packed = gzip.compress(DATA)
     site.answers["/a.gz"] = [status(200, packed, Content_Encoding="gzip")]
     assert get("/a.gz", size=len(packed), checksum="")[0] == packed
 
 
-def test_a_full_disk_ends_in_a_line(tmp_path):
+def test_a_full_disk_is_a_clear_error(tmp_path):
     partial = Partial(tmp_path / "a.bin")
     partial.path.symlink_to("/dev/full")  # where writing fails as on a full disk
     with pytest.raises(
@@ -261,7 +261,7 @@ def test_a_full_disk_ends_in_a_line(tmp_path):
         _append(iter([DATA]), Answer(5, None, ""), Link("a.bin", "http://"), partial, print)
 
 
-def test_a_file_that_cannot_fit_is_not_begun(site, get):
+def test_a_file_that_does_not_fit_on_the_disk_is_not_downloaded(site, get):
     site.answers["/a.bin"] = [odd(length=10**18)]
     with pytest.raises(OSError, match=r"^a\.bin needs 1,000,000,000,000,000,000 more bytes, but [\d,]+ are free in"):
         get(size=None)

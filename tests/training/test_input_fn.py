@@ -46,7 +46,7 @@ def images_of(batches):
 
 def test_evaluation_has_every_image_once_in_dataset_order_and_a_short_last_batch(read, datasets):
     batches = read("train")
-    index = example.read_index(datasets["image"].paths("train"))
+    index = example.read_split_index(datasets["image"].paths("train"))
     assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 1]  # 33 images
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), index.labels)
     for name, expected in {"age": index.ages, "sex": index.sexes, "view_position": index.view_positions}.items():
@@ -156,7 +156,7 @@ def test_a_copy_for_test_time_augmentation_has_other_pixels_of_the_same_images(r
 
 
 def test_the_image_ids_of_a_training_batch(read, datasets):
-    index = example.read_index(datasets["image"].paths("train"))
+    index = example.read_split_index(datasets["image"].paths("train"))
     named = batch_ids(datasets, PARAMS, epoch=1, step=2)
     rows = [np.flatnonzero(index.image_ids == name).item() for name in named]
     inputs, labels = read("train", epoch=1)[2]

@@ -40,7 +40,7 @@ def pictures(values) -> list[np.ndarray]:
 
 
 def test_every_finding_with_positives_has_a_curve_per_epoch(run, built_dataset):
-    labels = example.read_index(open_dataset(built_dataset).paths("val")).labels
+    labels = example.read_split_index(open_dataset(built_dataset).paths("val")).labels
     present = {f"val/{finding}/pr_curves" for finding, count in zip(FINDINGS, labels.sum(axis=0), strict=True) if count}
     found = summaries(run)
     assert {tag for tag in found if tag.startswith("val/")} == present
@@ -98,7 +98,7 @@ def test_parameters_are_in_the_hparams_table(run):
 
 
 def test_the_projector_shows_the_val_features_with_their_findings(run, built_dataset):
-    folder, index = run / "tensorboard", example.read_index(open_dataset(built_dataset).paths("val"))
+    folder, index = run / "tensorboard", example.read_split_index(open_dataset(built_dataset).paths("val"))
     vectors = np.loadtxt(folder / "val_features.tsv", delimiter="\t")
     assert vectors.shape == (len(index.image_ids), 8)  # channels of the last block of SMALL
     lines = (folder / "val_metadata.tsv").read_text().splitlines()

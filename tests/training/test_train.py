@@ -48,7 +48,7 @@ def test_a_run_writes_its_files(finished):
 
 def test_the_patients_of_train_and_val_are_kept(finished, built_dataset):
     paths = open_dataset(built_dataset).paths
-    ids = {split: set(example.read_index(paths(split)).patient_ids.tolist()) for split in ("train", "val")}
+    ids = {split: set(example.read_split_index(paths(split)).patient_ids.tolist()) for split in ("train", "val")}
     assert experiment.patients_of(finished) == {split: sorted(members) for split, members in ids.items()}
 
 

@@ -32,7 +32,7 @@ def dataset_page(dataset: Dataset, command: str) -> str:
     Args:
         command: the command that writes this page.
     """
-    indexes = {split: example.read_index(dataset.paths(split)) for split in SPLITS}
+    indexes = {split: example.read_split_index(dataset.paths(split)) for split in SPLITS}
     present = {split: index for split, index in indexes.items() if len(index.image_ids)}
     labels = np.concatenate([index.labels for index in indexes.values()])
     return page.render(

@@ -5,10 +5,10 @@ import pytest
 
 from cxr.images.encode import ENCODINGS, encode
 from cxr.records import example
-from cxr.records.checks import ShardCheck, check_shard
+from cxr.records.verify_shard import ShardCheck, check_shard
 from cxr.release.entries import ImageRow
 
-ROW = ImageRow("00000012_003.png", 12, (0, 1) + (0,) * 12, age=58.0, sex=0, view=1)
+ROW = ImageRow("00000012_003.png", 12, (0, 1) + (0,) * 12, age=58.0, sex=0, view_position=1)
 HALVES = np.repeat(np.array([[50, 150]], np.uint8), 16, axis=1).repeat(32, axis=0)  # mean 100, stddev 50; JPEG keeps it
 PNG, JPEG, RAW = (encode(HALVES, encoding) for encoding in ("png", "jpeg", "raw"))
 
@@ -55,24 +55,24 @@ def test_sound_records_give_their_rows(tmp_path, encoding, encoded):
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        (b"\xff\xff\xff", "is no record of a dataset of images: "),
-        (b"", "is no record of a dataset of images: "),
-        (edit(lambda feature: feature.pop("image/id")), "is no record of a dataset of images: "),
-        (edit(lambda feature: feature.pop("image/encoded")), "is no record of a dataset of images: "),
-        (edit(put("image/id", "bytes_list", b"\xff")), "is no record of a dataset of images: 'utf-8'"),
+        (b"\xff\xff\xff", "is not a record of a dataset of images: "),
+        (b"", "is not a record of a dataset of images: "),
+        (edit(lambda feature: feature.pop("image/id")), "is not a record of a dataset of images: "),
+        (edit(lambda feature: feature.pop("image/encoded")), "is not a record of a dataset of images: "),
+        (edit(put("image/id", "bytes_list", b"\xff")), "is not a record of a dataset of images: 'utf-8'"),
         (edit(lambda feature: feature.pop("labels")), "(00000012_003.png) has labels (), expected 14 times 0 or 1"),
         (edit(put("labels", "int64_list", *[2] * 14)), "(00000012_003.png) has labels (2, 2"),
         (edit(lambda feature: feature.pop("image/mean")), "(00000012_003.png) has no mean or no stddev"),
         (image_record(RAW, "raw"), "(00000012_003.png) is stored as 'raw', expected 'png'"),
-        (image_record(b""), "(00000012_003.png) holds no png image"),
-        (image_record(JPEG), "(00000012_003.png) holds no png image"),
+        (image_record(b""), "(00000012_003.png) does not contain a png image"),
+        (image_record(JPEG), "(00000012_003.png) does not contain a png image"),
     ],
     ids=[
         *("garbage", "empty", "no id", "no pixels", "id not UTF-8", "no labels", "label 2", "no mean"),
         *("other encoding", "no bytes", "a JPEG"),
     ],
 )
-def test_a_record_without_what_it_must_hold_is_named_and_the_next_is_read(tmp_path, record, expected):
+def test_an_invalid_record_is_named_and_the_next_one_is_read(tmp_path, record, expected):
     found = contents_of(tmp_path, [image_record(), record, image_record()])
     assert found.faults[0].startswith(f"{found.file} record 1 {expected}")
     assert found.rows[0] == found.rows[-1] == ROW
@@ -118,10 +118,10 @@ def test_features_of_another_length_are_named(tmp_path):
     found = contents_of(tmp_path, vectors, kind="features", encoding=None, size=5)
     assert found.faults == [f"{found.file} record 1 (00000012_003.png) has 4 features, expected 5"]
     found = contents_of(tmp_path, [image_record()], kind="features", encoding=None, size=5)
-    assert found.faults[0].startswith(f"{found.file} record 0 is no record of a dataset of features: ")
+    assert found.faults[0].startswith(f"{found.file} record 0 is not a record of a dataset of features: ")
 
 
-def test_what_the_system_refuses_to_read_is_named(tmp_path):
+def test_an_unreadable_or_absent_shard_is_named(tmp_path):
     (tmp_path / "a.tfrecord").mkdir()
     found = check_shard(ShardCheck(str(tmp_path / "a.tfrecord"), "val", 1, 9, "0", "images", "png", 32))
     assert (found.rows, len(found.faults)) == ([], 1)

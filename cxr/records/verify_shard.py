@@ -1,4 +1,4 @@
-"""Read one shard of a finished dataset again: its frames, CRCs, hash and records. The worker's side of `verify`."""
+"""Verify one shard of a finished dataset: its framing, CRCs, hash and records. `verify` runs this in workers."""
 
 import dataclasses
 import hashlib
@@ -13,14 +13,14 @@ from cxr.images.errors import ImageError
 from cxr.records import example
 from cxr.release.entries import ImageRow
 
-# Grey levels: float32 rounds a mean by 1e-5; TensorFlow's default JPEG transform moves it by 0.3 to 0.5.
+# Grey levels. Rounding to float32 changes a mean by 1e-5, TensorFlow's default JPEG transform by 0.3 to 0.5.
 TOLERANCE = 1e-3
-STARTS = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "raw": b""}  # of the bytes of an image
+STARTS = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "raw": b""}  # first bytes of an encoded image
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardCheck:
-    """What dataset.json says of one shard; small and picklable."""
+    """The entry of one shard in dataset.json; small and picklable."""
 
     path: str
     split: str
@@ -28,23 +28,26 @@ class ShardCheck:
     bytes: int
     sha256: str
     kind: str  # "images" or "features"
-    encoding: str | None  # of images
-    size: int  # of what a record holds: pixels a side, or how many features
+    encoding: str | None  # None for features
+    size: int  # of a record: pixels per side, or the number of features
 
 
-class Contents(NamedTuple):
-    """What a shard was found to hold."""
+class ShardContents(NamedTuple):
+    """The rows of a shard and its faults."""
 
     file: str
     split: str
     bytes: int
-    rows: list[ImageRow]  # in their order, up to the first damage
+    rows: list[ImageRow]  # in order, up to the first damaged record
     faults: list[str]  # one line each
 
 
-def check_shard(check: ShardCheck) -> Contents:
-    """Read one shard through, once. What is wrong is returned, never raised: the next shard is to be read as well."""
-    path, digest, size, rows, faults = epath.Path(check.path), hashlib.sha256(), 0, [], []
+def check_shard(check: ShardCheck) -> ShardContents:
+    """Read one shard once and return its faults. Nothing is raised, so that the other shards are read as well."""
+    path = epath.Path(check.path)
+    digest = hashlib.sha256()
+    size = 0
+    rows, faults = [], []
     try:
         size = path.stat().length
         for number, record in enumerate(example.read_records(path, digest)):
@@ -58,19 +61,19 @@ def check_shard(check: ShardCheck) -> Contents:
     except OSError as error:
         faults.append(f"{path.name} cannot be read: {error}")
     else:
-        has = {"bytes": size, "images": len(rows), "sha256": digest.hexdigest()}
-        said = {name: getattr(check, name) for name in has}
-        faults += [
-            f"{path.name} has {name} {has[name]}, expected {said[name]}" for name in has if has[name] != said[name]
-        ]
-    return Contents(path.name, check.split, size, rows, faults)
+        actual = {"bytes": size, "images": len(rows), "sha256": digest.hexdigest()}
+        for name, value in actual.items():
+            expected = getattr(check, name)
+            if value != expected:
+                faults.append(f"{path.name} has {name} {value}, expected {expected}")
+    return ShardContents(path.name, check.split, size, rows, faults)
 
 
 def read_row(record: bytes, check: ShardCheck, *, with_pixels: bool = False) -> tuple[ImageRow | None, str | None]:
-    """(the row of a record, None if there is none; what is wrong with the record, None if nothing).
+    """(row, fault) of a record; each is None if there is none.
 
     Args:
-        with_pixels: decode the image as well and compare it with its mean and standard deviation.
+        with_pixels: also decode the image and compare it with its mean and standard deviation.
     """
     from google.protobuf.message import DecodeError
 
@@ -81,14 +84,14 @@ def read_row(record: bytes, check: ShardCheck, *, with_pixels: bool = False) -> 
         if with_pixels and fault is None and check.kind == "images":
             fault = pixel_fault(feature, check)
     except (DecodeError, IndexError, UnicodeDecodeError) as error:
-        return None, f"is no record of a dataset of {check.kind}: {error}"
+        return None, f"is not a record of a dataset of {check.kind}: {error}"
     if len(row.labels) != len(FINDINGS) or not set(row.labels) <= {0, 1}:
         return None, f"({row.image_id}) has labels {row.labels}, expected {len(FINDINGS)} times 0 or 1"
     return row, fault and f"({row.image_id}) {fault}"
 
 
 def payload_fault(feature, check: ShardCheck) -> str | None:
-    """What is wrong with the bytes of an image, or with its features; None if nothing. IndexError without any."""
+    """The fault of the encoded image or of the features, None if there is none. IndexError if they are absent."""
     if check.kind == "features":
         found = len(feature["features"].bytes_list.value[0]) / 2  # float16
         return None if found == check.size else f"has {found:g} features, expected {check.size}"
@@ -100,13 +103,13 @@ def payload_fault(feature, check: ShardCheck) -> str | None:
     encoded = feature["image/encoded"].bytes_list.value[0]
     if encoding == "raw" and len(encoded) != check.size**2:
         return f"has {len(encoded):,} pixels, expected {check.size**2:,}"
-    return None if encoded and encoded.startswith(STARTS[encoding]) else f"holds no {encoding} image"
+    return None if encoded and encoded.startswith(STARTS[encoding]) else f"does not contain a {encoding} image"
 
 
 def pixel_fault(feature, check: ShardCheck) -> str | None:
-    """Where the decoded pixels of an image are not of the size, mean or stddev recorded; None if they are.
+    """The fault if the decoded pixels differ from the recorded size, mean or stddev; None if they agree.
 
-    It sees what no hash can: that this machine decodes an image to other pixels than the one that built the dataset.
+    A hash cannot reveal that this machine decodes an image to other pixels than the machine of the build.
     """
     encoded = feature["image/encoded"].bytes_list.value[0]
     try:
@@ -120,9 +123,8 @@ def pixel_fault(feature, check: ShardCheck) -> str | None:
     if pixels.shape != (check.size, check.size):
         height, width = pixels.shape
         return f"has {width} x {height} pixels, expected {check.size} x {check.size}"
-    for name, has, recorded in zip(
-        ("mean", "stddev"), (pixels.mean(), pixels.std()), example.statistics_of(feature), strict=True
-    ):
-        if not abs(has - recorded) <= TOLERANCE:  # so that nan is a fault
-            return f"has pixels of {name} {has:.3f}, expected the recorded {recorded:.3f}"
+    actual = {"mean": pixels.mean(), "stddev": pixels.std()}
+    for (name, value), recorded in zip(actual.items(), example.statistics_of(feature), strict=True):
+        if not abs(value - recorded) <= TOLERANCE:  # a comparison with NaN is False, so NaN is a fault
+            return f"has pixels of {name} {value:.3f}, expected the recorded {recorded:.3f}"
     return None
