@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import threading
+import types
 from pathlib import Path
 
 import keras
@@ -127,6 +128,19 @@ def test_the_hash_depends_on_the_weights(tmp_path):
     assert len(first) == 64
     assert first != load(save_reusable(tmp_path / "other", changed)).sha256
     assert first == load(shutil.copytree(tmp_path / "first", tmp_path / "moved")).sha256
+
+
+def test_the_hash_covers_the_files_of_the_variables(tmp_path):
+    first = save_reusable(tmp_path / "first")
+    other = Path(shutil.copytree(first, tmp_path / "other"))
+    assert HubModule(str(other), 16).sha256() == HubModule(str(first), 16).sha256()
+    values = next(other.glob("variables/variables.data*"))
+    before = WEIGHTS.astype(np.float32)[0].tobytes()
+    assert before in values.read_bytes()
+    changed = values.read_bytes().replace(before, (WEIGHTS[0] + 1).astype(np.float32).tobytes())
+    values.write_bytes(changed)  # saved_model.pb stays as it is
+    module = types.SimpleNamespace(folder=other)  # TensorFlow would refuse to load the changed file
+    assert HubModule.sha256(module) != HubModule(str(first), 16).sha256()
 
 
 def mean_map(images):

@@ -118,6 +118,14 @@ def test_complete_files_are_not_downloaded_again(site, run):
     assert asked == len(site.ranges) == 3
 
 
+def test_a_file_that_was_cut_after_its_check_is_downloaded_again(site, run, folder):
+    run()
+    whole = FILES["/images_001.tar.gz"]
+    (folder / "images_001.tar.gz").write_bytes(whole[:-5])
+    run()
+    assert (folder / "images_001.tar.gz").read_bytes() == whole
+
+
 def test_a_part_is_downloaded_with_the_small_files(run, folder, capsys):
     run("--parts", "2")
     assert {path.name for path in folder.glob("*.*[vz]")} == {"Data_Entry_2017_v2020.csv", "images_002.tar.gz"}

@@ -1,6 +1,5 @@
 """run.json, and the commands that reject an experiment that differs from it."""
 
-import csv
 import json
 import re
 import shutil
@@ -8,86 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
+from support.identity import HEAD, error_of, png_of, predicted, save_mobilenet, scored, train_head
 from support.runs import assert_same_run, interrupted_at, make_experiment, run_train
 
 import evaluate
 import predict
 from cxr import experiment, identity, storage
-from cxr.findings import FINDINGS
-from cxr.params import Params, as_json, load_params
-from cxr.patient import UNKNOWN_PATIENT
+from cxr.networks.assembly import trained_model
+from cxr.params import as_json, load_params
 from cxr.records.dataset import open_dataset
-from inference.predictor import Predictor
-from input_fn import input_fn
 from tools import export, localize
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD = {"model": "feature_extractor", "hidden_units": [8], "batch_size": 8, "num_epochs": 2, "learning_rate": 0.03}
 HASH = re.compile(r"[0-9a-f]{64}")
-
-
-def save_mobilenet(path: Path, seed: int = 0) -> dict:
-    """A MobileNet as an extractor of params.json, with kernels so large that its features are not all 0."""
-    keras.utils.set_random_seed(seed)
-    network = keras.applications.MobileNet(include_top=False, alpha=0.25, weights=None, input_shape=(32, 32, 3))
-    network.set_weights([weight * 5 if weight.ndim == 4 else weight for weight in network.get_weights()])
-    network.save_weights(path)
-    return {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": str(path), "image_size": 32}
-
-
-def train_head(folder: Path, data_dir: Path, spec: dict, **changes) -> Path:
-    return run_train(make_experiment(folder, HEAD, extractors=[spec], **changes), data_dir)
-
-
-@pytest.fixture(scope="module")
-def world(built_dataset, tmp_path_factory) -> Path:
-    """records/, a weights file and four experiments: a CNN, heads in float32 and bfloat16, a head over the CNN."""
-    folder = tmp_path_factory.mktemp("world")
-    data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
-    run_train(make_experiment(folder / "cnn"), data_dir)
-    spec = save_mobilenet(folder / "mobilenet.weights.h5")
-    train_head(folder / "float32", data_dir, spec)
-    train_head(folder / "bfloat16", data_dir, spec, precision="bfloat16")
-    train_head(folder / "over", data_dir, {"source": "experiment", "model_dir": str(folder / "cnn")})
-    return folder
-
-
-@pytest.fixture
-def copied(world, tmp_path):
-    """copied(name): a copy of an experiment that a test may change."""
-    return lambda name: Path(shutil.copytree(world / name, tmp_path / name))
-
-
-def error_of(main, *flags: object) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main([str(flag) for flag in flags])
-    return str(caught.value)
-
-
-def scored(model_dir: Path, split: str = "val") -> np.ndarray:
-    """Probabilities [n, 14] of the predictions CSV."""
-    rows = csv.DictReader(experiment.predictions_path(model_dir, split, "best").read_text().splitlines())
-    return np.array([[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows])
-
-
-def predicted(model_dir: Path, data_dir: Path, split: str = "val") -> np.ndarray:
-    """The predictions of predict.py for the images of a split."""
-    batches = input_fn(split, {"image": open_dataset(data_dir)}, Params(), inputs=["image"])
-    squares = np.concatenate([inputs["image"].numpy() for inputs, _ in batches])
-    predictor = Predictor(model_dir)
-    pictures = [predictor.read(storage_png(square), UNKNOWN_PATIENT) for square in squares]
-    return np.stack([reading.probabilities for reading in predictor.predict(pictures)])
-
-
-def storage_png(square: np.ndarray) -> bytes:
-    from cxr.images.encode import encode
-
-    return encode(square[:, :, 0], "png")
 
 
 def test_run_json_describes_the_origin_of_a_run(world):
@@ -112,41 +48,6 @@ def test_run_json_is_written_before_the_first_step_and_kept(world, tmp_path):
     assert identity.path_of(model_dir).read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("cnn", 1e-5), ("float32", 1e-5), ("bfloat16", 2e-3)])
-def test_predict_gives_the_probabilities_that_evaluate_scored(world, name, tolerance):
-    np.testing.assert_allclose(predicted(world / name, world / "records"), scored(world / name), atol=tolerance)
-
-
-def test_the_two_precisions_give_different_predictions(world):
-    """Otherwise the test above would pass with either of them."""
-    assert np.abs(scored(world / "bfloat16") - scored(world / "float32")).max() > 4e-3
-
-
-def test_test_time_augmentation_uses_the_same_network(world, copied):
-    model_dir = copied("bfloat16")
-    evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(world / "records"), "--split", "val", "--tta", "2"])
-    averaged = scored(model_dir / "tta_2")
-    assert np.abs(averaged - scored(model_dir)).max() < 0.2  # moved by a pixel or two; float32 would differ by more
-
-
-def test_an_export_in_another_precision_is_scored_again(world, tmp_path):
-    flags = ["--model_dir", world / "bfloat16", "--output_dir", tmp_path / "exported"]
-    text = "error: the frozen networks of this experiment compute in bfloat16, exported files in float32: that is"
-    assert error_of(export.main, *flags).startswith(text)
-    assert not (tmp_path / "exported").exists()
-    export.main([str(flag) for flag in [*flags, "--data_dir", world / "records", "--images", 3]])
-    result = storage.read_json(tmp_path / "exported/export.json")
-    assert result["rescored"]["images"] == 15
-    assert result["rescored"]["difference"] > 4e-3
-    metrics = storage.read_json(world / "bfloat16/metrics_val_best.json")
-    assert result["rescored"]["mean_auroc"]["before"] == pytest.approx(metrics["mean_auroc"]["value"], abs=0.02)
-    thresholds = [(result["findings"][name]["thresholds"], metrics["findings"][name]["threshold"]) for name in FINDINGS]
-    assert any(ours != theirs for ours, theirs in thresholds)
-    card = (tmp_path / "exported/MODEL_CARD.md").read_text()
-    assert "The experiment was scored in bfloat16; the files compute in float32, which is another model." in card
-    assert f"frozen network `MobileNet`, SHA-256 of its weights {result['run']['networks']['MobileNet']}" in card
-
-
 def test_a_replaced_weights_file_is_rejected_by_every_command(world, copied, tmp_path):
     model_dir = copied("float32")
     other = save_mobilenet(tmp_path / "mobilenet.weights.h5", seed=1)
@@ -155,7 +56,7 @@ def test_a_replaced_weights_file_is_rejected_by_every_command(world, copied, tmp
     text = f"error: the frozen networks of {model_dir} are not those it was trained on: SHA-256 of MobileNet "
     flags = ["--model_dir", model_dir]
     image = tmp_path / "xray.png"
-    image.write_bytes(storage_png(np.zeros((32, 32, 1), np.uint8)))
+    image.write_bytes(png_of(np.zeros((32, 32, 1), np.uint8)))
     for main, more in (
         (evaluate.main, ["--data_dir", world / "records", "--split", "val"]),
         (predict.main, [image]),
@@ -263,6 +164,28 @@ def test_a_restored_run_that_was_killed_in_its_first_epoch_begins_with_those_wei
     assert f"the run begins again with the best weights of {start}" in (model_dir / "train.log").read_text()
 
 
+def test_weights_that_were_trained_on_patients_of_val_are_rejected(world, copied, tmp_path):
+    start = copied("cnn")
+    patients = experiment.patients_of(start)
+    experiment.patients_path(start).write_text(
+        json.dumps(patients | {"train": patients["train"] + patients["val"][:1]})
+    )
+    text = f"error: 1 patients of val were in training of {start}: val scores would be too good."
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*--allow_leak"):
+        run_train(make_experiment(tmp_path / "run"), world / "records", "--restore_from", str(start))
+
+
+def test_each_checkpoint_predicts_with_its_own_weights(world, copied):
+    model_dir = copied("cnn")
+    best = predicted(model_dir, world / "records")
+    model = trained_model(model_dir)
+    model.set_weights([0 * weight for weight in model.get_weights()])
+    experiment.save_weights(model, model_dir, "last")
+    (model_dir / "metrics_val_last.json").unlink()  # it was measured with other weights
+    np.testing.assert_allclose(predicted(model_dir, world / "records", checkpoint="last"), 0.5)  # all weights are 0
+    assert np.abs(best - 0.5).max() > 1e-2
+
+
 def test_changed_weights_of_restore_from_are_rejected(world, copied, tmp_path):
     start = copied("cnn")
     model_dir = make_experiment(tmp_path / "run")
@@ -313,13 +236,6 @@ def test_networks_that_were_trained_on_patients_of_val_are_rejected(world, copie
     run_train(model_dir, world / "records", "--allow_leak")
     assert identity.read(model_dir)["leak"]["patients"] == 2
     assert storage.read_json(model_dir / "metrics_val_best.json")["leak"]["patients"] == 2
-
-
-def test_an_experiment_in_another_precision_is_not_accepted_as_extractor(world, tmp_path):
-    spec = {"source": "experiment", "model_dir": str(world / "bfloat16")}
-    text = f"error: {world / 'bfloat16'} was trained on features computed in bfloat16, but precision is float32 here, "
-    with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*'bfloat16' here too$"):
-        train_head(tmp_path / "run", world / "records", spec)
 
 
 def test_differences_are_listed_by_their_path():
