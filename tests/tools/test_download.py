@@ -16,7 +16,7 @@ from support.loopback import odd, serving, status
 
 from tools import download
 from tools.downloading.links import NIH, read_links
-from tools.downloading.transfer import Patience
+from tools.downloading.transfer import RetryPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -59,8 +59,8 @@ def run(links, folder):
     """run(*flags): the command in this process, with little patience."""
 
     def main(*flags: object) -> None:
-        patience = Patience(attempts=2, pause=0.01, timeout=1)
-        download.main(["--output_dir", str(folder), "--links", str(links), *flags], patience=patience)
+        retry = RetryPolicy(attempts=2, pause=0.01, timeout=1)
+        download.main(["--output_dir", str(folder), "--links", str(links), *flags], retry=retry)
 
     return main
 
@@ -106,8 +106,8 @@ def test_all_files_are_downloaded_and_the_next_command_is_printed(run, folder, c
     assert set((folder / "SHA256SUMS").read_text().splitlines()) == sums_of(folder)
     first, whole, following = capsys.readouterr().out.splitlines()
     size = 12 + len(FILES["/images_001.tar.gz"])
-    assert first.startswith(f"to fetch: {size:,} bytes and 1 files of unknown size; free in {folder}: ")
-    assert whole.startswith(f"{folder}: all 3 listed files are whole, see SHA256SUMS.")
+    assert first.startswith(f"to download: {size:,} bytes and 1 files of unknown size; free in {folder}: ")
+    assert whole.startswith(f"{folder}: all 3 listed files are complete, see SHA256SUMS.")
     assert following == f"next: python build_dataset.py --data_dir {folder} --output_dir data/records"
 
 
@@ -143,7 +143,7 @@ def test_a_file_saved_by_hand_is_checked_and_kept(site, run, folder):
 
 def test_another_file_with_that_name_is_not_overwritten(site, run, folder):
     (folder / "images_001.tar.gz").write_bytes(b"mine")
-    with pytest.raises(SystemExit, match=r"^error: \S+/images_001\.tar\.gz is not the file listed: 4 bytes, expected "):
+    with pytest.raises(SystemExit, match=r"^error: \S+/images_001\.tar\.gz is not the listed file: 4 bytes, expected "):
         run()
     assert (folder / "images_001.tar.gz").read_bytes() == b"mine"
     assert not site.ranges
@@ -153,13 +153,13 @@ def test_a_recorded_checksum_is_checked_in_a_later_download(site, run, folder):
     run()
     (folder / "images_002.tar.gz").unlink()
     site.files["/images_002.tar.gz"] = gzip.compress(b"another")
-    with pytest.raises(SystemExit, match=r"^error: images_002\.tar\.gz: sha256 .*, the second time too"):
+    with pytest.raises(SystemExit, match=r"^error: images_002\.tar\.gz: sha256 .*, in two attempts"):
         run()
 
 
 def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, folder, links):
     links.write_text(links.read_text().replace(f",{len(FILES['/images_001.tar.gz'])},", ",9000000000000000,"))
-    text = r"^error: to fetch: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
+    text = r"^error: to download: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
     with pytest.raises(SystemExit, match=text):
         run()
     assert not site.ranges
@@ -168,7 +168,7 @@ def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, fold
 def test_bytes_already_downloaded_do_not_count_as_needed_space(run, folder, links, capsys):
     (folder / "images_001.tar.gz.partial").write_bytes(FILES["/images_001.tar.gz"][:100_000])
     run("--parts", "1")
-    assert capsys.readouterr().out.startswith(f"to fetch: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;")
+    assert capsys.readouterr().out.startswith(f"to download: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;")
 
 
 def test_a_dead_link_is_one_line(site, run):
@@ -213,7 +213,7 @@ def test_an_unknown_part_and_an_invalid_sums_file_are_rejected(run, folder):
     with pytest.raises(SystemExit, match=r"^error: --parts 13: no such part; the list has 1, 2$"):
         run("--parts", "1", "13")
     (folder / "SHA256SUMS").write_text("hello\n")
-    with pytest.raises(SystemExit, match=r"SHA256SUMS, line 1: expected what sha256sum writes, a checksum and a name$"):
+    with pytest.raises(SystemExit, match=r"SHA256SUMS, line 1: expected a checksum and a name, as sha256sum writes them$"):
         run()
 
 
@@ -221,7 +221,7 @@ def test_an_unknown_part_and_an_invalid_sums_file_are_rejected(run, folder):
     ("how", "said"),
     [
         (signal.SIGKILL, ""),
-        (signal.SIGINT, "error: interrupted; run the same command again to go on from there\n"),
+        (signal.SIGINT, "error: interrupted; run the same command again to resume\n"),
     ],
 )
 def test_a_stopped_download_is_resumed(site, links, folder, how, said):
@@ -264,7 +264,7 @@ def test_kaggle_gives_one_zip_and_nih_the_small_files(run, folder, kaggle, capsy
         "SHA256SUMS",
         "data.zip",
     }
-    assert capsys.readouterr().out.startswith("to fetch: 45.10 GB; free")
+    assert capsys.readouterr().out.startswith("to download: 45.10 GB; free")
     kaggle("sys.exit('asked again')")
     run("--source", "kaggle")
     assert zipfile.is_zipfile(folder / "data.zip")
@@ -273,10 +273,10 @@ def test_kaggle_gives_one_zip_and_nih_the_small_files(run, folder, kaggle, capsy
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("sys.exit(1)", "Kaggle's client gave up, see above. Run the same command again"),
+        ("sys.exit(1)", "Kaggle's client failed, see above. Run the same command again"),
         (
             "pathlib.Path(sys.argv[5]).mkdir(); pathlib.Path(sys.argv[5], 'data.zip').write_text('<html>')",
-            "Kaggle's client left no whole zip (File is not a zip file). Delete",
+            "Kaggle's client left an incomplete zip (File is not a zip file). Delete",
         ),
     ],
 )

@@ -10,11 +10,12 @@ import pytest
 from support.loopback import odd, proper, serving, status
 
 from tools.downloading.links import Link
-from tools.downloading.transfer import Answer, Partial, Patience, _append, fetch
+from tools.downloading.partial import Partial
+from tools.downloading.transfer import Answer, RetryPolicy, _append, fetch
 
 DATA = bytes(range(1, 256)) * 4000  # 1,020,000 bytes, about four pieces
 MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
-QUICK = Patience(attempts=3, pause=0.01, timeout=0.5)
+QUICK = RetryPolicy(attempts=3, pause=0.01, timeout=0.5)
 
 
 @pytest.fixture
@@ -26,15 +27,15 @@ def site(monkeypatch):
 
 @pytest.fixture
 def get(site, tmp_path):
-    """get(path, ...): fetch a file of the site into tmp_path; returns its bytes and what was told."""
+    """get(path, ...): fetch a file of the site into tmp_path; returns its bytes and the messages."""
 
     def run(path="/a.bin", *, size=1_020_000, checksum=MD5, **options):
-        told = []
+        messages = []
         link = Link(path.strip("/"), site.url(path), size, checksum)
-        digest = fetch(link, tmp_path, patience=QUICK, tell=told.append, **options)
+        digest = fetch(link, tmp_path, retry=QUICK, log=messages.append, **options)
         assert digest == hashlib.sha256((tmp_path / link.name).read_bytes()).hexdigest()
         assert list(tmp_path.iterdir()) == [tmp_path / link.name]  # nothing is left beside it
-        return (tmp_path / link.name).read_bytes(), told
+        return (tmp_path / link.name).read_bytes(), messages
 
     return run
 
@@ -48,11 +49,11 @@ def test_a_file_is_downloaded_and_progress_ends_at_its_size(get):
 
 def test_a_connection_dropped_in_the_middle_is_resumed_there(site, get):
     site.answers["/a.bin"] = [odd(cut=300_000), odd(cut=200_000)]
-    data, told = get()
+    data, messages = get()
     assert data == DATA
     assert site.ranges == [None, "bytes=300000-", "bytes=500000-"]
-    assert told[0].startswith("a.bin: connection failed (")
-    assert told[0].endswith("; again in 0.0 s")
+    assert messages[0].startswith("a.bin: connection failed (")
+    assert messages[0].endswith("; next attempt in 0.0 s")
 
 
 def test_any_number_of_drops_is_allowed_while_bytes_arrive(site, get):
@@ -72,33 +73,33 @@ def test_a_stalled_server_counts_as_dropped(site, get):
         time.sleep(1.5)
 
     site.answers["/a.bin"] = [stall]
-    data, told = get()
+    data, messages = get()
     assert data == DATA
-    assert told == ["a.bin: connection failed (Read timed out.); again in 0.0 s"]  # not that the server hung up
+    assert messages == ["a.bin: connection failed (Read timed out.); next attempt in 0.0 s"]  # not that the server hung up
 
 
 def test_a_busy_server_is_retried(site, get):
     site.answers["/a.bin"] = [status(503), status(429, Retry_After=1)]
     begun = time.monotonic()
-    data, told = get()
+    data, messages = get()
     assert data == DATA
     assert time.monotonic() - begun >= 1
-    assert told == [
-        "a.bin: the server answers 503 Service Unavailable; again in 0.0 s",
-        "a.bin: the server answers 429 Too Many Requests and asks to wait 1 s; again in 1.0 s",
+    assert messages == [
+        "a.bin: the server answers 503 Service Unavailable; next attempt in 0.0 s",
+        "a.bin: the server answers 429 Too Many Requests and requests a pause of 1 s; next attempt in 1.0 s",
     ]
 
 
 def test_retry_after_may_be_a_date_and_a_long_wait_is_an_error(site, get):
     hour = email.utils.formatdate(time.time() + 3600, usegmt=True)
     site.answers["/a.bin"] = [status(503, Retry_After=hour)]
-    with pytest.raises(OSError, match=r"a\.bin: the server answers 503 .* and asks to wait 3,(600|599) s\. 0 bytes"):
+    with pytest.raises(OSError, match=r"a\.bin: the server answers 503 .* and requests a pause of 3,(600|599) s\. 0 bytes"):
         get()
 
 
 def test_a_server_that_keeps_failing_is_a_clear_error_and_the_partial_file_is_kept(site, get, tmp_path):
     site.answers["/a.bin"] = [odd(cut=300_000), status(502), status(502)]
-    text = r"a\.bin: the server answers 502 Bad Gateway\. 300,000 bytes are here; run the same command again to go on"
+    text = r"a\.bin: the server answers 502 Bad Gateway\. 300,000 bytes are kept; run the same command again to resume"
     with pytest.raises(OSError, match=text):
         get()
     assert (tmp_path / "a.bin.partial").read_bytes() == DATA[:300_000]
@@ -109,8 +110,8 @@ def test_a_server_that_keeps_failing_is_a_clear_error_and_the_partial_file_is_ke
 
 def test_a_refused_connection_is_a_clear_error(tmp_path):
     link = Link("a.bin", "http://127.0.0.1:1/a.bin")
-    with pytest.raises(OSError, match=r"^a\.bin: connection failed \(.*refused.*\)\. 0 bytes are here; run the same"):
-        fetch(link, tmp_path, patience=QUICK, tell=[].append)
+    with pytest.raises(OSError, match=r"^a\.bin: connection failed \(.*refused.*\)\. 0 bytes are kept; run the same"):
+        fetch(link, tmp_path, retry=QUICK, log=[].append)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(404, "Not Found"), (403, "Forbidden"), (401, "Unauthorized")])
@@ -147,15 +148,15 @@ def test_a_web_page_in_place_of_the_file_is_an_error_and_keeps_the_partial_file(
 def test_corrupt_bytes_are_downloaded_once_more(site, get):
     site.files["/bad"] = b"x" + DATA[1:]
     site.answers["/a.bin"] = [status(302, Location="/bad")]
-    data, told = get()
+    data, messages = get()
     assert data == DATA
-    assert re.fullmatch(r"a\.bin: md5 [0-9a-f]{32}, expected [0-9a-f]{32}; beginning anew", told[0])
+    assert re.fullmatch(r"a\.bin: md5 [0-9a-f]{32}, expected [0-9a-f]{32}; starting from scratch", messages[0])
     assert site.ranges == [None, None, None]
 
 
 def test_bytes_that_stay_corrupt_are_a_clear_error(site, get, tmp_path):
     with pytest.raises(
-        OSError, match=r"^a\.bin: sha256 [0-9a-f]{64}, expected 0{64}, the second time too\. Is http://"
+        OSError, match=r"^a\.bin: sha256 [0-9a-f]{64}, expected 0{64}, in two attempts\. Is http://"
     ):
         get(checksum="sha256:" + "0" * 64)
     assert len(site.ranges) == 2
@@ -163,42 +164,42 @@ def test_bytes_that_stay_corrupt_are_a_clear_error(site, get, tmp_path):
 
 
 def test_a_known_sha256_is_checked_together_with_the_checksum(site, get):
-    with pytest.raises(OSError, match="the second time too"):
+    with pytest.raises(OSError, match="in two attempts"):
         get(sha256="0" * 64)
 
 
 @pytest.mark.parametrize("length", [400_000, 2_000_000], ids=["short", "long"])
 def test_a_wrong_length_is_noticed_by_the_listed_size(site, get, length):
     site.answers["/a.bin"] = [odd(length=length)]
-    data, told = get()
+    data, messages = get()
     assert data == DATA
-    assert told == [f"a.bin: the server has {length:,} bytes, expected 1,020,000; beginning anew"]
+    assert messages == [f"a.bin: the server has {length:,} bytes, expected 1,020,000; starting from scratch"]
 
 
 def test_a_length_that_is_never_reached_is_a_clear_error(site, get):
     site.answers["/a.bin"] = [odd(length=2_000_000)] * 9
-    with pytest.raises(OSError, match=r"^a\.bin: the server's file ends before byte 1,020,000, the second time too"):
+    with pytest.raises(OSError, match=r"^a\.bin: the server's file ends before byte 1,020,000, in two attempts"):
         get(size=None, checksum="")
 
 
 def test_without_a_length_the_listed_size_is_used(site, get):
     site.answers["/a.bin"] = [lambda handler: handler.reply(200, DATA[:5], Content_Length=None)]
-    data, told = get()
-    assert (data, told) == (DATA, ["a.bin: the server stopped at byte 5 of 1,020,000; again in 0.0 s"])
+    data, messages = get()
+    assert (data, messages) == (DATA, ["a.bin: the server stopped at byte 5 of 1,020,000; next attempt in 0.0 s"])
     assert site.ranges == [None, "bytes=5-"]  # proven by the checksum
 
 
 def test_more_bytes_than_listed_are_rejected(site, get):
     site.answers["/a.bin"] = [lambda handler: handler.reply(200, DATA + b"more", Content_Length=None)]
-    data, told = get()
-    assert (data, told) == (DATA, ["a.bin: more than 1,020,000 bytes; beginning anew"])
+    data, messages = get()
+    assert (data, messages) == (DATA, ["a.bin: more than 1,020,000 bytes; starting from scratch"])
 
 
 @pytest.mark.parametrize("checksum", ["", "md5"], ids=["without a checksum", "with one"])
 def test_a_file_that_changed_on_the_server_is_downloaded_from_scratch(site, get, checksum):
     new = DATA[::-1]
     site.answers["/a.bin"] = [odd(cut=300_000), status(503), status(503)]
-    with pytest.raises(OSError, match="300,000 bytes are here"):
+    with pytest.raises(OSError, match="300,000 bytes are kept"):
         get(size=None, checksum="")
     site.files["/a.bin"] = new
     assert get(size=None, checksum=checksum and f"md5:{hashlib.md5(new).hexdigest()}") == (new, [])
@@ -211,10 +212,10 @@ def test_a_server_that_ignores_if_range_is_detected_by_the_etag(site, get, tmp_p
     partial.tag_path.write_text('"old"')
     part = status(206, DATA[3:], Content_Range=f"bytes 3-1019999/{len(DATA)}", ETag='"new"')
     site.answers["/a.bin"] = [part]
-    data, told = get(size=None, checksum="")
-    assert (data, told) == (
+    data, messages = get(size=None, checksum="")
+    assert (data, messages) == (
         DATA,
-        ["a.bin: the server sent a part of another file than the one begun; beginning anew"],
+        ["a.bin: the server sent a part of another version of the file; starting from scratch"],
     )
 
 
@@ -228,8 +229,8 @@ def test_a_partial_file_longer_than_the_file_is_downloaded_from_scratch(site, ge
     (tmp_path / "a.bin.partial").write_bytes(DATA + b"more")
     assert get() == (DATA, [])
     (tmp_path / "a.bin.partial").write_bytes(DATA + b"more")
-    data, told = get(size=None)
-    assert (data, told) == (DATA, ["a.bin: the server's file ends before byte 1,020,004; beginning anew"])
+    data, messages = get(size=None)
+    assert (data, messages) == (DATA, ["a.bin: the server's file ends before byte 1,020,004; starting from scratch"])
 
 
 def test_a_complete_partial_file_is_only_checked(site, get, tmp_path):
@@ -241,7 +242,7 @@ def test_a_complete_partial_file_is_only_checked(site, get, tmp_path):
 def test_a_gzip_file_without_a_listed_checksum_is_checked_by_its_own(site, get):
     good = gzip.compress(DATA)
     site.files |= {"/a.gz": good, "/bad.gz": good[:-8] + b"\0\0\0\0" + good[-4:]}
-    with pytest.raises(OSError, match=r"^bad\.gz: not a whole gzip file \(.+\), the second time too"):
+    with pytest.raises(OSError, match=r"^bad\.gz: not a complete gzip file \(.+\), in two attempts"):
         get("/bad.gz", size=None, checksum="")
     assert get("/a.gz", size=None, checksum="")[0] == good
 
@@ -256,7 +257,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path):
     partial = Partial(tmp_path / "a.bin")
     partial.path.symlink_to("/dev/full")  # where writing fails as on a full disk
     with pytest.raises(
-        OSError, match=r"^a\.bin: no space left in \S+\. What is here is kept; make room and run the same"
+        OSError, match=r"^a\.bin: no space left in \S+\. The partial file is kept; make room and run the same"
     ):
         _append(iter([DATA]), Answer(5, None, ""), Link("a.bin", "http://"), partial, print)
 

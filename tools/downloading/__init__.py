@@ -1,1 +1,1 @@
-"""What tools.download is made of."""
+"""Parts of tools.download."""

@@ -1,4 +1,4 @@
-"""A list of files to download, and the proof that a file is the one listed."""
+"""The list of files to download, and the checks that a file is the listed one."""
 
 import csv
 import gzip
@@ -12,18 +12,18 @@ from typing import NamedTuple
 from cxr import storage
 
 COLUMNS = ("name", "bytes", "checksum", "url")
-SUMS = "SHA256SUMS"  # what `sha256sum -c SHA256SUMS` reads
+SUMS = "SHA256SUMS"  # in the format of `sha256sum -c SHA256SUMS`
 CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
-# NIH's batch_download_zips.py gives the links of the twelve parts, its FAQ_CHESTXRAY.pdf (question 7) their MD5s; many
-# public projects repeat both (PyHealth's chestxray14.py, Apache Teaclave's CheXNet example). Sizes were recorded from
-# NIH's server by two projects that do not share code, Box's numbers of the four small files by at least two each. The
-# SHA-256 of the small files were recorded by one and computed again from re-uploads, which differ from NIH's files only
-# in a header ("Patient Gender" for "Patient Sex") and in a line end after the last line of the lists.
+# Links of the twelve parts: NIH's batch_download_zips.py. Their MD5s: NIH's FAQ_CHESTXRAY.pdf, question 7. Many public
+# projects repeat both (PyHealth's chestxray14.py, Apache Teaclave's CheXNet example). Sizes: recorded from NIH's server
+# by two projects that share no code. Links of the four small files: at least two projects each. Their SHA-256: one
+# project, confirmed from re-uploads, which differ from NIH's files only in a column name ("Patient Gender" for "Patient
+# Sex") and in the line end after the last line of the lists.
 NIH = Path(__file__).with_name("nih_links.csv")
 
 
 class Link(NamedTuple):
-    """One file of a release and where it is."""
+    """One file of a release and its URL."""
 
     name: str
     url: str
@@ -31,8 +31,8 @@ class Link(NamedTuple):
     checksum: str = ""  # "md5:<hex>" or "sha256:<hex>"
 
 
-class Spoiled(Exception):
-    """The bytes at hand cannot be those of the file."""
+class MismatchError(Exception):
+    """The bytes are not those of the listed file."""
 
 
 def read_links(path: Path) -> list[Link]:
@@ -40,7 +40,7 @@ def read_links(path: Path) -> list[Link]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is absent, a cell is impossible (with its line), a name is there twice, or no row.
+        ValueError: an absent column, an invalid cell (with its line), a name that appears twice, or no rows.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no list of links {path}; expected a CSV with the columns {','.join(COLUMNS)}")
@@ -59,7 +59,9 @@ def read_links(path: Path) -> list[Link]:
 
 def _parse(cell: dict[str, str], where: str) -> Link:
     name, size, checksum, url = (cell[column].strip() for column in COLUMNS)
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name.endswith(storage.PARTIAL):  # it may come from anywhere
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name.endswith(
+        storage.PARTIAL
+    ):  # the list may come from anyone
         raise ValueError(f"{where}: name {name!r}; expected a plain file name without a folder")
     if size and not (size.isdecimal() and int(size)):
         raise ValueError(f"{where}: bytes {size!r}; expected a whole number above 0, or nothing")
@@ -71,10 +73,10 @@ def _parse(cell: dict[str, str], where: str) -> Link:
 
 
 def check(path: Path, link: Link, *, sha256: str = "") -> str:
-    """SHA-256 of a file that is what the link promises; Spoiled says what is wrong with it otherwise."""
+    """SHA-256 of a file that has the listed size and checksums; MismatchError if it has not."""
     size = path.stat().st_size
     if link.bytes is not None and size != link.bytes:
-        raise Spoiled(f"{size:,} bytes, expected {link.bytes:,}")
+        raise MismatchError(f"{size:,} bytes, expected {link.bytes:,}")
     digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -84,29 +86,30 @@ def check(path: Path, link: Link, *, sha256: str = "") -> str:
     for expected in filter(None, (link.checksum, sha256 and f"sha256:{sha256}")):
         kind, value = expected.split(":")
         if found[kind] != value:
-            raise Spoiled(f"{kind} {found[kind]}, expected {value}")
+            raise MismatchError(f"{kind} {found[kind]}, expected {value}")
     if not (link.checksum or sha256) and link.name.endswith(".gz"):
-        _unpack(path)
+        _check_gzip(path)
     return found["sha256"]
 
 
-def _unpack(path: Path) -> None:
-    """Read a gzip file to its end, where its own checksum is: the only proof there is without another."""
+def _check_gzip(path: Path) -> None:
+    """Read a gzip file to its end, where it has a checksum: the only check of a file without a listed checksum."""
     try:
         with gzip.open(path) as file:
             while file.read(1 << 20):
                 pass
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise Spoiled(f"not a whole gzip file ({error})") from error
+        raise MismatchError(f"not a complete gzip file ({error})") from error
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name, from the folder's SHA256SUMS; empty without one. ValueError names a line that is none."""
-    path, sums = folder / SUMS, {}
+    """SHA-256 by file name, from SHA256SUMS in the folder, {} without that file. ValueError names an invalid line."""
+    path = folder / SUMS
+    sums = {}
     for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)
         if not match:
-            raise ValueError(f"{path}, line {number}: expected what sha256sum writes, a checksum and a name")
+            raise ValueError(f"{path}, line {number}: expected a checksum and a name, as sha256sum writes them")
         sums[match[2]] = match[1].lower()
     return sums
 

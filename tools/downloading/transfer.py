@@ -1,4 +1,4 @@
-"""One file over HTTP, whole or not at all: resumed where it stopped, retried, checked before it takes its name."""
+"""Download one file over HTTP: resumed, retried, and checked before it gets its final name."""
 
 import contextlib
 import datetime
@@ -13,62 +13,38 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cxr import storage
-from tools.downloading.links import Link, Spoiled, check
+from tools.downloading.links import Link, MismatchError, check
+from tools.downloading.partial import Partial
 
-PIECE = 256 * 1024  # bytes read from the network at a time: the most that a dropped connection can cost
-LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the server asks for more
-LONGEST_WAIT = 900.0  # seconds a server may ask for before the user is told to come back instead
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that pass
-AGAIN = "run the same command again to go on from there"
-
-
-class Patience(NamedTuple):
-    """How long to bear with a server that fails."""
-
-    attempts: int = 8  # in a row without one new byte
-    pause: float = 1.0  # seconds before the second attempt; before each later one twice as long
-    timeout: float = 60.0  # seconds of silence after which a connection counts as dropped
+PIECE = 256 * 1024  # bytes per read from the network; a dropped connection loses at most these
+MAX_PAUSE = 60.0  # seconds between two attempts, unless the server requests more
+MAX_REQUESTED_PAUSE = 900.0  # seconds that a server may request; a longer pause is an error
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that justify another attempt
+RESUME_HINT = "run the same command again to resume"
 
 
-class Dropped(Exception):
-    """The attempt ended early, but what has come is good."""
+class RetryPolicy(NamedTuple):
+    """How often and how long to retry a failing server."""
 
-    def __init__(self, reason: str, asked: float = 0.0):
+    attempts: int = 8  # consecutive attempts without a new byte
+    pause: float = 1.0  # seconds before the second attempt; doubled before each later one
+    timeout: float = 60.0  # seconds without data after which a connection counts as dropped
+
+
+class DroppedError(Exception):
+    """An attempt ended early; the bytes received so far are good."""
+
+    def __init__(self, reason: str, requested_pause: float = 0.0):
         super().__init__(reason)
-        self.asked = asked  # seconds that the server asks to wait
+        self.requested_pause = requested_pause  # seconds, by the server
 
 
 class Answer(NamedTuple):
-    """What the status and headers of a response say."""
+    """The status and headers of a response, parsed."""
 
-    start: int  # at which byte of the file its body begins
+    start: int  # position of the body in the file, in bytes
     total: int | None  # bytes of the whole file
-    tag: str  # another for every version of the file; "" unknown
-
-
-class Partial:
-    """NAME.partial, the part of a file that is here, and NAME.partial.tag, the version on the server it is of."""
-
-    def __init__(self, target: Path):
-        self.target = target
-        self.path = target.with_name(target.name + storage.PARTIAL)
-        self.tag_path = self.path.with_name(self.path.name + ".tag")
-
-    @property
-    def bytes(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    @property
-    def tag(self) -> str:
-        return self.tag_path.read_text() if self.tag_path.exists() else ""
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.tag_path.unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        self.path.replace(self.target)
-        self.tag_path.unlink(missing_ok=True)
+    tag: str  # identifies the version of the file; "" unknown
 
 
 def fetch(
@@ -76,101 +52,107 @@ def fetch(
     folder: Path,
     *,
     sha256: str = "",
-    patience: Patience = Patience(),  # noqa: B008 -- it cannot be changed
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 -- it is immutable
     progress: Callable[[int], object] = lambda present: None,
-    tell: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> str:
-    """Download one file into a folder, going on from what an earlier call left there.
+    """Download one file into a folder, resuming from the bytes of an earlier call.
 
     Args:
-        sha256: hexadecimal, where it is known besides the checksum of the link.
-        progress: called with the number of the file's bytes that are here.
-        tell: called with a line about each failed attempt.
+        sha256: hexadecimal; checked in addition to the checksum of the link.
+        progress: called with the number of bytes downloaded so far.
+        log: called with a line about each failed attempt.
 
     Returns:
-        The file's SHA-256. The file takes its name only when its size and every known checksum are right.
+        The SHA-256 of the file. The file gets its name only after its size and every known checksum are right.
 
     Raises:
-        OSError: refused or given up, with what to do. Good bytes stay for the next call.
+        OSError: the server refused, or all attempts failed. Good bytes are kept for the next call.
     """
-    partial, failures, spoiled = Partial(folder / link.name), 0, False
-    most = partial.bytes
+    partial = Partial(folder / link.name)
+    most_bytes = partial.bytes
+    failures = 0
+    had_mismatch = False
     while True:
         try:
-            _receive(link, partial, provable=bool(link.checksum or sha256), timeout=patience.timeout, progress=progress)
+            has_checksum = bool(link.checksum or sha256)
+            _receive(link, partial, has_checksum=has_checksum, timeout=retry.timeout, progress=progress)
             digest = check(partial.path, link, sha256=sha256)
             partial.finish()
             return digest
-        except Spoiled as error:
+        except MismatchError as error:
             partial.discard()
-            if spoiled:
-                raise OSError(f"{link.name}: {error}, the second time too. Is {link.url} still its link?") from error
-            spoiled = True
-            tell(f"{link.name}: {error}; beginning anew")
-        except Dropped as error:
-            failures, most = 1 if partial.bytes > most else failures + 1, max(most, partial.bytes)
-            pause = max(error.asked, min(LONGEST_PAUSE, patience.pause * 2 ** (failures - 1)))
-            if failures >= patience.attempts or pause > LONGEST_WAIT:
-                raise OSError(f"{link.name}: {error}. {partial.bytes:,} bytes are here; {AGAIN}") from error
-            tell(f"{link.name}: {error}; again in {pause:.1f} s")
+            if had_mismatch:
+                raise OSError(f"{link.name}: {error}, in two attempts. Is {link.url} still its link?") from error
+            had_mismatch = True
+            log(f"{link.name}: {error}; starting from scratch")
+        except DroppedError as error:
+            failures = 1 if partial.bytes > most_bytes else failures + 1
+            most_bytes = max(most_bytes, partial.bytes)
+            pause = max(error.requested_pause, min(MAX_PAUSE, retry.pause * 2 ** (failures - 1)))
+            if failures >= retry.attempts or pause > MAX_REQUESTED_PAUSE:
+                raise OSError(f"{link.name}: {error}. {partial.bytes:,} bytes are kept; {RESUME_HINT}") from error
+            log(f"{link.name}: {error}; next attempt in {pause:.1f} s")
             time.sleep(pause)
 
 
 def _receive(
-    link: Link, partial: Partial, *, provable: bool, timeout: float, progress: Callable[[int], object]
+    link: Link, partial: Partial, *, has_checksum: bool, timeout: float, progress: Callable[[int], object]
 ) -> None:
-    """One request, for the bytes that are missing."""
+    """Request the missing bytes once."""
     import requests
     import urllib3
 
-    if not (partial.tag or provable) or partial.bytes > (link.bytes or partial.bytes):
-        partial.discard()  # nothing could tell whether the rest would be of the same file
+    if not (partial.tag or has_checksum) or partial.bytes > (link.bytes or partial.bytes):
+        partial.discard()  # nothing could show that the rest belongs to the same version of the file
     if partial.bytes and partial.bytes == link.bytes:
-        return  # killed between the last byte and the renaming
-    headers = {"Accept-Encoding": "identity"}  # else a server may pack the file once more, and sizes lose their meaning
+        return  # an earlier run was killed after the last byte
+    headers = {"Accept-Encoding": "identity"}  # a server could compress the file, and sizes would not match
     if partial.bytes:
         headers |= {"Range": f"bytes={partial.bytes}-"} | ({"If-Range": partial.tag} if partial.tag else {})
     try:
         with requests.get(link.url, headers=headers, stream=True, timeout=(min(timeout, 20), timeout)) as response:
-            answer = _understand(response, link, partial)
+            answer = _parse_answer(response, link, partial)
             _append(response.raw.stream(PIECE, decode_content=False), answer, link, partial, progress)
     except (requests.exceptions.SSLError, requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
         raise OSError(f"{link.name}: {error}") from error
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        raise Dropped(f"connection failed ({_innermost(error)})") from error
+        raise DroppedError(f"connection failed ({_innermost(error)})") from error
 
 
 def _innermost(error: BaseException) -> str:
-    """What lies below the layers of an HTTP library, as a few words."""
+    """The innermost error of an HTTP library, in a few words."""
     while inner := next((e for e in (getattr(error, "reason", 0), *error.args) if isinstance(e, Exception)), None):
         error = inner
     return str(error).rsplit(": ", 1)[-1] or type(error).__name__
 
 
-def _understand(response, link: Link, partial: Partial) -> Answer:
-    """Raises Dropped where waiting may help, OSError where it will not, Spoiled where the rest is of another file."""
+def _parse_answer(response, link: Link, partial: Partial) -> Answer:
+    """Raises DroppedError for a temporary failure, OSError for a permanent one, MismatchError for another file."""
     status, headers = response.status_code, response.headers
-    if status in BUSY:
-        asked = _seconds(headers.get("Retry-After", ""))
-        wait = f" and asks to wait {asked:,.0f} s" if asked else ""
-        raise Dropped(f"the server answers {status} {response.reason}{wait}", asked)
+    if status in TEMPORARY:
+        pause = _seconds(headers.get("Retry-After", ""))
+        request = f" and requests a pause of {pause:,.0f} s" if pause else ""
+        raise DroppedError(f"the server answers {status} {response.reason}{request}", pause)
     if status == 416:
-        raise Spoiled(f"the server's file ends before byte {partial.bytes:,}")
+        raise MismatchError(f"the server's file ends before byte {partial.bytes:,}")
     if status not in (200, 206):
         raise OSError(f"{link.name}: the server answers {status} {response.reason} for {link.url}")
     tag = headers.get("ETag", "")
-    tag = headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag  # weak tags promise no bytes
+    tag = (
+        headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+    )  # weak tags do not guarantee equal bytes
     length = headers.get("Content-Length", "")
     if status == 200:
         return Answer(0, int(length) if length.isdecimal() else None, tag)
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
     if not span or int(span[1]) != partial.bytes or (partial.tag and tag not in ("", partial.tag)):
-        raise Spoiled("the server sent a part of another file than the one begun")
+        raise MismatchError("the server sent a part of another version of the file")
     return Answer(partial.bytes, int(span[2]), tag)
 
 
 def _seconds(text: str) -> float:
-    """Retry-After, in seconds or as a date; 0 where there is none."""
+    """Seconds of a Retry-After header, which is a number or a date; 0 for an empty or invalid one."""
     if text.isdecimal():
         return float(text)
     with contextlib.suppress(ValueError, TypeError):
@@ -182,19 +164,20 @@ def _seconds(text: str) -> float:
 def _append(
     pieces: Iterator[bytes], answer: Answer, link: Link, partial: Partial, progress: Callable[[int], object]
 ) -> None:
-    """Write the body of an answer behind what is here."""
+    """Append the body of an answer to the partial file."""
     first, folder = next(pieces, b""), partial.path.parent
-    if answer.start == 0 and first.lstrip()[:1] == b"<":  # seen before a login page overwrites what is here
+    if answer.start == 0 and first.lstrip()[:1] == b"<":  # checked before a login page replaces the partial file
         raise OSError(
             f"{link.name}: got a web page (a login or an error) instead of the file. Look at {link.url} in a browser; "
             f"a file saved by hand as {partial.target} is checked and used"
         )
     if link.bytes and answer.total not in (None, link.bytes):
-        raise Spoiled(f"the server has {answer.total:,} bytes, expected {link.bytes:,}")
+        raise MismatchError(f"the server has {answer.total:,} bytes, expected {link.bytes:,}")
     if answer.start == 0:
         partial.discard()
         storage.write_text(partial.tag_path, answer.tag)
-    size, present = link.bytes or answer.total, answer.start
+    size = link.bytes or answer.total
+    present = answer.start
     if size and size - present > (free := shutil.disk_usage(folder).free):
         raise OSError(f"{link.name} needs {size - present:,} more bytes, but {free:,} are free in {folder}; make room")
     try:
@@ -204,12 +187,13 @@ def _append(
                 present += len(piece)
                 progress(present)
                 if size and present > size:
-                    raise Spoiled(f"more than {size:,} bytes")
+                    raise MismatchError(f"more than {size:,} bytes")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if error.errno not in storage.DISK_FULL:
+        if not storage.is_disk_full(error):
             raise
-        raise OSError(f"{link.name}: no space left in {folder}. What is here is kept; make room and {AGAIN}") from error
+        text = f"no space left in {folder}. The partial file is kept; make room and {RESUME_HINT}"
+        raise OSError(f"{link.name}: {text}") from error
     if size and present < size:
-        raise Dropped(f"the server stopped at byte {present:,} of {size:,}")
+        raise DroppedError(f"the server stopped at byte {present:,} of {size:,}")

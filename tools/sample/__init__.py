@@ -1,1 +1,1 @@
-"""The phantoms of the sample release."""
+"""Parts of tools.make_sample: the patients and radiographs of a made-up release."""

@@ -1,68 +1,21 @@
-"""The 14 findings, each drawn on a phantom chest as what a radiologist looks for."""
-
-import dataclasses
+"""The 14 findings, each drawn on a phantom chest with its radiological signs. Every function returns a box."""
 
 import numpy as np
 
-from tools.sample.phantom import Anatomy, Chest, Study, draw_anatomy, edge, expose, lung_shape, smooth_noise
+from tools.sample.anatomy import pick_side
+from tools.sample.phantom import Chest, edge, lung_shape, smooth_noise
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive
 
 
-def draw_radiograph(study: Study, size: int) -> tuple[np.ndarray, dict[str, Box]]:
-    """Draw one chest with its findings.
-
-    Returns:
-        uint8 [size, size], and the box of each finding of the study.
-    """
-    anatomy = draw_anatomy(study)
-    for finding in study.findings:
-        if finding in RESHAPE:
-            anatomy = RESHAPE[finding](anatomy, study.rng(finding, per_image=False))
-    chest = Chest(study, anatomy, size)
-    present = [finding for finding in DRAW if finding in study.findings]
-    boxes = {f: DRAW[f](chest, study.rng(f, per_image=f in FLEETING)) for f in present}
-    return expose(study, chest.density), boxes
-
-
 def box_of(mask: np.ndarray) -> Box:
-    """The smallest box round where the mask is above 0.35, or round its maximum where it never is."""
+    """The smallest box around mask values above 0.35, or above 0.9 of the maximum if that is lower."""
     rows, columns = np.nonzero(mask > min(0.35, 0.9 * float(mask.max())))
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
-def pick_side(rng: np.random.Generator) -> int:
-    """The first draw of every one-sided finding, so that reshaping and drawing agree."""
-    return int(rng.choice((-1, 1)))
-
-
-def raise_diaphragm(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
-    """Atelectasis: the lung that lost air takes less room."""
-    domes = list(anatomy.domes)
-    domes[(pick_side(rng) + 1) // 2] -= rng.uniform(0.14, 0.22)
-    return dataclasses.replace(anatomy, domes=tuple(domes))
-
-
-def widen_heart(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
-    """Cardiomegaly: a heart of 0.58 to 0.68 of the chest's width."""
-    width = 2 * anatomy.half_width * rng.uniform(0.57, 0.67)
-    return dataclasses.replace(anatomy, heart=(0.34 * width, 0.66 * width))
-
-
-def inflate_lungs(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
-    """Emphysema: long lungs over a low, flat diaphragm, and a narrow heart."""
-    low = rng.uniform(0.12, 0.18)
-    return dataclasses.replace(
-        anatomy,
-        domes=(anatomy.domes[0] + low, anatomy.domes[1] + low),
-        dome_height=0.04,
-        heart=(anatomy.heart[0] * 0.7, anatomy.heart[1] * 0.7),
-        apex=anatomy.apex - 0.04,
-    )
-
-
 def draw_atelectasis(chest: Chest, rng: np.random.Generator) -> Box:
-    """One or two plates that cross the lung base, or a wedge from the hilum to the diaphragm."""
+    """One or two plates across the base of the lung, or a wedge from the hilum to the diaphragm."""
     side = pick_side(rng)
     u, base = chest.x * side, chest.anatomy.dome(side)
     tilt, reach = rng.uniform(-0.35, 0.35), rng.uniform(0.15, 0.21)
@@ -81,13 +34,13 @@ def draw_atelectasis(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_cardiomegaly(chest: Chest, rng: np.random.Generator) -> Box:
-    """The heart is wide already; here only its shade over the lungs deepens."""
+    """The anatomy has the wide heart; here only its density over the lungs is raised."""
     chest.opacify(chest.heart, rng.uniform(0.15, 0.30))
     return box_of(chest.heart * (chest.y < chest.anatomy.dome(1) + 0.10))
 
 
 def draw_effusion(chest: Chest, rng: np.random.Generator) -> Box:
-    """Fluid that fills the angle and climbs the chest wall: a meniscus, with no diaphragm to be seen below it."""
+    """Fluid that fills the costophrenic angle: a meniscus at the chest wall that hides the diaphragm."""
     side = pick_side(rng)
     u = chest.x * side / chest.anatomy.half_width
     level = chest.anatomy.dome(side) - rng.uniform(0.06, 0.30)
@@ -98,7 +51,7 @@ def draw_effusion(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_infiltration(chest: Chest, rng: np.random.Generator) -> Box:
-    """Several ill-defined fluffy patches scattered over one lung or both."""
+    """Several ill-defined fluffy patches in one lung or both."""
     mask, sides = np.zeros_like(chest.x), ((-1,), (1,), (-1, 1), (-1, 1))[rng.integers(4)]
     for _ in range(rng.integers(8, 13)):
         side = int(rng.choice(sides))
@@ -117,7 +70,7 @@ def draw_round(chest: Chest, rng: np.random.Generator, *, radius: float, amount:
     xs = side * rng.uniform(0.28, anatomy.half_width - 0.08 - radius * 0.7, 6)
     ys = rng.uniform(anatomy.apex + 0.2 + radius, anatomy.dome(side) - 0.05 - radius, 6)
     near = [np.hypot(chest.x - float(x), chest.y - float(y)) < radius for x, y in zip(xs, ys, strict=True)]
-    darkest = np.argmin([chest.density[disc].mean() for disc in near])  # heart or consolidation would hide it
+    darkest = np.argmin([chest.density[disc].mean() for disc in near])  # where heart or consolidation do not hide it
     x, y = float(xs[darkest]), float(ys[darkest])
     angle = np.arctan2(chest.y - y, chest.x - x)
     lobed = radius * (1 + 0.05 * np.sin(2 * angle + rng.uniform(0, 6)) + 0.03 * np.sin(5 * angle + rng.uniform(0, 6)))
@@ -135,7 +88,7 @@ def draw_nodule(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_pneumonia(chest: Chest, rng: np.random.Generator) -> Box:
-    """A segment filled but for its airways: a ragged patch with dark branches that come from the hilum."""
+    """A filled segment with air in its bronchi: a ragged patch with dark branches from the hilum."""
     side = pick_side(rng)
     hilum_x, hilum_y = chest.anatomy.hilum(side)
     x, y = side * rng.uniform(0.40, 0.50), rng.uniform(-0.30, chest.anatomy.dome(side) - 0.18)
@@ -153,11 +106,11 @@ def draw_pneumonia(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_pneumothorax(chest: Chest, rng: np.random.Generator) -> Box:
-    """Air between chest wall and a shrunken lung: black, without markings, behind a thin white pleural line."""
+    """Air between the chest wall and a collapsed lung: black, without markings, beside a thin white pleural line."""
     side = pick_side(rng)
     hilum_x, hilum_y = chest.anatomy.hilum(side)
     shrink, lung = rng.uniform(0.55, 0.74), chest.lung[side]
-    scale = shrink + (1 - shrink) * np.clip((chest.y - hilum_y) / 0.45, 0, 1)  # the gap closes towards the base
+    scale = shrink + (1 - shrink) * np.clip((chest.y - hilum_y) / 0.45, 0, 1)  # the gap narrows towards the base
     x, y = hilum_x + (chest.x - hilum_x) / scale, hilum_y + (chest.y - 0.06 - hilum_y) / scale
     inner = lung_shape(chest.anatomy, side, x, y)
     root = edge(chest.anatomy.mediastinum + 0.06 - chest.x * side, 0.05) * edge(chest.y - hilum_y + 0.3, 0.05)
@@ -170,7 +123,7 @@ def draw_pneumothorax(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_consolidation(chest: Chest, rng: np.random.Generator) -> Box:
-    """A lobe without air: dense, even, and cut off straight at the fissure."""
+    """A lobe without air: dense, even, with a straight border at the fissure."""
     side = pick_side(rng)
     fissure = rng.uniform(-0.22, -0.04) + rng.uniform(-0.22, 0.22) * (chest.x * side - 0.4)
     above = fissure - chest.y
@@ -182,7 +135,7 @@ def draw_consolidation(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_edema(chest: Chest, rng: np.random.Generator) -> Box:
-    """Haze round both hila in the shape of a bat's wings, the outer third of the lungs spared."""
+    """Haze around both hila in the shape of bat wings, without the outer third of the lungs."""
     reach, height = rng.uniform(0.22, 0.27), rng.uniform(0.28, 0.38)
     mask = np.zeros_like(chest.x)
     for side in (-1, 1):
@@ -194,7 +147,7 @@ def draw_edema(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_emphysema(chest: Chest, rng: np.random.Generator) -> Box:
-    """The lungs are long already; here they darken and lose their markings, unevenly."""
+    """The anatomy has the long lungs; here they become darker and lose their markings, unevenly."""
     patchy = rng.uniform(0.03, 0.06) + 0.02 * smooth_noise(rng, chest.x, chest.y, 0.3)
     chest.density -= chest.lungs * (1 - chest.heart) * (np.maximum(patchy, 0) + 0.6 * chest.markings)
     return box_of(chest.lungs)
@@ -214,7 +167,7 @@ def draw_fibrosis(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_pleural_thickening(chest: Chest, rng: np.random.Generator) -> Box:
-    """A white band inside the chest wall, of one side or both, from the apex down."""
+    """A white band inside the chest wall, on one side or both, from the apex down."""
     mask, sides = np.zeros_like(chest.x), ((-1,), (1,), (-1, 1))[rng.integers(3)]
     for side in sides:
         x, y = 0.18 * side, 0.6
@@ -227,7 +180,7 @@ def draw_pleural_thickening(chest: Chest, rng: np.random.Generator) -> Box:
 
 
 def draw_hernia(chest: Chest, rng: np.random.Generator) -> Box:
-    """Stomach behind the heart: a round wall, gas above a level of fluid."""
+    """Stomach behind the heart: a round wall, with gas above a fluid level."""
     radius = rng.uniform(0.14, 0.19)
     x, y = rng.uniform(-0.04, 0.14), chest.anatomy.dome(1) - rng.uniform(0.02, 0.12)
     inside = radius - np.hypot((chest.x - x) / 1.15, chest.y - y)
@@ -236,23 +189,3 @@ def draw_hernia(chest: Chest, rng: np.random.Generator) -> Box:
     chest.density += sac * (0.80 - chest.density) * 0.7 - 0.36 * gas
     chest.opacify(edge(0.016 - np.abs(inside), 0.012), 0.7)
     return box_of(sac)
-
-
-FLEETING = {"Infiltration", "Nodule", "Pneumonia"}  # in another place at every visit; the others stay where they are
-RESHAPE = {"Atelectasis": raise_diaphragm, "Cardiomegaly": widen_heart, "Emphysema": inflate_lungs}
-DRAW = {  # in the order of drawing: what removes lung markings first, what lies over everything last
-    "Emphysema": draw_emphysema,
-    "Cardiomegaly": draw_cardiomegaly,
-    "Pneumothorax": draw_pneumothorax,
-    "Edema": draw_edema,
-    "Infiltration": draw_infiltration,
-    "Fibrosis": draw_fibrosis,
-    "Pneumonia": draw_pneumonia,
-    "Consolidation": draw_consolidation,
-    "Atelectasis": draw_atelectasis,
-    "Pleural_Thickening": draw_pleural_thickening,
-    "Effusion": draw_effusion,
-    "Mass": draw_mass,
-    "Nodule": draw_nodule,
-    "Hernia": draw_hernia,
-}

@@ -1,81 +1,18 @@
-"""A healthy chest, drawn with numpy as a frontal radiograph would show it.
+"""A healthy chest, drawn with numpy like a frontal radiograph.
 
-Lengths are in halves of the image: x grows to the image's right (the patient's left), y downward, (0, 0) is mid-chest.
-A side is -1 (image left, the patient's right lung) or +1. Density is 0 for air and about 1 for metal.
+Coordinates and sides are those of `anatomy`. Density is 0 for air and about 1 for metal.
 """
-
-import dataclasses
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """What decides every pixel of one image, apart from its size."""
-
-    seed: int
-    patient_id: int
-    follow_up: int
-    sex: str = "F"  # "F" | "M"
-    view_position: str = "PA"  # "PA" | "AP"
-    findings: tuple[str, ...] = ()
-
-    def rng(self, purpose: str, *, per_image: bool) -> np.random.Generator:
-        """A random stream of its own for each purpose, so that adding a finding moves nothing else."""
-        image = self.follow_up + 1 if per_image else 0
-        return np.random.default_rng([self.seed, self.patient_id, image, *purpose.encode()])
+from tools.sample.anatomy import Anatomy, RadiographSpec
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Anatomy:
-    """One patient's chest."""
-
-    half_width: float  # from the midline to the outer edge of a lung
-    apex: float  # y of the lung tops
-    domes: tuple[float, float]  # y of the top of the diaphragm, image left and image right
-    dome_height: float  # from the top of the diaphragm down to the costophrenic angle
-    heart: tuple[float, float]  # reach of the heart to the image left and right of the midline
-    heart_y: float
-    mediastinum: float  # half its width
-    rib_spacing: float
-    rib_phase: float
-    tissue: float  # density of the chest wall
-    breasts: float  # density they add
-
-    def dome(self, side: int) -> float:
-        return self.domes[(side + 1) // 2]
-
-    def hilum(self, side: int) -> tuple[float, float]:
-        return side * 0.33 * self.half_width, 0.45 * self.apex + 0.55 * self.heart_y
-
-
-def draw_anatomy(study: Study) -> Anatomy:
-    """The patient's chest, the same in every follow-up but for what the view does to it."""
-    rng = study.rng("anatomy", per_image=False)
-    is_ap = study.view_position == "AP"
-    half_width = rng.uniform(0.66, 0.76)
-    dome = rng.uniform(0.42, 0.52) - 0.06 * is_ap  # a portable film is taken lying or sitting: a smaller breath
-    ratio = rng.uniform(0.40, 0.47) * (1.06 if is_ap else 1.0)  # the heart lies farther from the detector in AP
-    return Anatomy(
-        half_width=half_width,
-        apex=rng.uniform(-0.82, -0.74),
-        domes=(dome - rng.uniform(0.01, 0.05), dome + rng.uniform(0.0, 0.03)),
-        dome_height=rng.uniform(0.15, 0.22),
-        heart=(2 * half_width * ratio * 0.34, 2 * half_width * ratio * 0.66),
-        heart_y=dome - rng.uniform(0.18, 0.24),
-        mediastinum=rng.uniform(0.11, 0.14) + 0.015 * is_ap,
-        rib_spacing=rng.uniform(0.135, 0.16),
-        rib_phase=rng.uniform(),
-        tissue=rng.uniform(0.56, 0.66),
-        breasts=rng.uniform(0.05, 0.13) if study.sex == "F" else 0.0,
-    )
-
-
-def grid(study: Study, size: int) -> tuple[np.ndarray, np.ndarray]:
+def grid(spec: RadiographSpec, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Chest coordinates x, y of every pixel, [size, size] float32 each: the inverse of this image's pose."""
-    rng = study.rng("pose", per_image=True)
+    rng = spec.rng("pose", per_image=True)
     angle = np.deg2rad(rng.uniform(-4, 4))
-    zoom = rng.uniform(0.95, 1.08) if study.view_position == "PA" else rng.uniform(0.88, 1.03)
+    zoom = rng.uniform(0.95, 1.08) if spec.view_position == "PA" else rng.uniform(0.88, 1.03)
     shift_x, shift_y = rng.uniform(-0.05, 0.05, 2)
     axis = (np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1
     x, y = (axis[None, :] - shift_x) / zoom, (axis[:, None] - shift_y) / zoom
@@ -84,7 +21,7 @@ def grid(study: Study, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def edge(distance: np.ndarray, softness: float = 0.015) -> np.ndarray:
-    """0 outside, 1 inside, a ramp of 2 * softness across the border where the signed distance is 0."""
+    """0 outside, 1 inside, with a ramp of width 2 * softness where the signed distance is 0."""
     return np.clip(0.5 + distance * (0.5 / softness), 0, 1)
 
 
@@ -107,7 +44,7 @@ def dome_line(anatomy: Anatomy, side: int, x: np.ndarray) -> np.ndarray:
 
 
 def lung_shape(anatomy: Anatomy, side: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Soft mask of one lung, heart not taken out."""
+    """Soft mask of one lung, with the heart included."""
     u, tip = x * side, 0.40 * anatomy.half_width
     down, cap = np.clip((y - anatomy.apex) / 0.85, 0, 1), np.clip((y - anatomy.apex) / 0.22, 0, 1)
     outer = tip + (anatomy.half_width - tip) * np.sqrt(1 - (1 - down) ** 2)
@@ -125,27 +62,27 @@ def heart_shape(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class Chest:
-    """A radiograph in the making; findings draw on `density` and read the rest."""
+    """A radiograph while it is drawn: findings change `density` and read the other attributes."""
 
-    def __init__(self, study: Study, anatomy: Anatomy, size: int):
+    def __init__(self, spec: RadiographSpec, anatomy: Anatomy, size: int):
         self.anatomy = anatomy
-        self.severity = study.rng("severity", per_image=True).uniform(0.8, 1.0)  # better and worse days
-        self.x, self.y = grid(study, size)  # [size, size]
+        self.severity = spec.rng("severity", per_image=True).uniform(0.8, 1.0)  # varies between visits
+        self.x, self.y = grid(spec, size)  # [size, size]
         self.lung = {side: lung_shape(anatomy, side, self.x, self.y) for side in (-1, 1)}
         self.lungs = self.lung[-1] + self.lung[1]
         self.heart = heart_shape(anatomy, self.x, self.y)
         self.density = self._tissue()
-        self.markings = self._vessels(study.rng("vessels", per_image=False))
+        self.markings = self._vessels(spec.rng("vessels", per_image=False))
         self.density += self.markings
-        self._bones(is_ap=study.view_position == "AP")
-        self._soft_parts(study.rng("soft parts", per_image=False))
+        self._bones(is_ap=spec.view_position == "AP")
+        self._soft_parts(spec.rng("soft parts", per_image=False))
 
     def opacify(self, mask: np.ndarray, amount: float) -> None:
-        """Bring the density towards that of dense tissue; what is dense already hardly changes."""
+        """Raise the density towards that of dense tissue; tissue that is already dense hardly changes."""
         self.density += self.severity * amount * mask * np.maximum(0.92 - self.density, 0)
 
     def _tissue(self) -> np.ndarray:
-        """Body, lungs and heart without their details."""
+        """Body, lungs and heart without details."""
         x, y, anatomy = np.abs(self.x), self.y, self.anatomy
         torso = anatomy.half_width + 0.20
         shoulder = 0.22 + 0.95 * np.sqrt(np.clip((y + 1.0) / 0.5, 0, 1))
@@ -161,7 +98,7 @@ class Chest:
         return density + np.maximum(self.heart, 0.8 * knob) * np.maximum(0.76 - density, 0)
 
     def _vessels(self, rng: np.random.Generator) -> np.ndarray:
-        """Lung markings: winding streaks that run out from each hilum and thin out towards the wall."""
+        """Lung markings: winding streaks from each hilum that become thinner towards the chest wall."""
         markings = np.zeros_like(self.x)
         bend = smooth_noise(rng, self.x, self.y, 0.30)
         for side in (-1, 1):
@@ -192,7 +129,7 @@ class Chest:
         self.density += 0.08 * edge(0.02 - np.abs(u - blade), 0.015) * edge(0.25 - np.abs(y + 0.35), 0.05)
 
     def _soft_parts(self, rng: np.random.Generator) -> None:
-        """Windpipe, breasts, stomach gas and the unevenness of tissue."""
+        """Windpipe, breasts, stomach gas and uneven tissue."""
         x, y, anatomy = self.x, self.y, self.anatomy
         self.density -= 0.13 * edge(0.04 - np.abs(x), 0.015) * edge(anatomy.hilum(1)[1] - 0.16 - y, 0.05)
         for side in (-1, 1):
@@ -203,9 +140,9 @@ class Chest:
         self.density += 0.015 * smooth_noise(rng, x, y, 0.25)
 
 
-def expose(study: Study, density: np.ndarray) -> np.ndarray:
-    """Density to 8-bit pixels [size, size]: marker, noise, and an exposure and contrast of this image's own."""
-    rng = study.rng("exposure", per_image=True)
+def expose(spec: RadiographSpec, density: np.ndarray) -> np.ndarray:
+    """Turn density into 8-bit pixels [size, size], with a side marker, noise, and a random exposure and contrast."""
+    rng = spec.rng("exposure", per_image=True)
     size = len(density)
     unit = max(size // 32, 1)  # the side marker is an L in the upper right corner
     row, column = rng.integers(unit, 2 * unit, endpoint=True), size - rng.integers(3 * unit, 5 * unit)
