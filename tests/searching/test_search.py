@@ -9,6 +9,7 @@ import pytest
 from searching import search as searching
 from searching.search import Search, open_search
 
+BASE = {"model": "feature_extractor", "extractors": [{"source": "keras", "name": "MobileNet"}]}  # has hidden_units
 GRID = {"batch_size": [8, 16], "hidden_units": [[64], [64, 32]]}
 COMBINATIONS = [{"batch_size": b, "hidden_units": h} for b in (8, 16) for h in ([64], [64, 32])]
 RANGES = {
@@ -25,7 +26,7 @@ def search_of(tmp_path, built_dataset):
     def open_one(space: dict = GRID, *, name: str = "search", trials: int | None = None, machine=None, **params):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        (folder / "params.json").write_text(json.dumps(params))
+        (folder / "params.json").write_text(json.dumps(BASE | params))
         (folder / "search.json").write_text(json.dumps(space))
         search = open_search(folder, built_dataset, trials)
         search.locks.machine = machine or search.locks.machine

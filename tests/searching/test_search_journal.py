@@ -14,7 +14,7 @@ SAME = {"params.json": "a", "search.json": "b", "--data_dir": "c"}
 
 def test_without_optuna_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements-search\.txt$"):
+    with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements/search\.txt$"):
         journal.import_optuna()
 
 

@@ -73,7 +73,7 @@ def test_a_trial_that_is_killed_fails_with_its_signal(start):
 @pytest.mark.parametrize(("ignores", "signal_name"), [(False, "SIGTERM"), (True, "SIGKILL")])
 def test_stop_uses_sigterm_and_if_it_is_ignored_sigkill(start, monkeypatch, ignores, signal_name):
     monkeypatch.setattr(process, "GRACE", 0.5 if ignores else 60)
-    run = start(warmup_epochs=60, horizontal_flip=ignores)
+    run = start(warmup_epochs=60, num_epochs=100, horizontal_flip=ignores)
     wait_until((run.folder / "seen.json").exists)
     run.stop()
     assert failure(run) == f"ended by {signal_name}"
