@@ -98,7 +98,7 @@ def _provenance(result: dict) -> list[str]:
     evaluated_on = result["evaluated_on"]
     trained_on = result["trained_on"]
     lines = [
-        f"{result['split']} of a dataset split {result['split_name']}: {result['images']:,} images of "
+        f"{result['split']}, {result['split_name']} split: {result['images']:,} images of "
         f"{result['patients']:,} patients, loss {result['loss']:.4f}",
         f"evaluated on {evaluated_on['csv']}, fingerprint {evaluated_on['fingerprint'][:12]}",
     ]

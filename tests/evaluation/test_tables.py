@@ -109,7 +109,7 @@ def test_only_the_whole_official_test_split_is_comparable(split, images, compara
 
 def test_the_notes_name_the_dataset():
     assert lines_of(result())[-2:] == [
-        "test of a dataset split official: 25,596 images of 2,797 patients, loss 0.1250",
+        "test, official split: 25,596 images of 2,797 patients, loss 0.1250",
         "evaluated on Data_Entry_2017_v2020.csv, fingerprint abababababab",
     ]
 

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.ready import write_identity
 from support.scored import add_localization, make_experiment, score_split
 
 from cxr.evaluation import comparison, metrics
@@ -251,6 +252,23 @@ def test_the_commands_take_the_dataset_from_the_log(full, built_dataset):
         f"python evaluate.py --model_dir {full} --data_dir {built_dataset} --split val",
         "this",
     ]
+
+
+def test_how_it_was_made_names_device_extractors_and_initial_weights(copy):
+    write_identity(
+        copy, {"resnet": "a" * 64}, restore_from={"model_dir": "experiments/start", "weights_sha256": "b" * 64}
+    )
+    evaluated = read_evaluated(copy, "test", None)
+    assert commands(evaluated, "this")[0].endswith(" --restore_from experiments/start")
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", experiment_page(evaluated, "this")))
+    for fact in (
+        "precision float32",
+        "device CPU",
+        f"extractor resnet SHA-256 {'a' * 64}, runtime keras",
+        f"initial weights best weights of experiments/start, SHA-256 {'b' * 64}",
+        f"trained weights best, SHA-256 {evaluated.result['weights_sha256']}",
+    ):
+        assert fact in text
 
 
 def test_a_figure_is_the_same_every_time():

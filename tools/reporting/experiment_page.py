@@ -115,13 +115,15 @@ def hardest_pictures(evaluated: Evaluated) -> dict[str, str]:
 
 
 def commands(evaluated: Evaluated, command: str) -> list[str]:
-    """The commands that made weights, metrics and this page, with the --data_dir in train.log."""
+    """The commands that made weights, metrics and this page; train.log has the --data_dir of training."""
     trained = re.search(r"^data (.+?)   split ", evaluated.log or "", re.MULTILINE)
     trained_on = trained[1] if trained else "RECORDS"
     evaluated_on = str(evaluated.dataset.folder) if evaluated.dataset else trained_on
     model_dir = shlex.quote(str(evaluated.model_dir))
+    start = evaluated.run["restore_from"]
+    restore_from = f" --restore_from {shlex.quote(start['model_dir'])}" if start else ""
     return [
-        f"python train.py --model_dir {model_dir} --data_dir {shlex.quote(trained_on)}",
+        f"python train.py --model_dir {model_dir} --data_dir {shlex.quote(trained_on)}{restore_from}",
         f"python evaluate.py --model_dir {model_dir} --data_dir {shlex.quote(evaluated_on)} "
         f"--split {evaluated.result['split']}",
         command,
