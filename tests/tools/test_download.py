@@ -159,7 +159,9 @@ def test_a_recorded_checksum_is_checked_in_a_later_download(site, run, folder):
 
 def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, folder, links):
     links.write_text(links.read_text().replace(f",{len(FILES['/images_001.tar.gz'])},", ",9000000000000000,"))
-    text = r"^error: to download: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
+    text = (
+        r"^error: to download: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
+    )
     with pytest.raises(SystemExit, match=text):
         run()
     assert not site.ranges
@@ -168,7 +170,9 @@ def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, fold
 def test_bytes_already_downloaded_do_not_count_as_needed_space(run, folder, links, capsys):
     (folder / "images_001.tar.gz.partial").write_bytes(FILES["/images_001.tar.gz"][:100_000])
     run("--parts", "1")
-    assert capsys.readouterr().out.startswith(f"to download: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;")
+    assert capsys.readouterr().out.startswith(
+        f"to download: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;"
+    )
 
 
 def test_a_dead_link_is_one_line(site, run):
@@ -213,7 +217,9 @@ def test_an_unknown_part_and_an_invalid_sums_file_are_rejected(run, folder):
     with pytest.raises(SystemExit, match=r"^error: --parts 13: no such part; the list has 1, 2$"):
         run("--parts", "1", "13")
     (folder / "SHA256SUMS").write_text("hello\n")
-    with pytest.raises(SystemExit, match=r"SHA256SUMS, line 1: expected a checksum and a name, as sha256sum writes them$"):
+    with pytest.raises(
+        SystemExit, match=r"SHA256SUMS, line 1: expected a checksum and a name, as sha256sum writes them$"
+    ):
         run()
 
 

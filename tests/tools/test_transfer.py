@@ -75,7 +75,9 @@ def test_a_stalled_server_counts_as_dropped(site, get):
     site.answers["/a.bin"] = [stall]
     data, messages = get()
     assert data == DATA
-    assert messages == ["a.bin: connection failed (Read timed out.); next attempt in 0.0 s"]  # not that the server hung up
+    assert messages == [
+        "a.bin: connection failed (Read timed out.); next attempt in 0.0 s"
+    ]  # not that the server hung up
 
 
 def test_a_busy_server_is_retried(site, get):
@@ -93,7 +95,9 @@ def test_a_busy_server_is_retried(site, get):
 def test_retry_after_may_be_a_date_and_a_long_wait_is_an_error(site, get):
     hour = email.utils.formatdate(time.time() + 3600, usegmt=True)
     site.answers["/a.bin"] = [status(503, Retry_After=hour)]
-    with pytest.raises(OSError, match=r"a\.bin: the server answers 503 .* and requests a pause of 3,(600|599) s\. 0 bytes"):
+    with pytest.raises(
+        OSError, match=r"a\.bin: the server answers 503 .* and requests a pause of 3,(600|599) s\. 0 bytes"
+    ):
         get()
 
 
@@ -155,9 +159,7 @@ def test_corrupt_bytes_are_downloaded_once_more(site, get):
 
 
 def test_bytes_that_stay_corrupt_are_a_clear_error(site, get, tmp_path):
-    with pytest.raises(
-        OSError, match=r"^a\.bin: sha256 [0-9a-f]{64}, expected 0{64}, in two attempts\. Is http://"
-    ):
+    with pytest.raises(OSError, match=r"^a\.bin: sha256 [0-9a-f]{64}, expected 0{64}, in two attempts\. Is http://"):
         get(checksum="sha256:" + "0" * 64)
     assert len(site.ranges) == 2
     assert not list(tmp_path.iterdir())
