@@ -15,7 +15,6 @@ import pytest
 from support.loopback import odd, serving, status
 
 from tools import download
-from tools.downloading.links import NIH, read_links
 from tools.downloading.transfer import RetryPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,27 +76,6 @@ def kaggle(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "executable", str(program))
 
     return install
-
-
-def test_the_built_in_list_is_the_whole_release():
-    links = read_links(NIH)
-    assert [download.part_of(link) for link in links] == [None] * 4 + list(range(1, 13))
-    assert sum(link.bytes for link in links) == 45_090_864_734  # "45 GB" in the manual page
-    assert all(link.checksum and link.url.startswith("https://nihcc.") for link in links)
-    assert len({link.url for link in links} | {link.checksum for link in links}) == 32
-
-
-def test_the_built_in_sizes_and_checksums_match_the_real_files(shared_dir):
-    # The copies differ from NIH's files in one word of a header and in a last line end; see tools/downloading/links.py.
-    known = {link.name: link for link in read_links(NIH)}
-    for name, mend in {
-        "Data_Entry_2017_v2020.csv": lambda data: data.replace(b"Patient Gender", b"Patient Sex", 1),
-        "BBox_List_2017.csv": lambda data: data,
-        "train_val_list.txt": lambda data: data.removesuffix(b"\n"),
-        "test_list.txt": lambda data: data.removesuffix(b"\n"),
-    }.items():
-        data = mend((shared_dir / "nih-128" / name).read_bytes())
-        assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (known[name].bytes, known[name].checksum)
 
 
 def test_all_files_are_downloaded_and_the_next_command_is_printed(run, folder, capsys):
