@@ -65,7 +65,8 @@ class Locks:
         """
         if not path.is_file() or path.read_text() in ("", self.machine):
             return False
-        changed, now = path.stat().st_mtime_ns, time.monotonic()
+        changed = path.stat().st_mtime_ns
+        now = time.monotonic()
         if self._seen.get(path, (0, 0.0))[0] != changed:
             self._seen[path] = changed, now
         return now - self._seen[path][1] < STALE

@@ -77,7 +77,8 @@ class TrainProcess:
         if code > 0:
             raise TrialFailed(f"exit code {code}: {last_line(self.folder / STDERR) or 'no error message'}")
         metrics = storage.read_json(experiment.metrics_path(self.folder, "val", "best"))
-        leak, value = metrics.get("leak") or {}, metrics["mean_auroc"]["value"]
+        leak = metrics.get("leak") or {}
+        value = metrics["mean_auroc"]["value"]
         if leak.get("patients"):
             raise TrialFailed(
                 f"val leaks: the weights have seen {leak['patients']:,} of its patients, so the score is not ranked"

@@ -39,7 +39,8 @@ def read_space(parent_dir: pathlib.Path, base: dict) -> Space:
     path = parent_dir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; it says what to search, for example {EXAMPLE}")
-    space, kinds = storage.read_json(path), searchable()
+    space = storage.read_json(path)
+    kinds = searchable()
     if not space:
         raise ValueError(f"{path} names no parameter to search; expected for example {EXAMPLE}")
     for name, domain in space.items():
@@ -83,7 +84,8 @@ def labels(values: list) -> list:
 
 def suggest(space: Space, trial: "optuna.Trial") -> dict:
     """The values of a trial, by parameter; repeated calls return the same values."""
-    kinds, values = searchable(), {}
+    kinds = searchable()
+    values = {}
     for name, domain in space.items():
         if isinstance(domain, list):
             chosen = trial.suggest_categorical(name, labels(domain))

@@ -29,12 +29,10 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
     import keras
 
     options = {k: v for k, v in spec.items() if k not in ("source", "name", "weights", "image_size")}
-    name, size, weights = spec.get("name", ""), spec.get("image_size", DEFAULT_SIZE), spec.get("weights", "imagenet")
-    networks = {key for key, value in vars(keras.applications).items() if callable(value)}
-    if name not in networks:
-        near = difflib.get_close_matches(name, sorted(networks), n=1, cutoff=0)
-        raise ValueError(f"keras.applications has no network {name!r}. Did you mean {near[0]!r}?")
-    make = getattr(keras.applications, name)
+    name = spec.get("name", "")
+    size = spec.get("image_size", DEFAULT_SIZE)
+    weights = spec.get("weights", "imagenet")
+    make = _constructor(name)
     if weights is None:
         keras.utils.set_random_seed(RANDOM_WEIGHTS_SEED)
     try:
@@ -58,6 +56,17 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
         _load_weights(network, name, pathlib.Path(weights))
     module = importlib.import_module(f"keras.applications.{make.__module__.rsplit('.', 1)[-1]}")
     return network, module.preprocess_input
+
+
+def _constructor(name: str) -> Callable:
+    """The function of keras.applications that makes a network; ValueError names the nearest one if it is unknown."""
+    import keras
+
+    constructors = {key: value for key, value in vars(keras.applications).items() if callable(value)}
+    if name not in constructors:
+        near = difflib.get_close_matches(name, sorted(constructors), n=1, cutoff=0)
+        raise ValueError(f"keras.applications has no network {name!r}. Did you mean {near[0]!r}?")
+    return constructors[name]
 
 
 def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:

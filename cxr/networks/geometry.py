@@ -13,7 +13,9 @@ def affine(angles: np.ndarray, zooms: np.ndarray, shifts: np.ndarray, *, size: i
         size: pixels per side.
         flipped: [B] bool, whether left and right are exchanged.
     """
-    cosine, sine, mirror = np.cos(angles) / zooms, np.sin(angles) / zooms, np.where(flipped, -1, 1)
+    cosine = np.cos(angles) / zooms
+    sine = np.sin(angles) / zooms
+    mirror = np.where(flipped, -1, 1)
     linear = np.stack([mirror * cosine, -mirror * sine, sine, cosine], axis=-1).reshape(-1, 2, 2)
     centre = (size - 1) / 2  # the centre of a pixel has integer coordinates
     offset = centre - np.einsum("nij,nj->ni", linear, centre + shifts)

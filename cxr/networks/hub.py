@@ -28,7 +28,8 @@ class HubModule(keras.layers.Layer):
         """
         # A hub module is a float32 graph, whatever the policy of the surrounding model is.
         super().__init__(trainable=False, dtype="float32", **kwargs)
-        self.handle, self.folder = handle, resolve(handle)
+        self.handle = handle
+        self.folder = resolve(handle)
         loaded = tf.saved_model.load(str(self.folder))
         self._keep_alive = [loaded]  # its variables are freed with it
         self._function = image_function(loaded, handle)
@@ -96,7 +97,8 @@ def image_function(loaded, handle: str) -> Callable:
     if name is None:
         raise ValueError(f"{handle} is not callable and has no signature {' or '.join(SIGNATURES)}")
     signature = signatures[name]
-    arguments, outputs = list(signature.structured_input_signature[1]), list(signature.structured_outputs)
+    arguments = list(signature.structured_input_signature[1])
+    outputs = list(signature.structured_outputs)
     if len(arguments) != 1:
         raise ValueError(f"signature {name} of {handle} takes {arguments}, expected one batch of images")
     wanted = "default" if "default" in outputs else outputs[0]

@@ -77,7 +77,8 @@ def focal(labels, logits):
     """
     from keras import ops
 
-    missed, false = ops.softplus(-logits), ops.softplus(logits)  # -ln p, -ln(1 - p)
-    positive = FOCAL_ALPHA * labels * ops.exp(-FOCAL_GAMMA * false) * missed
-    negative = (1 - FOCAL_ALPHA) * (1 - labels) * ops.exp(-FOCAL_GAMMA * missed) * false
+    positive_loss = ops.softplus(-logits)  # -ln p
+    negative_loss = ops.softplus(logits)  # -ln(1 - p)
+    positive = FOCAL_ALPHA * labels * ops.exp(-FOCAL_GAMMA * negative_loss) * positive_loss
+    negative = (1 - FOCAL_ALPHA) * (1 - labels) * ops.exp(-FOCAL_GAMMA * positive_loss) * negative_loss
     return ops.mean(positive + negative, axis=-1)
