@@ -59,13 +59,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_release(data_dir: epath.Path) -> BoxedRelease:
+def read_boxed_release(data_dir: epath.Path) -> BoxedRelease:
     """Read the boxes of a release and find its images."""
     boxed = bbox_list.read_boxed(data_dir)
     return BoxedRelease(data_dir, boxed, sources.find_images(data_dir, boxed))
 
 
-def find_leak(model_dir: pathlib.Path, patient_ids: list[int], *, allow_leak: bool) -> dict:
+def leak_of_patients(model_dir: pathlib.Path, patient_ids: list[int], *, allow_leak: bool) -> dict:
     """Which of these patients the weights have seen; ValueError if any and `allow_leak` is not set."""
     # A release has no fingerprint, so its images are treated as those of another dataset.
     leak = provenance.find_leak(model_dir, {"fingerprint": None}, "test", np.array(patient_ids))
@@ -128,9 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
         params = identity.trained_params(args.model_dir)
-        release = read_release(args.data_dir)
+        release = read_boxed_release(args.data_dir)
         patient_ids = [release.boxed[image_id].patient_id for image_id in release.present]
-        leak = find_leak(args.model_dir, patient_ids, allow_leak=args.allow_leak)
+        leak = leak_of_patients(args.model_dir, patient_ids, allow_leak=args.allow_leak)
         network = TrainedExperiment(args.model_dir, args.checkpoint)
         mapper = cam.HeatMapper(network.keras_model(), args.method, crop_size=params.crop_size)
         where = {"output_dir": args.output_dir, "num_overlays": args.overlays}

@@ -113,7 +113,9 @@ def _aurocs_of_draws(
     """
     negatives = np.flatnonzero(labels == 0)
     negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-    sorted_scores, of_negative, of_positive = scores[negatives], patient[negatives], patient[labels == 1]
+    sorted_scores = scores[negatives]
+    of_negative = patient[negatives]
+    of_positive = patient[labels == 1]
     first = np.searchsorted(sorted_scores, scores[labels == 1], "left")  # negatives below each positive
     last = np.searchsorted(sorted_scores, scores[labels == 1], "right")  # and those tied with it
     below, result = np.zeros(len(negatives) + 1, np.int64), []

@@ -53,7 +53,8 @@ def overlay(
         for box in annotated_nih * (SIDE / NIH_SIZE):
             draw_box(draw, box, WHITE, dash=None)
         canvas.paste(panel, (left, 0))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(15)
     for number, line in enumerate(lines):
         draw.text((4, height + 5 + LINE * number), line, fill=WHITE, font=font)
     buffer = io.BytesIO()

@@ -164,15 +164,15 @@ def localization_cells(values: dict, *, intervals: bool) -> list[str]:
             at = values.get(overlap, {}).get(limit)
             cells.append(f"{at['accuracy']:.2f} / {at['false_positives']:.2f}" if at else "")
             if intervals and (overlap, limit) == ("iobb", "0.5"):
-                false_positives = with_interval(at, "false_positives", "false_positives_")
-                cells[-1] = f"{with_interval(at, 'accuracy')} / {false_positives}"
+                false_positives = share_with_interval(at, "false_positives", "false_positives_")
+                cells[-1] = f"{share_with_interval(at, 'accuracy')} / {false_positives}"
     if "pointing" not in values:
         return [*cells, ""]
     pointing = values["pointing"]
-    return [*cells, with_interval(pointing, "value") if intervals else f"{pointing['value']:.2f}"]
+    return [*cells, share_with_interval(pointing, "value") if intervals else f"{pointing['value']:.2f}"]
 
 
-def with_interval(values: dict, key: str, prefix: str = "") -> str:
+def share_with_interval(values: dict, key: str, prefix: str = "") -> str:
     """A value and its interval, under prefix + "low" and "high": 0.46 [0.41, 0.51]; without it where it is None."""
     low = values[f"{prefix}low"]
     high = values[f"{prefix}high"]

@@ -67,7 +67,8 @@ def index_of(data_dir: Path, split: str) -> example.Index:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_predictions_hold_every_image_once_in_dataset_order(trained, built_dataset, split):
-    rows, index = read_csv(trained / f"predictions_{split}_best.csv"), index_of(built_dataset, split)
+    rows = read_csv(trained / f"predictions_{split}_best.csv")
+    index = index_of(built_dataset, split)
     names = [f"{kind}_{finding}" for kind in ("label", "prob") for finding in FINDINGS]
     assert list(rows[0]) == ["image_id", "patient_id", *names, "age", "sex", "view_position"]
     assert [row["image_id"] for row in rows] == index.image_ids.tolist()
@@ -153,8 +154,8 @@ def test_operating_points_are_fitted_on_val_and_scored_on_test(trained):
     assert test["Cardiomegaly"]["sensitivity"] == called[labels == 1].mean()
     assert test["Cardiomegaly"]["specificity"] == pytest.approx((~called[labels == 0]).mean())
     for point in operating_points.POINTS:
-        chosen, judged = (part["Cardiomegaly"]["operating_points"][point]["threshold"] for part in (val, test))
-        assert chosen == judged is not None
+        fitted, scored = (part["Cardiomegaly"]["operating_points"][point]["threshold"] for part in (val, test))
+        assert fitted == scored is not None
     assert test["Cardiomegaly"]["calibration"] == val["Cardiomegaly"]["calibration"]
     assert val["Cardiomegaly"]["calibration"] == calibration.fit_platt(*columns(trained, "val", "Cardiomegaly"))
 
@@ -252,13 +253,14 @@ def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
 
 @pytest.mark.parametrize(("image_size", "crop_size"), [(32, None), (48, 32)])
 def test_tta_averages_the_copies_and_keeps_the_results_without_it(tiny_release, build, tmp_path, image_size, crop_size):
-    data_dir, release = tmp_path / "records", tiny_release(patients=10)
-    build(release, data_dir, "--image_size", image_size, "--ratios", 0.6, 0.2, 0.2)
+    data_dir = tmp_path / "records"
+    build(tiny_release(patients=10), data_dir, "--image_size", image_size, "--ratios", 0.6, 0.2, 0.2)
     (tmp_path / "params.json").write_text(json.dumps(PARAMS | {"crop_size": crop_size}))
     train.main(["--model_dir", str(tmp_path), "--data_dir", str(data_dir)])
     before = (tmp_path / "metrics_val_best.json").read_text()
     run_evaluate(tmp_path, data_dir, "--split", "val", "--tta", "3")
-    images, params = dataset.open_dataset(data_dir), load_params(tmp_path)
+    images = dataset.open_dataset(data_dir)
+    params = load_params(tmp_path)
     model = trained_model(tmp_path)
     batches = [input_fn("val", {"image": images}, params, inputs=["image"], tta_copy=copy) for copy in range(3)]
     logits = [model.predict(batch, verbose=0) for batch in batches]

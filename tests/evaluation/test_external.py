@@ -22,7 +22,7 @@ def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:
     evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
 
 
-def refused(text: str, *arguments) -> None:
+def assert_error(text: str, *arguments) -> None:
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}$"):
         run_evaluate(*arguments)
 
@@ -159,7 +159,7 @@ def test_comparing_with_an_experiment_that_has_not_been_evaluated(copy, trained,
         f"error: no {trained}/predictions_test_best.csv to compare with. Run: python evaluate.py "
         f"--model_dir {trained} --data_dir {built_dataset} --split test --checkpoint best"
     )
-    refused(text, copy, built_dataset, "--compare", str(trained))
+    assert_error(text, copy, built_dataset, "--compare", str(trained))
 
 
 @pytest.fixture
@@ -179,14 +179,14 @@ def test_comparing_with_predictions_that_lack_an_image(copy, altered_rival, buil
     folder = altered_rival(lambda lines: [line for line in lines if not line.startswith("00000018_001.png")])
     path = folder / "predictions_test_best.csv"
     text = f"error: {path} lacks image 00000018_001.png of test of {built_dataset}"
-    refused(text, copy, built_dataset, "--compare", str(folder))
+    assert_error(text, copy, built_dataset, "--compare", str(folder))
 
 
 def test_comparing_with_predictions_of_another_image(copy, altered_rival, built_dataset):
     folder = altered_rival(lambda lines: [*lines, lines[-1].replace(lines[-1].split(",")[0], "x.png")])
     path = folder / "predictions_test_best.csv"
     text = f"error: {path} has image x.png, which is not in test of {built_dataset}"
-    refused(text, copy, built_dataset, "--compare", str(folder))
+    assert_error(text, copy, built_dataset, "--compare", str(folder))
 
 
 def test_comparing_with_predictions_in_another_order(copy, rival, altered_rival, built_dataset):

@@ -89,7 +89,8 @@ def interval_of(table: list[ScoredFinding], key: str = "") -> tuple[float, float
 
 def test_the_shares_of_drawn_patients_by_hand():
     two = BoxScore(2, np.full((2, 11), 2), np.full((2, 11), 3), 1.0)  # patient 0: one image, both boxes hit
-    scores, patient = [two, one_box(False), one_box(False, false_positives=1)], np.array([0, 1, 1])
+    scores = [two, one_box(False), one_box(False, false_positives=1)]
+    patient = np.array([0, 1, 1])
     draws = np.array([[1, 1], [2, 0], [0, 2.0]])  # each once, patient 0 twice, patient 1 twice
     found = loc.shares(scores, patient, draws)
     assert found["accuracy"].shape == found["false_positives"].shape == (3, 2, 11)

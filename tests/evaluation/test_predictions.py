@@ -37,7 +37,7 @@ def write(tmp_path):
     return write
 
 
-def refused(path, text: str):
+def assert_error(path, text: str):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
         predictions.read_predictions(path)
 
@@ -87,18 +87,18 @@ def test_without_metadata_columns_all_metadata_are_unknown(tmp_path):
 )
 def test_an_impossible_cell(write, column, text, expected):
     path = write(1, column, text)
-    refused(path, f"{path}: {expected}")
+    assert_error(path, f"{path}: {expected}")
 
 
 def test_many_bad_cells_are_counted(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text(predictions.to_csv(made()._replace(probabilities=np.full((4, 14), np.nan))))
-    refused(path, f"{path}: prob_Atelectasis of image a.png is ''; expected 0 to 1 (55 more cells like it)")
+    assert_error(path, f"{path}: prob_Atelectasis of image a.png is ''; expected 0 to 1 (55 more cells like it)")
 
 
 def test_an_image_twice(write):
     path = write(1, "image_id", "a.png")
-    refused(path, f"{path} has image a.png more than once; every image counts once")
+    assert_error(path, f"{path} has image a.png more than once; every image counts once")
 
 
 @pytest.mark.parametrize("prefix", ["label_", "prob_"])
@@ -107,27 +107,27 @@ def test_findings_in_another_order(tmp_path, prefix):
     text = predictions.to_csv(made()).replace(f"{prefix}Mass,{prefix}Nodule", f"{prefix}Nodule,{prefix}Mass")
     path.write_text(text)
     swapped = ", ".join([*FINDINGS[:4], "Nodule", "Mass", *FINDINGS[6:]])
-    refused(path, f"{path} ({prefix}<Finding>) has the findings {swapped}; this code works with Atelectasis, ")
+    assert_error(path, f"{path} ({prefix}<Finding>) has the findings {swapped}; this code works with Atelectasis, ")
 
 
 def test_a_missing_finding(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text(predictions.to_csv(made()).replace("prob_Hernia", "hernia"))
-    refused(path, f"{path} (prob_<Finding>) has the findings Atelectasis, ")
+    assert_error(path, f"{path} (prob_<Finding>) has the findings Atelectasis, ")
 
 
 @pytest.mark.parametrize("column", ["image_id", "patient_id"])
 def test_a_missing_column(tmp_path, column):
     path = tmp_path / "predictions.csv"
     path.write_text(predictions.to_csv(made()).replace(column, "file"))
-    refused(path, f"{path} has no column {column}; expected image_id, patient_id, label_<Finding> x14 and prob_")
+    assert_error(path, f"{path} has no column {column}; expected image_id, patient_id, label_<Finding> x14 and prob_")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b'a,b\n"1,2\n', b"a,b\n1,2,3\n4,5,6,7\n"])
 def test_a_file_that_is_not_a_predictions_csv(tmp_path, data):
     path = tmp_path / "predictions.csv"
     path.write_bytes(data)
-    refused(path, f"{path} is not a predictions CSV: ")
+    assert_error(path, f"{path} is not a predictions CSV: ")
 
 
 def test_a_missing_file(tmp_path):

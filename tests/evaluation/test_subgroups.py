@@ -14,7 +14,8 @@ NAMES = ["0-17", "0-17", "18-39", "18-39", "40-59", "40-59", "60-79", "60-79", "
 
 def made(repeats: int = 5) -> Predictions:
     """Twelve images of twelve ages, `repeats` times, all of different patients but pairs."""
-    images, generator = 12 * repeats, np.random.default_rng(0)
+    images = 12 * repeats
+    generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, (images, 14))
     return Predictions(
         image_ids=np.array([f"{row}.png" for row in range(images)]),

@@ -35,7 +35,8 @@ def world(tmp_path_factory, write_release):
     root = tmp_path_factory.mktemp("world")
     write_release(root / "release", patients=4)
     (root / "release" / "BBox_List_2017.csv").write_text(BOXES)
-    model_dir, splits = root / "experiment", {"train": {"images": 98, "positives": dict.fromkeys(FINDINGS, 9)}}
+    splits = {"train": {"images": 98, "positives": dict.fromkeys(FINDINGS, 9)}}
+    model_dir = root / "experiment"
     model_dir.mkdir()
     (model_dir / "params.json").write_text('{"image_size": 32, "num_channels": 4, "num_blocks": 2}')
     info = {"findings": list(FINDINGS), "image_size": 32, "splits": splits, "fingerprint": "f" * 64}

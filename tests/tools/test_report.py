@@ -64,7 +64,8 @@ def test_the_page_loads_nothing_and_runs_no_script(full_page):
 
 
 def test_the_page_has_the_values_of_the_metrics_file(full, full_page):
-    result, text = result_of(full), re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", full_page))
+    result = result_of(full)
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", full_page))
     assert f"Mean AUROC {result['mean_auroc']['value']:.3f}" in text
     for name, values in result["findings"].items():
         positives = f"{values['positives']} of {result['images']} images have it."
@@ -181,7 +182,7 @@ def test_inconsistent_files_are_named(copy):
 @pytest.mark.parametrize(
     ("library", "use"),
     [
-        ("matplotlib", lambda: figures.draw(lambda axes: None, title="a", alt="b")),
+        ("matplotlib", lambda: figures.draw_figure(lambda axes: None, title="a", alt="b")),
         ("jinja2", lambda: page.render("experiment.html")),
     ],
 )
@@ -255,9 +256,8 @@ def test_the_commands_take_the_dataset_from_the_log(full, built_dataset):
 
 
 def test_how_it_was_made_names_device_extractors_and_initial_weights(copy):
-    write_identity(
-        copy, {"resnet": "a" * 64}, restore_from={"model_dir": "experiments/start", "weights_sha256": "b" * 64}
-    )
+    start = {"model_dir": "experiments/start", "weights_sha256": "b" * 64}
+    write_identity(copy, {"resnet": "a" * 64}, restore_from=start)
     evaluated = read_evaluated(copy, "test", None)
     assert commands(evaluated, "this")[0].endswith(" --restore_from experiments/start")
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", experiment_page(evaluated, "this")))
@@ -272,7 +272,7 @@ def test_how_it_was_made_names_device_extractors_and_initial_weights(copy):
 
 
 def test_a_figure_is_the_same_every_time():
-    drawn = [figures.draw(lambda axes: axes.plot([0, 1]), title="a", alt="b").uri for _ in range(2)]
+    drawn = [figures.draw_figure(lambda axes: axes.plot([0, 1]), title="a", alt="b").uri for _ in range(2)]
     assert drawn[0] == drawn[1]
 
 

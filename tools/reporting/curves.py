@@ -53,7 +53,8 @@ def bands(
     if count < 2:
         return None
     order = np.argsort(-scores, kind="stable")
-    patient, positive = patient[order], labels[order] == 1
+    patient = patient[order]
+    positive = labels[order] == 1
     last_of_tie = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     generator = np.random.default_rng(metrics.SEED)
     sensitivities = []

@@ -7,7 +7,7 @@ import numpy as np
 from cxr.findings import FINDINGS
 from cxr.records.example import Index
 from tools.reporting import figures
-from tools.reporting.figures import Drawing, draw, readable
+from tools.reporting.figures import Drawing, draw_figure, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def findings(indexes: dict[str, Index]) -> Drawing:
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axes.legend(loc="lower center", bbox_to_anchor=(0.35, 1), ncols=3)
 
-    return draw(
+    return draw_figure(
         paint,
         title="Findings in the splits",
         alt="Dot plot of the share of images with each finding, by split. The values are in the table.",
@@ -70,7 +70,9 @@ def ages(indexes: dict[str, Index]) -> Drawing:
         axes.set(xlabel="age in years (last bin: 95 and over)", ylabel="images, % of the split", xlim=(0, 100))
         figures.legend_above(axes)
 
-    return draw(paint, title="Ages in the splits", alt="Histogram of the patients' ages, one line for each split.")
+    return draw_figure(
+        paint, title="Ages in the splits", alt="Histogram of the patients' ages, one line for each split."
+    )
 
 
 def images_per_patient(indexes: dict[str, Index]) -> Drawing:
@@ -88,7 +90,7 @@ def images_per_patient(indexes: dict[str, Index]) -> Drawing:
         figures.legend_above(axes)
 
     alt = "Line plot of the share of patients with one image, two and more, one line for each split."
-    return draw(paint, title="Images per patient in the splits", alt=alt)
+    return draw_figure(paint, title="Images per patient in the splits", alt=alt)
 
 
 def grey_levels(index: Index) -> list[Drawing]:
@@ -116,4 +118,4 @@ def by_view_position(index: Index, values: np.ndarray, *, title: str, label: str
         figures.legend_above(axes)
 
     alt = f"Histogram of the {label}, 0 to {most}, one line for each view position."
-    return draw(paint, title=f"{title} by view position", alt=alt)
+    return draw_figure(paint, title=f"{title} by view position", alt=alt)

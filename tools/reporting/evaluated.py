@@ -44,22 +44,8 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
     identity.trained_params(model_dir)
     dataset = data_dir and open_dataset(data_dir)
     folder = provenance.results_dir(model_dir, dataset.info) if dataset else model_dir
-    path = experiment.metrics_path(folder, split, CHECKPOINT)
-    again = f"Run: python evaluate.py --model_dir {model_dir} --data_dir {data_dir or 'RECORDS'} --split {split}"
-    if not path.is_file():
-        other_split = {"test": "val", "val": "test"}[split]
-        exists = experiment.metrics_path(folder, other_split, CHECKPOINT).is_file()
-        hint = f"; or report --split {other_split}, which is evaluated" if exists else ""
-        raise FileNotFoundError(f"no {path}. {again}{hint}")
-    result = storage.read_json(path)
-    if "floors" not in result:
-        raise ValueError(f"{path} has no floors: an earlier version wrote it. {again}")
-    predictions = read_predictions(experiment.predictions_path(folder, split, CHECKPOINT))
-    if len(predictions.image_ids) != result["images"]:
-        raise ValueError(
-            f"{path} has {result['images']:,} images, the predictions beside it {len(predictions.image_ids):,}: "
-            f"they are of different runs. {again}"
-        )
+    advice = f"Run: python evaluate.py --model_dir {model_dir} --data_dir {data_dir or 'RECORDS'} --split {split}"
+    result, predictions = read_results(folder, split, advice)
     log = model_dir / "train.log"
     localization = model_dir / "localization" / "localization.json"
     return Evaluated(
@@ -73,6 +59,26 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         log=log.read_text(errors="replace") if log.is_file() else None,
         localization=storage.read_json(localization) if localization.is_file() else None,
     )
+
+
+def read_results(folder: pathlib.Path, split: str, advice: str) -> tuple[dict, Predictions]:
+    """The metrics and the predictions of a split; errors end with `advice`, the command that makes them."""
+    path = experiment.metrics_path(folder, split, CHECKPOINT)
+    if not path.is_file():
+        other_split = {"test": "val", "val": "test"}[split]
+        exists = experiment.metrics_path(folder, other_split, CHECKPOINT).is_file()
+        hint = f"; or report --split {other_split}, which is evaluated" if exists else ""
+        raise FileNotFoundError(f"no {path}. {advice}{hint}")
+    result = storage.read_json(path)
+    if "floors" not in result:
+        raise ValueError(f"{path} has no floors: an earlier version wrote it. {advice}")
+    predictions = read_predictions(experiment.predictions_path(folder, split, CHECKPOINT))
+    if len(predictions.image_ids) != result["images"]:
+        raise ValueError(
+            f"{path} has {result['images']:,} images, the predictions beside it {len(predictions.image_ids):,}: "
+            f"they are of different runs. {advice}"
+        )
+    return result, predictions
 
 
 def read_history(path: pathlib.Path) -> list[dict] | None:

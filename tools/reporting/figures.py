@@ -45,7 +45,7 @@ def uri_of(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def draw(
+def draw_figure(
     paint: Callable[["Axes"], None],
     *,
     title: str,

@@ -6,7 +6,7 @@ import numpy as np
 
 from cxr.evaluation import metrics
 from tools.reporting import curves, figures
-from tools.reporting.figures import Drawing, draw, number, readable, with_interval
+from tools.reporting.figures import Drawing, draw_figure, number, readable, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def finding_figures(name: str, values: dict, labels: np.ndarray, scores: np.ndar
     return [
         roc(name, values, hits, called, bands),
         precision_recall(name, values, hits, called, bands),
-        reliability(name, values),
+        reliability_diagram(name, values),
         histogram(name, values, labels, scores),
     ]
 
@@ -50,7 +50,7 @@ def roc(name: str, values: dict, hits: np.ndarray, called: np.ndarray, bands: cu
         figures.legend_above(axes)
 
     title = f"ROC: AUROC {with_interval(values['auroc'], values['low'], values['high'])}"
-    return draw(paint, title=title, alt=f"{readable(name)}, ROC curve. {title}.")
+    return draw_figure(paint, title=title, alt=f"{readable(name)}, ROC curve. {title}.")
 
 
 def precision_recall(
@@ -72,10 +72,10 @@ def precision_recall(
         figures.legend_above(axes)
 
     title = f"Precision-recall: AP {number(values['average_precision'])}"
-    return draw(paint, title=title, alt=f"{readable(name)}, precision-recall curve. {title}.")
+    return draw_figure(paint, title=title, alt=f"{readable(name)}, precision-recall curve. {title}.")
 
 
-def reliability(name: str, values: dict) -> Drawing:
+def reliability_diagram(name: str, values: dict) -> Drawing:
     """Share of positives over predicted probability, before and after the calibration fitted on val."""
     after = values["calibrated"]
     series = [(values["reliability"], "o-", figures.BLUE, "as predicted")]
@@ -93,7 +93,9 @@ def reliability(name: str, values: dict) -> Drawing:
 
     calibrated = f", calibrated {number(after['expected_calibration_error'])}" if after else ""
     title = f"ECE {number(values['expected_calibration_error'])}{calibrated}"
-    return draw(paint, title=title, alt=f"{readable(name)}, reliability in bins of equal numbers of images. {title}.")
+    return draw_figure(
+        paint, title=title, alt=f"{readable(name)}, reliability in bins of equal numbers of images. {title}."
+    )
 
 
 def histogram(name: str, values: dict, labels: np.ndarray, scores: np.ndarray) -> Drawing:
@@ -120,7 +122,7 @@ def histogram(name: str, values: dict, labels: np.ndarray, scores: np.ndarray) -
         figures.legend_above(axes)
 
     alt = f"{readable(name)}, histogram of the scores of images with and without it."
-    return draw(paint, title="Scores with and without it", alt=alt)
+    return draw_figure(paint, title="Scores with and without it", alt=alt)
 
 
 def ticks_between(low: float, high: float) -> dict[float, float]:

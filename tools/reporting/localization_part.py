@@ -21,7 +21,7 @@ def localization_part(evaluated: Evaluated) -> dict | None:
     for finding, values in result["findings"].items():
         cells = {source: values[source]["iobb"][LIMIT] if values[source] else None for source in sources}
         row = {"finding": finding, "boxes": values["boxes"], "cells": cells}
-        rows.append(row | {"pointing": tables.with_interval(values["heat_map"]["pointing"], "value")})
+        rows.append(row | {"pointing": tables.share_with_interval(values["heat_map"]["pointing"], "value")})
     return {
         "limit": LIMIT,
         "sources": sources,

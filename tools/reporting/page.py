@@ -30,7 +30,7 @@ def render(template: str, **content: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "count": count, "share": share, "readable": readable}
-    environment.filters |= {"signed": signed, "interval": interval}
+    environment.filters |= {"signed": signed, "interval": value_with_interval}
     return environment.get_template(template).render(**content)
 
 
@@ -54,6 +54,6 @@ def signed(value: float | None) -> str:
     return "—" if value is None else f"{value:+.3f}"
 
 
-def interval(values: dict, key: str = "auroc") -> str:
+def value_with_interval(values: dict, key: str = "auroc") -> str:
     """A value of a metrics file and its interval: 0.873 [0.851, 0.894]."""
     return with_interval(values[key], values["low"], values["high"])

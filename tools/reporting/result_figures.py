@@ -7,7 +7,7 @@ import numpy as np
 
 from cxr.evaluation.literature import Published
 from tools.reporting import figures
-from tools.reporting.figures import Drawing, draw, readable, with_interval
+from tools.reporting.figures import Drawing, draw_figure, readable, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def aurocs(result: dict, published: Published | None) -> Drawing:
     mean = result["mean_auroc"]
     title = f"AUROC by finding; mean {with_interval(mean['value'], mean['low'], mean['high'])}"
     alt = f"Dot plot. {title}. The values are in the table."
-    return draw(paint, title=title, alt=alt, height=4.6, left=figures.LEFT_OF_FINDINGS, top=0.65)
+    return draw_figure(paint, title=title, alt=alt, height=4.6, left=figures.LEFT_OF_FINDINGS, top=0.65)
 
 
 def training(history: list[dict]) -> list[Drawing]:
@@ -73,8 +73,8 @@ def training(history: list[dict]) -> list[Drawing]:
     loss = f"Loss over {len(history)} epochs: training {figures.number(first)} to {figures.number(last)}"
     reached = f"Val mean AUROC: best {figures.number(best_auroc)} in epoch {best['epoch']}"
     return [
-        draw(paint_loss, title=loss, alt=f"Line plot. {loss}."),
-        draw(paint_auroc, title=reached, alt=f"Line plot. {reached}."),
+        draw_figure(paint_loss, title=loss, alt=f"Line plot. {loss}."),
+        draw_figure(paint_auroc, title=reached, alt=f"Line plot. {reached}."),
     ]
 
 
