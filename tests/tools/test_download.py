@@ -1,4 +1,4 @@
-"""The command around the transfers: what is fetched, what is skipped, what is refused before it starts."""
+"""The download command: what it downloads, what it skips, and what it rejects before it starts."""
 
 import functools
 import gzip
@@ -39,7 +39,7 @@ def site(monkeypatch):
 
 @pytest.fixture
 def links(site, tmp_path):
-    """A list of links to the site: the CSV with its checksum, part 1 with its size, part 2 with nothing."""
+    """A list of links to the site: the CSV with its checksum, part 1 with its size, part 2 with neither."""
     path = tmp_path / "links.csv"
     proof = {"/Data_Entry_2017_v2020.csv": f"12,md5:{hashlib.md5(b'Image Index' + bytes([10])).hexdigest()}"}
     proof["/images_001.tar.gz"] = f"{len(FILES['/images_001.tar.gz'])},"
@@ -56,7 +56,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(links, folder):
-    """run(*flags): the command in this process, with little patience."""
+    """run(*flags): the command in this process, with short pauses and timeouts."""
 
     def main(*flags: object) -> None:
         retry = RetryPolicy(attempts=2, pause=0.01, timeout=1)
@@ -67,7 +67,7 @@ def run(links, folder):
 
 @pytest.fixture
 def kaggle(tmp_path, monkeypatch):
-    """kaggle(script): a stand-in for Kaggle's client, which itself would need the network and an answer from Kaggle."""
+    """kaggle(script): replace Kaggle's client, which needs the network, by a script."""
 
     def install(script: str) -> None:
         program = tmp_path / "bin" / "kaggle"
@@ -88,15 +88,15 @@ def test_the_built_in_list_is_the_whole_release():
 
 
 def test_the_built_in_sizes_and_checksums_match_the_real_files(shared_dir):
-    # The copies differ from NIH's files in one word of a header and in a last line end; see tools/downloading/links.py.
+    # The copies differ from NIH's files in one column name and in a last line end; see tools/downloading/links.py.
     known = {link.name: link for link in read_links(NIH)}
-    for name, mend in {
+    for name, restore in {
         "Data_Entry_2017_v2020.csv": lambda data: data.replace(b"Patient Gender", b"Patient Sex", 1),
         "BBox_List_2017.csv": lambda data: data,
         "train_val_list.txt": lambda data: data.removesuffix(b"\n"),
         "test_list.txt": lambda data: data.removesuffix(b"\n"),
     }.items():
-        data = mend((shared_dir / "nih-128" / name).read_bytes())
+        data = restore((shared_dir / "nih-128" / name).read_bytes())
         assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (known[name].bytes, known[name].checksum)
 
 
@@ -113,9 +113,9 @@ def test_all_files_are_downloaded_and_the_next_command_is_printed(run, folder, c
 
 def test_complete_files_are_not_downloaded_again(site, run):
     run()
-    asked = len(site.ranges)
+    requests = len(site.ranges)
     run()
-    assert asked == len(site.ranges) == 3
+    assert requests == len(site.ranges) == 3
 
 
 def test_a_part_is_downloaded_with_the_small_files(run, folder, capsys):
@@ -151,7 +151,9 @@ def test_a_recorded_checksum_is_checked_in_a_later_download(site, run, folder):
 
 def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, folder, links):
     links.write_text(links.read_text().replace(f",{len(FILES['/images_001.tar.gz'])},", ",9000000000000000,"))
-    text = r"^error: to download: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
+    text = (
+        r"^error: to download: 9,000,000\.00 GB and 1 files .*; free in \S+: [\d,.]+ GB\. Make room, take fewer --parts"
+    )
     with pytest.raises(SystemExit, match=text):
         run()
     assert not site.ranges
@@ -160,7 +162,9 @@ def test_a_download_that_does_not_fit_on_the_disk_does_not_start(site, run, fold
 def test_bytes_already_downloaded_do_not_count_as_needed_space(run, folder, links, capsys):
     (folder / "images_001.tar.gz.partial").write_bytes(FILES["/images_001.tar.gz"][:100_000])
     run("--parts", "1")
-    assert capsys.readouterr().out.startswith(f"to download: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;")
+    assert capsys.readouterr().out.startswith(
+        f"to download: {len(FILES['/images_001.tar.gz']) + 12 - 100_000:,} bytes;"
+    )
 
 
 def test_a_dead_link_is_one_line(site, run):
@@ -205,7 +209,9 @@ def test_an_unknown_part_and_an_invalid_sums_file_are_rejected(run, folder):
     with pytest.raises(SystemExit, match=r"^error: --parts 13: no such part; the list has 1, 2$"):
         run("--parts", "1", "13")
     (folder / "SHA256SUMS").write_text("hello\n")
-    with pytest.raises(SystemExit, match=r"SHA256SUMS, line 1: expected a checksum and a name, as sha256sum writes them$"):
+    with pytest.raises(
+        SystemExit, match=r"SHA256SUMS, line 1: expected a checksum and a name, as sha256sum writes them$"
+    ):
         run()
 
 
@@ -221,14 +227,14 @@ def test_a_stopped_download_is_resumed(site, links, folder, how, said):
 
     def slow(handler):
         odd(cut=300_000, length=len(data))(handler)
-        time.sleep(30)  # the connection stays open: the process waits for the rest when it is stopped
+        time.sleep(30)  # the connection stays open: the process is stopped while it waits for the rest
 
     site.answers["/images_002.tar.gz"] = [slow]
     command = [sys.executable, "-m", "tools.download", "--output_dir", str(folder), "--links", str(links)]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    # A shell that runs the tests in its background has its children ignore Ctrl-C.
-    listen = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=listen, **pipes)
+    # A background job of a shell ignores Ctrl-C, and so do its child processes.
+    accept_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=accept_ctrl_c, **pipes)
     partial = folder / "images_002.tar.gz.partial"
     deadline = time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
@@ -257,7 +263,7 @@ def test_kaggle_gives_one_zip_and_nih_the_small_files(run, folder, kaggle, capsy
         "data.zip",
     }
     assert capsys.readouterr().out.startswith("to download: 45.10 GB; free")
-    kaggle("sys.exit('asked again')")
+    kaggle("sys.exit('called again')")
     run("--source", "kaggle")
     assert zipfile.is_zipfile(folder / "data.zip")
 
