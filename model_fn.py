@@ -1,4 +1,4 @@
-"""params -> the whole Keras model, ready to be trained: raw pixels or cached features in, logits out."""
+"""From params to the untrained Keras model: raw pixels or cached features in, logits out."""
 
 import math
 from typing import TYPE_CHECKING
@@ -22,14 +22,14 @@ def model_fn(
     """Build the untrained model of an experiment.
 
     Args:
-        info: dataset.json of the images: its image_size shapes the input, its training positives set the output bias.
-        features: the widths of cached features by extractor; the model is then the head over them alone.
-        extractors: those of params, when they are loaded already; default they are loaded here.
+        info: dataset.json of the images; its image_size shapes the input, its training positives set the output bias.
+        features: number of cached features by extractor; the model is then only the head over them.
+        extractors: the loaded extractors of params; default load them here.
 
     Returns:
         Model from {"image": uint8 [B, H, W, 1]}, or {<extractor>: float32 [B, D]} with `features`, to float32 logits
         [B, 14] in FINDINGS order; with params.metadata also from the patient inputs, see `patient.embed`. Cropping,
-        resizing and standardisation are inside, so whoever feeds pixels gets the same answer.
+        resizing and standardisation are layers of the model, so every caller feeds the stored pixels.
 
     Raises:
         ValueError: crop_size is larger than the records.
@@ -46,10 +46,10 @@ def model_fn(
 
 
 def prevalence_logits(info: dict) -> list[float]:
-    """log(p / (1 - p)) of each finding's share p of the training images.
+    """log(p / (1 - p)) of each finding's prevalence p in the training images.
 
-    With these as output bias the first steps are not spent on learning that most findings are rare (Lin et al. 2017,
-    section 4.1). One image is added on each side, so that a finding without positives stays finite.
+    With these as output biases the model need not spend its first steps on learning that most findings are rare (Lin et
+    al. 2017, section 4.1). One image is added to each side, so that the logit of a finding without positives is finite.
     """
     train = info["splits"]["train"]
     positives = [train["positives"][finding] for finding in info["findings"]]
@@ -57,9 +57,9 @@ def prevalence_logits(info: dict) -> list[float]:
 
 
 def output_bias(params: Params, info: dict) -> list[float]:
-    """The constant logits that minimise the loss: those of the prevalences, shifted by the weight of positives.
+    """The constant logits that minimise the loss: logits of the prevalences, shifted by the weight of positives.
 
-    w n+ (1 - p) = n- p gives logit(p) = log(n+ / n-) + log w. Focal and asymmetric losses start from the prevalences.
+    w n+ (1 - p) = n- p gives logit(p) = log(n+ / n-) + log w. Focal loss starts at the prevalences.
     """
     weights = positive_weights(params, info)
     return [logit + math.log(weight) for logit, weight in zip(prevalence_logits(info), weights, strict=True)]

@@ -1,10 +1,10 @@
-"""Read chest radiographs, PNG, JPEG, WebP and DICOM, with a trained experiment: 14 probabilities and what they mean.
+"""Predict 14 findings for chest radiographs (PNG, JPEG, WebP, DICOM) with a trained experiment.
 
     python predict.py --model_dir experiments/simple_cnn xray.png folder_of_xrays --output predictions.csv
 
-Prints a line for every image: calibrated probabilities, and the findings at or above the operating point that val
-chose. --output keeps all numbers, as CSV or JSON; --heatmaps draws where the model saw what it called. A file that is
-no usable image costs one line and the exit code, not the others. Not for clinical use.
+Prints a line for every image: the calibrated probabilities, and the findings at or above the operating points chosen
+on val. --output writes all numbers as CSV or JSON. --heatmaps draws where the model saw each of these findings. A file
+that cannot be read costs one line and exit code 1; the other files are still read. Not for clinical use.
 """
 
 import argparse
@@ -13,27 +13,34 @@ import concurrent.futures
 import itertools
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from cxr import experiment, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating
+from cxr.evaluation import operating_points
 from cxr.findings import FINDINGS
 from cxr.images.errors import ImageError
 from cxr.patient import OLDEST, Patient
-from cxr.release import sources
 from cxr.release.locations import Location, read_bytes
 from inference import readings
+from inference.files import find_files
 from inference.pictures import Picture
 from inference.predictor import Predictor
 from inference.readings import Reading
 
 BATCH = 32  # images a step
-BATCH_WITH_HEATMAPS = 8  # then the originals are kept meanwhile, up to 64 MB each
-ENDINGS = (*sources.IMAGE_ENDINGS, "")  # taken from a folder; DICOM often has none
-UID = re.compile(r"[0-9]+(\.[0-9]+)+")  # what PACS and viewers name a DICOM file by
+BATCH_WITH_HEATMAPS = 8  # the original pixels are kept until they are drawn, up to 64 MB an image
+
+
+class Result(NamedTuple):
+    """What came of one file: a reading and warnings, or an error."""
+
+    file: pathlib.Path
+    reading: Reading | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,14 +48,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model_dir", type=pathlib.Path, required=True, help="a trained experiment")
-    add("files", type=pathlib.Path, nargs="+", metavar="FILE", help="images, or folders of them")
-    add("--output", type=pathlib.Path, metavar="F.csv|F.json", help="where the numbers go; default: only the table")
-    add("--heatmaps", type=pathlib.Path, metavar="DIR", help="draw every call there, else the likeliest finding")
+    add("files", type=pathlib.Path, nargs="+", metavar="FILE", help="images, or folders of images")
+    add("--output", type=pathlib.Path, metavar="F.csv|F.json", help="file for all numbers; default: only the table")
+    heatmaps_help = "folder for heat maps of every called finding; of the likeliest one if none is called"
+    add("--heatmaps", type=pathlib.Path, metavar="DIR", help=heatmaps_help)
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
-    known = parser.add_argument_group("patient, for all files, before what a DICOM header says; default: unknown")
-    known.add_argument("--age", type=float, help="years")
-    known.add_argument("--sex", choices=("F", "M"))
-    known.add_argument("--view_position", choices=("PA", "AP"))
+    title = "patient inputs, the same for all files; default: the DICOM header's, else unknown"
+    patient = parser.add_argument_group(title)
+    patient.add_argument("--age", type=float, help="years")
+    patient.add_argument("--sex", choices=("F", "M"))
+    patient.add_argument("--view_position", choices=("PA", "AP"))
     args = parser.parse_args(argv)
     if args.output and args.output.suffix not in (".csv", ".json"):
         parser.error(f"--output {args.output}: expected a name that ends in .csv or .json")
@@ -57,39 +66,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def files_of(paths: list[pathlib.Path]) -> list[pathlib.Path]:
-    """Files as given, and what looks like an image by its name below the folders, each once and in a fixed order.
-
-    Raises:
-        FileNotFoundError: a path leads nowhere, or a folder has nothing that looks like an image.
-    """
-    files = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"no file or folder {path}")
-        if not path.is_dir():
-            files.append(path)
-            continue
-        below = sorted(p for p in path.rglob("*") if looks_like_image(p.name) and p.is_file())
-        if not below:
-            raise FileNotFoundError(f"no PNG, JPEG, WebP or DICOM file below {path}")
-        files += below
-    return list(dict.fromkeys(files))
-
-
-def looks_like_image(name: str) -> bool:
-    """Whether a file in a folder is worth trying: by its ending, or named by a DICOM UID, whose dots begin none."""
-    ending = "" if UID.fullmatch(name) else pathlib.PurePath(name).suffix.lower()
-    return ending in ENDINGS and not name.startswith(".")
-
-
 def read_ahead(
-    predictor: Predictor, files: list[pathlib.Path], patient: Patient, *, whole: bool
+    predictor: Predictor, files: list[pathlib.Path], patient: Patient, *, keep_pixels: bool
 ) -> Iterator[tuple[pathlib.Path, Picture | Exception]]:
-    """Files in their order, read on threads beside the network; for what cannot be read, why.
+    """Read files in order, on threads while the network runs; yields the error where a file cannot be read.
 
     Args:
-        whole: keep the original pixels; else the square stands in for them.
+        keep_pixels: keep the original pixels; else they are replaced by the small square, which saves memory.
     """
 
     def read(file: pathlib.Path) -> Picture | Exception:
@@ -97,98 +80,118 @@ def read_ahead(
             picture = predictor.read(read_bytes(Location(str(file))), patient)
         except (ImageError, ImportError, OSError) as error:
             return error
-        return picture if whole else picture._replace(pixels=picture.square)
+        return picture if keep_pixels else picture._replace(pixels=picture.square)
 
-    ahead, waiting = BATCH_WITH_HEATMAPS if whole else BATCH, collections.deque()
+    limit = BATCH_WITH_HEATMAPS if keep_pixels else BATCH
+    waiting = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for file in files:
             waiting.append((file, pool.submit(read, file)))
-            if len(waiting) > ahead:
+            if len(waiting) > limit:
                 done, future = waiting.popleft()
                 yield done, future.result()
         for done, future in waiting:
             yield done, future.result()
 
 
-def print_oddities(file: pathlib.Path, picture: Picture | Exception) -> None:
-    """One line on stderr for what cannot be read, or looks unlike what the network was trained on."""
+def print_warnings(file: pathlib.Path, picture: Picture | Exception) -> None:
+    """Print one line on stderr if the file cannot be read or the image is unlike those of training."""
     if isinstance(picture, Exception):
         print(f"unreadable: {file}: {picture}", file=sys.stderr)
     elif picture.warnings:
         print(f"warning: {file}: {'; '.join(picture.warnings)}", file=sys.stderr)
 
 
-def draw(predictor: Predictor, picture: Picture, reading: Reading, target: pathlib.Path) -> None:
-    """Write an overlay of every call, or, without calls, of the likeliest finding: target.<Finding>.png."""
+def heatmap_targets(files: list[pathlib.Path], folder: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
+    """Path for the heat maps of each file inside `folder`, without ending; folders below the common one are kept."""
+    absolute = {file: pathlib.Path(os.path.abspath(file)) for file in files}  # noqa: PTH100 -- removes "..", keeps links
+    top = os.path.commonpath([path.parent for path in absolute.values()])
+    return {file: folder / path.relative_to(top) for file, path in absolute.items()}
+
+
+def write_heatmaps(predictor: Predictor, picture: Picture, reading: Reading, target: pathlib.Path) -> None:
+    """Write target.<Finding>.png for every called finding, or for the likeliest one if none is called."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for finding in reading.called or [FINDINGS[int(reading.calibrated.argmax())]]:
         with storage.whole_file(target.with_name(f"{target.name}.{finding}.png")) as file:
             file.write(predictor.overlay(picture, finding))
 
 
-def predict_files(predictor: Predictor, files: list[pathlib.Path], args: argparse.Namespace) -> list[dict]:
-    """Print a line for every image and draw its heat maps.
-
-    Returns:
-        For every file {"file", "warnings", "reading"}, or {"file", "error"} where it could not be read.
-    """
-    patient, drawn, results = Patient(args.age, args.sex, args.view_position), args.heatmaps is not None, []
-    size, width = min(BATCH_WITH_HEATMAPS if drawn else BATCH, len(files)), readings.name_width(map(str, files))
-    whole = {file: pathlib.Path(os.path.abspath(file)) for file in files}  # noqa: PTH100 -- ".." must go, links must stay
-    top = os.path.commonpath([path.parent for path in whole.values()])
-    pictures = read_ahead(predictor, files, patient, whole=drawn)
+def predict_files(
+    predictor: Predictor, files: list[pathlib.Path], *, patient: Patient, heatmaps: pathlib.Path | None = None
+) -> list[Result]:
+    """Print a line for every image, and draw heat maps into `heatmaps` if given."""
+    targets = heatmap_targets(files, heatmaps) if heatmaps else {}
+    size = min(BATCH_WITH_HEATMAPS if heatmaps else BATCH, len(files))
+    width = readings.name_width(map(str, files))
+    results = []
+    pictures = read_ahead(predictor, files, patient, keep_pixels=heatmaps is not None)
     print(readings.table_header(width))
     while chunk := list(itertools.islice(pictures, size)):
         for file, picture in chunk:
-            print_oddities(file, picture)
-        good = [(file, picture) for file, picture in chunk if not isinstance(picture, Exception)]
-        found = iter(predictor.predict([picture for _, picture in good], rows=size) if good else [])
+            print_warnings(file, picture)
+        readable = [picture for _, picture in chunk if not isinstance(picture, Exception)]
+        found = iter(predictor.predict(readable, rows=size) if readable else [])
         for file, picture in chunk:
             if isinstance(picture, Exception):
-                results.append({"file": str(file), "error": str(picture)})
+                results.append(Result(file, error=str(picture)))
                 continue
             reading = next(found)
             print(readings.table_row(str(file), reading, width), flush=True)
-            if drawn:
-                draw(predictor, picture, reading, args.heatmaps / whole[file].relative_to(top))
-            results.append({"file": str(file), "warnings": picture.warnings, "reading": reading})
+            if heatmaps:
+                write_heatmaps(predictor, picture, reading, targets[file])
+            results.append(Result(file, reading, picture.warnings))
     return results
 
 
-def write(results: list[dict], predictor: Predictor, args: argparse.Namespace) -> None:
-    """Write what was read as CSV or JSON, by the ending of --output."""
-    read = [result for result in results if "reading" in result]
-    if args.output.suffix == ".csv":
-        storage.write_text(args.output, readings.to_csv((result["file"], result["reading"]) for result in read))
-        return
-    points = predictor.points
+def write_csv(path: pathlib.Path, results: list[Result]) -> None:
+    """Write the readings as CSV; see `readings.to_csv`."""
+    storage.write_text(path, readings.to_csv((str(r.file), r.reading) for r in results if r.reading))
+
+
+def write_json(
+    path: pathlib.Path,
+    results: list[Result],
+    *,
+    points: operating_points.OperatingPoints,
+    model_dir: str,
+    checkpoint: str,
+) -> None:
+    """Write {"model_dir", "checkpoint", "images": [...], "unreadable": [...]}."""
     images = [
-        {"file": r["file"], "warnings": r["warnings"], "findings": readings.as_json(r["reading"], points)} for r in read
+        {"file": str(r.file), "warnings": r.warnings, "findings": readings.as_json(r.reading, points)}
+        for r in results
+        if r.reading
     ]
-    unreadable = [result for result in results if "error" in result]
-    found = {"model_dir": str(args.model_dir), "checkpoint": args.checkpoint, "images": images}
-    storage.write_json(args.output, found | {"unreadable": unreadable})
+    unreadable = [{"file": str(r.file), "error": r.error} for r in results if r.error is not None]
+    value = {"model_dir": model_dir, "checkpoint": checkpoint, "images": images, "unreadable": unreadable}
+    storage.write_json(path, value)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read images and say what is seen."""
+    """Predict the findings of files and folders."""
     args = parse_args(argv)
+    model_dir, checkpoint, output = args.model_dir, args.checkpoint, args.output
     with one_line_errors():
-        files = files_of(args.files)
-        for folder in (args.output and args.output.parent, args.heatmaps):
-            if folder:  # now, not when everything has been computed
+        files = find_files(args.files)
+        for folder in (output and output.parent, args.heatmaps):
+            if folder:  # a folder that cannot be made is an error now, not after the last image
                 folder.mkdir(parents=True, exist_ok=True)
-        predictor = Predictor(args.model_dir, args.checkpoint)
+        predictor = Predictor(model_dir, checkpoint)
         if predictor.points.is_empty:
-            advice = operating.advice(args.model_dir, args.checkpoint)
-            print(f"no operating points: nothing is called, nothing calibrated. Run: {advice}", file=sys.stderr)
-        results = predict_files(predictor, files, args)
-        if args.output:
-            write(results, predictor, args)
-            print(f"written: {args.output}")
-        broken = sum("error" in result for result in results)
-        if broken:
-            raise ValueError(f"{broken} of {len(files)} files could not be read")
+            advice = operating_points.advice(model_dir, checkpoint)
+            print(f"no operating points: nothing is called or calibrated. Run: {advice}", file=sys.stderr)
+        patient = Patient(args.age, args.sex, args.view_position)
+        results = predict_files(predictor, files, patient=patient, heatmaps=args.heatmaps)
+        if output and output.suffix == ".csv":
+            write_csv(output, results)
+        elif output:
+            write_json(output, results, points=predictor.points, model_dir=str(model_dir), checkpoint=checkpoint)
+        if output:
+            print(f"written: {output}")
+        unreadable = sum(result.error is not None for result in results)
+        if unreadable:
+            raise ValueError(f"{unreadable} of {len(files)} files could not be read")
 
 
 if __name__ == "__main__":

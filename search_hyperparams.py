@@ -1,16 +1,15 @@
-"""Train one experiment with many values of its parameters and print which are best.
+"""Train one experiment with different values of its parameters and print the results, best first.
 
     python search_hyperparams.py --parent_dir experiments/learning_rate --data_dir data/records
 
-Reads params.json and search.json there. Every trial is a train.py process in a folder of its own, trial_0000 and on;
-search.journal records them. Killed at any moment, the same command resumes. Started several times, on one machine or on
-several that share the folder, it shares the work. On a machine with GPUs, job k gets GPU k modulo their number.
+Reads params.json and search.json there. Every trial is a train.py process in its own folder (trial_0000 ...);
+search.journal records them. After a kill the same command resumes the search. Several such commands, on one machine or
+on several that share the folder, share the trials. Job k uses GPU k modulo the number of GPUs.
 """
 
 import argparse
 import logging
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -29,8 +28,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--parent_dir", type=pathlib.Path, required=True, help="folder with params.json and search.json")
     add("--data_dir", type=epath.Path, default="data/records", help="default: %(default)s")
-    add("--trials", type=int, metavar="N", help=f"in total; default: all combinations of a grid, else {TRIALS}")
-    add("--jobs", type=int, default=1, metavar="N", help="train.py processes at once; default: %(default)s")
+    add(
+        "--trials",
+        type=int,
+        metavar="N",
+        help=f"number of trials in total; default: all combinations of a grid, else {TRIALS}",
+    )
+    add("--jobs", type=int, default=1, metavar="N", help="train.py processes that run at once; default: %(default)s")
     args = parser.parse_args(argv)
     for name in ("trials", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -39,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def print_results(search: Search) -> None:
-    """Print every trial, the best first, and how to evaluate that one; ValueError if all failed."""
+    """Print all trials, best first, and the command that evaluates the best one; ValueError if none has a score."""
     trials = sorted(search.trials(), key=lambda trial: (not is_complete(trial), -(trial.value or 0)))
     names = list(search.space)
     rows = [("trial", "state", "val mean AUROC", *names)]
@@ -65,11 +69,10 @@ def is_complete(trial) -> bool:
 
 
 def main(argv: list[str] | None = None, trainer: Sequence[str] = TRAINER) -> None:
-    """Search with a command that trains one experiment."""
+    """Run a search; `trainer` is the command that trains one experiment."""
     args = parse_args(argv)
     log.setLevel(logging.INFO)
     log.handlers = [logging.StreamHandler(sys.stdout)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the trials end with the search
     with one_line_errors():
         search = open_search(args.parent_dir, args.data_dir, args.trials)
         run_trials(search, args.jobs, trainer)

@@ -22,6 +22,7 @@ import predict
 from bench import images_per_second, print_ratios
 from cxr.images.encode import encode
 from cxr.patient import UNKNOWN_PATIENT
+from inference.files import find_files
 from inference.predictor import Predictor
 
 IMAGES = 128
@@ -67,22 +68,21 @@ def main() -> None:
 
 def measure(model_dir: pathlib.Path, folder: pathlib.Path) -> None:
     """Time predict.py on a folder of images."""
-    files = predict.files_of([folder])[:IMAGES]
+    files = find_files([folder])[:IMAGES]
     print(f"first answer: {seconds_to_first(model_dir, files[0]):.1f} s, process start included (median of {STARTS})")
     predictor = Predictor(model_dir)
-    flags = predict.parse_args(["--model_dir", str(model_dir), str(folder)])
     pictures = [predictor.read(files[number % len(files)].read_bytes()) for number in range(IMAGES)]
     batches = [pictures[start : start + predict.BATCH] for start in range(0, IMAGES, predict.BATCH)]
 
     def whole() -> int:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
-            return len(predict.predict_files(predictor, files, flags))
+            return len(predict.predict_files(predictor, files, patient=UNKNOWN_PATIENT))
 
     def network() -> int:
         return sum(len(predictor.predict(batch, rows=predict.BATCH)) for batch in batches)
 
     def decoder() -> int:
-        return len(list(predict.read_ahead(predictor, files, UNKNOWN_PATIENT, whole=False)))
+        return len(list(predict.read_ahead(predictor, files, UNKNOWN_PATIENT, keep_pixels=False)))
 
     ours = "predict.py, files to table"
     rates = images_per_second({ours: whole, "the model alone": network, "decoding alone": decoder})

@@ -1,6 +1,6 @@
-"""Parameters that a model would not read: refused, with what works instead.
+"""Reject parameters that have no effect, and name what works instead.
 
-Every function here takes a `cxr.params.Params`; that module imports this one.
+`params` is always a `cxr.params.Params`. That module imports this one, so the type cannot be imported here.
 """
 
 import dataclasses
@@ -8,24 +8,24 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-PLATEAU_EPOCHS = 2  # lr_schedule "plateau" lowers the step size after this many: training/optimizers.py
-# Options of keras.applications for the classification layers, which no extractor has.
+PLATEAU_EPOCHS = 2  # lr_schedule "plateau" lowers the learning rate after this many; see training/optimizers.py
+# Options of keras.applications for the classification layers, which an extractor does not have.
 TOP_OPTIONS = ("classes", "classifier_activation", "dropout", "dropout_rate")
 
 
 class Unread(NamedTuple):
-    """Parameters that nothing reads under some condition."""
+    """Parameters that nothing reads when a condition holds."""
 
     names: tuple[str, ...]
-    is_unread: Callable[..., bool]  # of Params
-    reason: str  # and what works instead
+    is_unread: Callable[..., bool]  # given Params
+    reason: str  # the end of the error text; also says what works instead
 
 
 UNREAD = (
     Unread(
         ("image_size",),
         lambda params: params.extractors,
-        'every extractor resizes to a size of its own; set "image_size" in the object of a keras or hub extractor',
+        'every extractor has its own input size; set "image_size" in the object of a keras or hub extractor',
     ),
     Unread(
         ("num_channels", "num_blocks"),
@@ -45,12 +45,12 @@ UNREAD = (
     Unread(
         ("normalization",),
         lambda params: not params.extractors,
-        "simple_cnn standardises every image in any case; leave it out",
+        "simple_cnn always standardises each image; leave it out",
     ),
     Unread(
         ("normalization",),
         lambda params: _are_all(params, "experiment"),
-        'an extractor of source "experiment" prepares images as it was trained on them; leave it out',
+        'an extractor of source "experiment" prepares images as in its own training; leave it out',
     ),
     Unread(
         ("precision",),
@@ -58,19 +58,9 @@ UNREAD = (
         'hub modules do not compute in float16; set "bfloat16" on a CPU, or leave it out',
     ),
     Unread(
-        ("augmented_copies",),
-        lambda params: not params.extractors,
-        "simple_cnn sees newly augmented images in every epoch; set augmentation alone",
-    ),
-    Unread(
-        ("augmented_copies",),
-        lambda params: not (params.sees_changed_images() or params.crop_size),
-        "the copies would all be the same; set augmentation, horizontal_flip or crop_size too",
-    ),
-    Unread(
         ("augmentation", "horizontal_flip"),
-        lambda params: params.extractors and not params.fine_tune and not params.augmented_copies,
-        "the features of frozen extractors are cached once; set augmented_copies, or fine_tune",
+        lambda params: params.extractors and not params.fine_tune,
+        "the features of frozen extractors are computed once and cached; set fine_tune too",
     ),
     Unread(
         ("lr_schedule",),
@@ -82,11 +72,7 @@ UNREAD = (
 
 
 def require_effect(params, where: str) -> None:
-    """Raise ValueError for a parameter that differs from its default although nothing would read it.
-
-    Args:
-        where: names the file in errors.
-    """
+    """Raise ValueError for a parameter that differs from its default but has no effect; `where` names the file."""
     defaults = {field.name: field.default for field in dataclasses.fields(params)}
     for unread in UNREAD:
         for name in unread.names:
@@ -99,12 +85,12 @@ def require_effect(params, where: str) -> None:
             if name in spec:
                 raise ValueError(
                     f"{where}: extractors[{place}]: {name} has no effect: it is for the network's classification "
-                    "layers, which are left out; set the experiment's own dropout or hidden_units"
+                    "layers, which are left out; set dropout or hidden_units of the experiment instead"
                 )
 
 
 def _require_enough_epochs(params, where: str) -> None:
-    """Raise ValueError where the epochs end before the warm-up does, or before every augmented copy was seen."""
+    """Raise ValueError where a phase ends before the learning rate has warmed up."""
     epochs = {"num_epochs": params.num_epochs}
     if params.fine_tune:
         epochs["fine_tune.epochs"] = params.fine_tune.epochs
@@ -114,14 +100,8 @@ def _require_enough_epochs(params, where: str) -> None:
             f"{where}: warmup_epochs {params.warmup_epochs:g} leaves no epoch at the peak learning rate; "
             f"set it below {shortest}, which is {epochs[shortest]}"
         )
-    if params.augmented_copies >= params.num_epochs:
-        raise ValueError(
-            f"{where}: augmented_copies {params.augmented_copies} is more than num_epochs {params.num_epochs} can use: "
-            "one epoch sees the images as they are, each other epoch one set of copies; "
-            f"set it to {params.num_epochs - 1} or less"
-        )
 
 
 def _are_all(params, source: str) -> bool:
-    """Whether there are extractors, all of this source."""
+    """Whether there are extractors and all have this source."""
     return bool(params.extractors) and all(spec.get("source") == source for spec in params.extractors)

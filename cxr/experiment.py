@@ -1,10 +1,10 @@
-"""What an experiment folder (model_dir) holds, and how it is guarded.
+"""The files of an experiment folder (model_dir): paths, weights, resumable state, and moving a run aside.
 
-params.json          what differs from the defaults        best.weights.h5   by val mean AUROC
-run.json             what it was trained from              last.weights.h5   of the last epoch
-dataset.json         the dataset it was trained on         resume/           state to continue from
+params.json          parameters other than the defaults    best.weights.h5   best val mean AUROC
+run.json             identity of the run                   last.weights.h5   last epoch
+dataset.json         the dataset it was trained on         resume/           state to resume from
 patients.json        patients of its train and val         tensorboard/
-train.log            the run, line by line                 history.csv       a row per epoch
+train.log            log of the run                        history.csv       one row per epoch
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv
 """
 
@@ -30,44 +30,44 @@ LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 
 
 def weights_path(model_dir: pathlib.Path, checkpoint: str) -> pathlib.Path:
-    """Where the "best" or "last" weights of an experiment lie."""
+    """Path of the "best" or "last" weights of an experiment."""
     return model_dir / f"{checkpoint}.weights.h5"
 
 
 def metrics_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
-    """Where the metrics of a split lie."""
+    """Path of the metrics of a split."""
     return model_dir / f"metrics_{split}_{checkpoint}.json"
 
 
 def predictions_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
-    """Where the predictions for a split lie."""
+    """Path of the predictions for a split."""
     return model_dir / f"predictions_{split}_{checkpoint}.csv"
 
 
 def patients_path(model_dir: pathlib.Path) -> pathlib.Path:
-    """Where the patients of train and val lie, by whose absence elsewhere a test set is shown to be clean."""
+    """Path of the list of train and val patients, which shows whether another dataset shares patients with them."""
     return model_dir / "patients.json"
 
 
 def patients_of(model_dir: pathlib.Path) -> dict[str, list[int]]:
-    """{"train": patient ids, "val": patient ids} that an experiment's weights have seen; {} if it kept none."""
+    """{"train": patient ids, "val": patient ids} that an experiment's weights have seen; {} if unknown."""
     path = patients_path(model_dir)
     return storage.read_json(path) if path.is_file() else {}
 
 
 def products(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) -> list[pathlib.Path]:
-    """Everything a run, and whatever used its weights, has left in its folder."""
+    """Every file that a run, or a command that used its weights, wrote into the folder."""
     return sorted(path for pattern in patterns for path in model_dir.glob(pattern))
 
 
 def has_run(model_dir: pathlib.Path) -> bool:
-    """Whether a run has left weights or something to resume."""
+    """Whether a run has written weights or a state to resume from."""
     begun = ("run.json", "resume", "head")
     return any(path.name.endswith(".weights.h5") or path.name in begun for path in products(model_dir))
 
 
 def require_untrained(model_dir: pathlib.Path) -> None:
-    """Raise ValueError where a run has begun."""
+    """Raise ValueError if a run has begun in the folder."""
     if has_run(model_dir):
         raise ValueError(
             f"{model_dir} already holds a run. Add --resume to continue it, "
@@ -76,11 +76,13 @@ def require_untrained(model_dir: pathlib.Path) -> None:
 
 
 def move_aside(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) -> pathlib.Path | None:
-    """Move everything a run has left, or a part of it, into model_dir/old/NNN; None if there was nothing."""
+    """Move all files of a run, or those that match the patterns, to model_dir/old/NNN; None if there are none."""
     found = products(model_dir, patterns)
     if not found:
         return None
-    numbers = [int(path.name) for path in (model_dir / "old").glob("*") if path.name.isdecimal()]  # else a user's own
+    numbers = [
+        int(path.name) for path in (model_dir / "old").glob("*") if path.name.isdecimal()
+    ]  # other folders there are the user's own
     target = model_dir / "old" / f"{max(numbers, default=0) + 1:03d}"
     target.mkdir(parents=True)
     for path in found:
@@ -89,7 +91,7 @@ def move_aside(model_dir: pathlib.Path, patterns: tuple[str, ...] = PRODUCTS) ->
 
 
 def dataset_of(model_dir: pathlib.Path) -> dict:
-    """The dataset.json that an experiment was trained on: it shapes the model and names its outputs."""
+    """The dataset.json that an experiment was trained on; it sets the input size and the order of the outputs."""
     path = model_dir / "dataset.json"
     if not path.is_file():
         raise FileNotFoundError(f"{model_dir} has not been trained. Run: python train.py --model_dir {model_dir}")
@@ -100,7 +102,7 @@ def dataset_of(model_dir: pathlib.Path) -> dict:
 
 def save_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
     """Write a model's weights as "best" or "last"; a reader sees the old file or the new one."""
-    partial = model_dir / f"{checkpoint}.partial.weights.h5"  # Keras insists on the ending
+    partial = model_dir / f"{checkpoint}.partial.weights.h5"  # Keras requires this suffix
     model.save_weights(partial)
     partial.replace(weights_path(model_dir, checkpoint))
 
@@ -109,8 +111,8 @@ def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
     """Load the "best" or "last" weights into a model built from the same params.json and dataset.json.
 
     Raises:
-        FileNotFoundError: the experiment has none yet.
-        ValueError: they are of another architecture.
+        FileNotFoundError: the experiment has no weights yet.
+        ValueError: they belong to another architecture.
     """
     path = weights_path(model_dir, checkpoint)
     if not path.is_file():
@@ -127,10 +129,11 @@ def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
 
 
 def read_weights(model, path: pathlib.Path) -> None:
-    """Read a weights file into a model; a layer that finds nothing there is an error, of which Keras only warns.
+    """Read a weights file into a model. A layer without weights in the file is an error; Keras only warns.
 
     Raises:
-        ValueError, UserWarning: they are of another architecture. OSError, KeyError: the file is damaged.
+        ValueError, UserWarning: the weights belong to another architecture.
+        OSError, KeyError: the file is damaged.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -138,7 +141,7 @@ def read_weights(model, path: pathlib.Path) -> None:
 
 
 def require_measured(result: dict, weights_sha256: str, path: pathlib.Path) -> None:
-    """Raise ValueError where the metrics file at `path` was measured with other weights than those with this hash."""
+    """Raise ValueError if the metrics file at `path` was measured with weights that have another hash."""
     if result.get("weights_sha256", weights_sha256) != weights_sha256:
         raise ValueError(
             f"{path} was measured with other weights than the experiment has now: its operating points do not apply. "
@@ -146,45 +149,45 @@ def require_measured(result: dict, weights_sha256: str, path: pathlib.Path) -> N
         )
 
 
-def save_state(model_dir: pathlib.Path, values: list[np.ndarray], story: dict) -> None:
-    """Write what a run needs to go on, in one file that appears whole.
+def save_state(model_dir: pathlib.Path, values: list[np.ndarray], progress: dict) -> None:
+    """Write the state that a run resumes from, in one file that appears whole or not at all.
 
     Args:
-        values: of every variable of model and optimizer.
-        story: {"fingerprint", "history"}: of the dataset trained on, and the epochs so far.
+        values: of every variable of the model and the optimizer.
+        progress: {"fingerprint", "history"}: fingerprint of the training data, and the rows of the epochs so far.
     """
     folder = model_dir / "resume"
     folder.mkdir(exist_ok=True)
     named = {f"{index:05d}": value for index, value in enumerate(values)}
     with storage.whole_file(folder / "state.npz") as file:
-        np.savez(file, story=np.array(json.dumps(story)), **named)
+        np.savez(file, progress=np.array(json.dumps(progress)), **named)
 
 
 def load_state(model_dir: pathlib.Path, fingerprint: str) -> tuple[list[np.ndarray], list[dict]] | None:
-    """Read what `save_state` wrote: (values, history); None if it never did.
+    """Read what `save_state` wrote: (values, history); None if there is no state yet.
 
     Raises:
-        ValueError: the file is damaged, or of other data than that of the run.
+        ValueError: the file is damaged, or belongs to a run on other data.
     """
     path = model_dir / "resume" / "state.npz"
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file, np.load(file) as state:  # plain arrays: numpy refuses pickles by default
-            values = [state[key] for key in sorted(set(state.files) - {"story"})]
-            story = json.loads(str(state["story"]))
+        with path.open("rb") as file, np.load(file) as state:  # numpy does not load pickles by default
+            values = [state[key] for key in sorted(set(state.files) - {"progress"})]
+            progress = json.loads(str(state["progress"]))
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); begin again with --restart") from error
-    if story["fingerprint"] != fingerprint:
+        raise ValueError(f"{path} is damaged ({error}). Begin again with --restart") from error
+    if progress["fingerprint"] != fingerprint:
         raise ValueError(
-            f"{path} was saved by a run on other images or features. Give the --data_dir that it began on, or begin "
+            f"{path} was saved by a run on other images or features. Use the --data_dir that it began on, or begin "
             "again with --restart"
         )
-    return values, story["history"]
+    return values, progress["history"]
 
 
 def git_sha() -> str | None:
-    """Commit of this code, with "+" where files differ from it; None outside a checkout."""
+    """Commit of this code, with "+" if files differ from it; None outside a git checkout."""
     try:
         run = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
         return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
@@ -193,5 +196,5 @@ def git_sha() -> str | None:
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of what the numbers depend on."""
+    """Installed versions of the libraries that affect the results."""
     return {name: metadata.version(name) for name in LIBRARIES}

@@ -1,4 +1,4 @@
-"""Typed dataclass fields with a meaning and a range: made, checked and described."""
+"""Typed dataclass fields with a meaning and a range: definition, checks and description."""
 
 import dataclasses
 import difflib
@@ -8,12 +8,12 @@ from typing import Literal
 
 
 def param(default: object, meaning: str, low: float = 0, high: float = 0) -> typing.Any:
-    """A field with its meaning and the closed range of its possible numbers."""
+    """A field with its meaning and, for a number, the closed range of its values."""
     return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
 
 
 def parse(kind: type, values: dict, where: str) -> typing.Any:
-    """Make a dataclass of checked values."""
+    """Check values and make a dataclass of type `kind` from them."""
     kinds = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     checked = {}
@@ -26,7 +26,7 @@ def parse(kind: type, values: dict, where: str) -> typing.Any:
 
 
 def _check(value: object, kind: object, metadata: dict, where: str) -> typing.Any:
-    """The value as `kind`; ValueError when it is of another type or out of range."""
+    """The value as `kind`; ValueError if it has another type or is out of range."""
     options = typing.get_args(kind)
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return _check_union(value, options, metadata, where)
@@ -42,20 +42,20 @@ def _check(value: object, kind: object, metadata: dict, where: str) -> typing.An
         if not isinstance(value, dict):
             raise ValueError(f"{where} is {value!r}; expected an object {{...}}")
         return value if kind is dict else parse(kind, value, where)
-    if type(value) is not kind and not (kind is float and type(value) is int):  # exactly: True is no int here
+    if type(value) is not kind and not (kind is float and type(value) is int):  # bool is a subclass of int
         wanted = {int: "an integer", float: "a number", bool: "true or false"}[kind]
         raise ValueError(f"{where} is {value!r}; expected {wanted}")
     low, high = metadata["low"], metadata["high"]
-    if not low <= value <= high:  # so written, nan fails too
+    if not low <= value <= high:  # NaN fails this too
         raise ValueError(f"{where} is {value!r}; expected {low:g} to {high:g}")
     return kind(value)
 
 
 def _check_union(value: object, options: tuple, metadata: dict, where: str) -> typing.Any:
-    """The value as one of some types: null, one of some words, or a number or an object."""
+    """The value of a union type: null, one of the words of a Literal, a number or an object."""
     if value is None and type(None) in options:
         return None
-    words = [word for option in options for word in typing.get_args(option)]  # those of a Literal
+    words = [word for option in options for word in typing.get_args(option)]  # of a Literal
     if value in words:
         return value
     plain = next(option for option in options if isinstance(option, type) and option is not type(None))

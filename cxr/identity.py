@@ -1,7 +1,7 @@
-"""run.json: what a run was trained from, and the check that what is here now is still the same.
+"""run.json: the identity of a run, and the checks against it.
 
-Written before the first step and kept through every resume. Whatever uses the weights later compares: parameters,
-frozen networks and dataset must be those of the run, or its numbers would describe another model.
+It is written before the first step and never changed by a resume. Every later use of the weights compares parameters,
+frozen networks and dataset with it; if they differ, the weights belong to another model.
 """
 
 import pathlib
@@ -11,12 +11,12 @@ from cxr import experiment, storage
 from cxr.params import Params, as_json, load_params, parse_params
 
 FILE = "run.json"
-LOCATIONS = ("weights", "handle", "model_dir")  # of an extractor: where it is; its SHA-256 tells what it is
+LOCATIONS = ("weights", "handle", "model_dir")  # keys of an extractor that may change, as its SHA-256 identifies it
 SHOWN = 12  # digits of a hash in a message
 
 
 def path_of(model_dir: pathlib.Path) -> pathlib.Path:
-    """Where the identity of a run is kept."""
+    """Path of run.json in an experiment."""
     return model_dir / FILE
 
 
@@ -30,14 +30,14 @@ def describe(
     restore_from: dict | None = None,
     leak: dict | None = None,
 ) -> dict:
-    """What run.json holds.
+    """The content of run.json.
 
     Args:
         networks: SHA-256 of the weights of every extractor, by its name.
-        fingerprint: of the dataset of images.
-        runtime: that of the extractors, see cxr/networks/runtime.py.
-        device: description of what it was trained on.
-        restore_from: {"model_dir", "weights_sha256"} of the weights that it began with; None for initial ones.
+        fingerprint: fingerprint of the dataset of images.
+        runtime: runtime of the extractors, see cxr/networks/runtime.py.
+        device: description of the devices that it was trained on.
+        restore_from: {"model_dir", "weights_sha256"} of the weights that it began with; None for initial weights.
         leak: patients of val that its networks were trained on, see `provenance.training_leak`.
     """
     return {
@@ -59,43 +59,44 @@ def read(model_dir: pathlib.Path) -> dict:
 
     Raises:
         FileNotFoundError: the experiment has not been trained.
-        ValueError: it was trained by a version that kept no run.json, or the file is damaged.
+        ValueError: it was trained by a version that wrote no run.json, or the file is damaged.
     """
     path = path_of(model_dir)
     if not path.is_file():
         if not experiment.has_run(model_dir):
             raise FileNotFoundError(f"{model_dir} has not been trained. Run: python train.py --model_dir {model_dir}")
         raise ValueError(
-            f"{model_dir} was trained by a version that kept no {FILE}, so which networks, parameters and data its "
-            f"weights belong to is unknown. Train it again: python train.py --model_dir {model_dir} --restart"
+            f"{model_dir} was trained by a version that wrote no {FILE}, so the networks, parameters and data of its "
+            f"weights are unknown. Train it again: python train.py --model_dir {model_dir} --restart"
         )
     return storage.read_json(path)
 
 
 def begun(model_dir: pathlib.Path) -> dict | None:
-    """run.json of a run to be resumed; None where no run has begun. Raises ValueError as `read` does."""
+    """run.json of a run that has begun, else None. Raises ValueError like `read`."""
     return read(model_dir) if experiment.has_run(model_dir) else None
 
 
 def trained_params(model_dir: pathlib.Path) -> Params:
-    """The parameters of a trained experiment, for whatever uses its weights.
+    """The parameters of a trained experiment, checked against its run.json.
 
     Raises:
         FileNotFoundError: it has not been trained.
-        ValueError: params.json or dataset.json are not those of the run; the difference is named.
+        ValueError: params.json or dataset.json differ from those of the run; the text names the difference.
     """
-    run, params = read(model_dir), load_params(model_dir)
+    run = read(model_dir)
+    params = load_params(model_dir)
     require_params(model_dir, params)
     if experiment.dataset_of(model_dir)["fingerprint"] != run["dataset_fingerprint"]:
         raise ValueError(
-            f"{model_dir / 'dataset.json'} is of another dataset than the one its weights were trained on "
+            f"{model_dir / 'dataset.json'} describes another dataset than the one its weights were trained on "
             f"({run['dataset_fingerprint'][:SHOWN]}). Restore it, or train again with --restart"
         )
     return params
 
 
 def require_params(model_dir: pathlib.Path, params: Params) -> None:
-    """Raise ValueError unless these are the parameters of the run, the places of its networks left aside."""
+    """Raise ValueError unless these are the parameters of the run; its networks may have moved to other paths."""
     before = as_json(parse_params(read(model_dir)["params"], where=str(path_of(model_dir))))
     changed = list(differences(_without_locations(before), _without_locations(as_json(params))))
     if changed:
@@ -111,24 +112,25 @@ def require_networks(model_dir: pathlib.Path, networks: dict[str, str]) -> None:
     if changed:
         raise ValueError(
             f"the frozen networks of {model_dir} are not those it was trained on: SHA-256 of {'; '.join(changed)}. "
-            "Bring the old weights back, or train again with --restart"
+            "Restore the old weights, or train again with --restart"
         )
 
 
 def require_dataset(model_dir: pathlib.Path, fingerprint: str) -> None:
-    """Raise ValueError unless a run that is resumed began on the dataset with this fingerprint."""
+    """Raise ValueError unless the run began on the dataset with this fingerprint."""
     before = read(model_dir)["dataset_fingerprint"]
     if before != fingerprint:
         raise ValueError(
             f"--data_dir is not the dataset the run began on (fingerprint {before[:SHOWN]}, now "
-            f"{fingerprint[:SHOWN]}). Give that one, or begin again with --restart"
+            f"{fingerprint[:SHOWN]}). Use that one, or begin again with --restart"
         )
 
 
 def differences(before: object, now: object, name: str = "") -> Iterator[str]:
-    """Every leaf that differs between two JSON values, as "name before, now after"; dots lead into objects."""
+    """Every leaf that differs between two JSON values, as "path.to.leaf OLD, now NEW"."""
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        before, now = dict(enumerate(before)), dict(enumerate(now))
+        before = dict(enumerate(before))
+        now = dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
             yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else f"{key}")
@@ -147,7 +149,7 @@ def _without_locations(params: dict) -> dict:
 
 
 def weights_of(model_dir: pathlib.Path) -> dict:
-    """The best weights of an experiment as the start of another: the "restore_from" of its run.json."""
+    """The best weights of an experiment, as "restore_from" in the run.json of a run that begins with them."""
     path = experiment.weights_path(model_dir, "best")
     if not path.is_file():
         raise FileNotFoundError(f"no {path}. Run: python train.py --model_dir {model_dir}")
@@ -155,13 +157,13 @@ def weights_of(model_dir: pathlib.Path) -> dict:
 
 
 def require_weights(restore_from: dict) -> pathlib.Path:
-    """The folder of the weights that a run began with; ValueError where they are not the same any more."""
+    """The folder of the weights that a run began with; ValueError if they have changed."""
     folder = pathlib.Path(restore_from["model_dir"])
     now = weights_of(folder)["weights_sha256"]
     if now != restore_from["weights_sha256"]:
         raise ValueError(
             f"the run began with the best weights of {folder}, which have changed since: SHA-256 "
-            f"{_short(restore_from['weights_sha256'])}, now {_short(now)}. Bring the old ones back, or begin again "
+            f"{_short(restore_from['weights_sha256'])}, now {_short(now)}. Restore the old ones, or begin again "
             "with --restart"
         )
     return folder

@@ -1,1 +1,1 @@
-"""What predict, localize, export and serve share: a trained experiment that reads images."""
+"""What predict, export and serve share: a trained experiment that reads image files."""

@@ -1,4 +1,4 @@
-"""A trained experiment that reads chest radiographs: what predict.py, the page and the check of an export share."""
+"""Predict with a trained experiment, and draw its heat maps: shared by predict.py, the page and the export."""
 
 import copy
 import io
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit
 
 from cxr import experiment, identity
-from cxr.evaluation import operating, overlays
+from cxr.evaluation import metrics, operating_points, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
-from cxr.networks import devices
+from cxr.networks import cam, devices
 from cxr.networks import patient as patient_layers
+from cxr.networks.trained import TrainedExperiment, TrainedNetwork
 from cxr.patient import UNKNOWN_PATIENT, Patient
 from inference import readings
 from inference.pictures import Picture, read_picture
@@ -26,48 +26,47 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """A trained experiment, loaded once. Any thread may use it: the network runs for one at a time."""
+    """A trained experiment, loaded once. Threads may share it: the network runs one call at a time."""
 
     def __init__(self, model_dir: pathlib.Path, checkpoint: str = "best") -> None:
-        """Load it.
+        """Load the network and its operating points.
 
         Raises:
-            FileNotFoundError: it has not been trained.
-            ValueError: params.json, networks, dataset, weights or operating points are not those of its run.
+            FileNotFoundError: the experiment has not been trained.
+            ValueError: params.json, networks, dataset, weights or operating points are not those of its run.json.
         """
         self.params = identity.trained_params(model_dir)
         self.image_size: int = experiment.dataset_of(model_dir)["image_size"]
-        self.points = operating.read_points(model_dir, checkpoint)
-        from cxr.networks.trained import (
-            TrainedExperiment,  # late: it loads TensorFlow, and what is above fails without it
-        )
-
-        devices.prepare_devices()
+        self.points = operating_points.read_points(model_dir, checkpoint)
+        devices.prepare_devices()  # loads TensorFlow, which takes seconds; the checks above do not need it
         self.network = TrainedExperiment(model_dir, checkpoint)
         self._lock = threading.Lock()
         self._mapper = None
 
-    def exported_as(self, model: "keras.Model", points: operating.OperatingPoints) -> "Predictor":
-        """The same predictor with another network and other operating points: what an exported file computes."""
-        from cxr.networks.trained import TrainedNetwork
-
-        other = copy.copy(self)
-        other.network, other.points, other._mapper = TrainedNetwork(model), points, None
-        return other
+    def with_network(self, model: "keras.Model", points: operating_points.OperatingPoints) -> "Predictor":
+        """Copy this predictor with another network and other operating points."""
+        changed = copy.copy(self)
+        changed.network = TrainedNetwork(model)
+        changed.points = points
+        changed._mapper = None
+        return changed
 
     def read(self, data: bytes, patient: Patient = UNKNOWN_PATIENT) -> Picture:
-        """Decode and resize as the dataset was built; see `pictures.read_picture`. Runs beside the network."""
+        """Decode an image file and resize it to the model's input; see `read_picture`. Needs no lock."""
         return read_picture(data, self.image_size, patient)
 
     def predict(self, pictures: Sequence[Picture], *, rows: int = 1) -> list[Reading]:
-        """Run the network once.
+        """Run the network once over a batch.
 
         Args:
-            rows: fewer pictures are filled up to so many; every new number would be compiled anew.
+            rows: smaller batches are padded to this size, because TensorFlow compiles every new batch size.
+
+        Raises:
+            ValueError: the network's outputs are NaN or infinite.
         """
-        filled = [*pictures, *pictures[-1:] * (rows - len(pictures))]
-        inputs = {"image": np.stack([picture.square for picture in filled])[..., None]}
-        codes = [picture.patient.codes() for picture in filled]
+        padded = [*pictures, *pictures[-1:] * (rows - len(pictures))]
+        inputs = {"image": np.stack([picture.square for picture in padded])[..., None]}
+        codes = [picture.patient.codes() for picture in padded]
         inputs |= {
             name: np.array([code[name] for code in codes], dtype)
             for name, dtype in patient_layers.INPUTS.items()
@@ -76,17 +75,15 @@ class Predictor:
         with self._lock:
             logits = self.network.logits(inputs)[: len(pictures)]
         if not np.isfinite(logits).all():
-            raise ValueError(f"the network gives {logits.min()} to {logits.max()}; its weights are broken, train again")
-        return [readings.read(row, self.points) for row in expit(logits.astype(np.float64))]
+            raise ValueError("the network's outputs are NaN or infinite: its weights are damaged; train it again")
+        return [readings.interpret(row, self.points) for row in metrics.sigmoid(logits.astype(np.float64))]
 
     def heat_map(self, picture: Picture, finding: str, longer_side: int | None = None) -> np.ndarray:
-        """Where the network saw a finding: float64 [rows, columns] over exactly the image, unknown patient.
+        """Heat map of a finding over the image: float64 [rows, columns]. Patient inputs are taken as unknown.
 
         Args:
-            longer_side: of the result, in pixels; default that of the image.
+            longer_side: longer side of the result in pixels; default: that of the image.
         """
-        from cxr.networks import cam
-
         with self._lock:
             if self._mapper is None:
                 self._mapper = cam.HeatMapper(self.network.keras_model(), crop_size=self.params.crop_size)
@@ -95,10 +92,10 @@ class Predictor:
         return Placement(width, height, self.image_size).heat_on_image(heat, longer_side, covers=self._mapper.covers)
 
     def overlay(self, picture: Picture, finding: str) -> bytes:
-        """The image under that heat map, as a PNG of overlays.SIDE pixels on the longer side."""
-        heat = self.heat_map(picture, finding, overlays.SIDE)
+        """PNG of the image with the heat map of a finding over it, overlays.SIDE pixels on the longer side."""
         from PIL import Image
 
+        heat = self.heat_map(picture, finding, overlays.SIDE)
         buffer = io.BytesIO()
         Image.fromarray(overlays.warmed(overlays.fitted(picture.pixels), heat)).save(buffer, "PNG")
         return buffer.getvalue()

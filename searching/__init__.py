@@ -1,1 +1,1 @@
-"""What search_hyperparams.py is made of: Optuna's study in a journal file, and one train.py process per trial."""
+"""The parts of search_hyperparams.py: an Optuna study in a journal file, and one train.py process per trial."""

@@ -1,7 +1,7 @@
-"""The study of a search: Optuna's, in one journal file that several processes and machines share.
+"""The Optuna study of a search, in one journal file that several processes and machines share.
 
-Locks are Optuna's JournalFileOpenLock: creating a file that must not exist yet is atomic on NFS since version 3, where
-flock may not reach other machines. Its JournalFileSymlinkLock would never expire for a relative path.
+Its lock is Optuna's JournalFileOpenLock: creating a file that must not exist is atomic on NFS 3 and later, where flock
+may not reach other machines. Optuna's JournalFileSymlinkLock would never expire for a relative path.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "search.journal"
-CLAIM = "search.claim"  # + ".lock": held while a process chooses its next trial
+CLAIM = "search.claim"  # with ".lock" appended: held while a process chooses its next trial
 
 
 def import_optuna():
-    """Optuna, silent below warnings; ImportError with the command that installs it."""
+    """Import Optuna and log only its warnings; ImportError names the command that installs it."""
     try:
         import optuna
     except ImportError as error:
@@ -29,9 +29,9 @@ def import_optuna():
 
 @contextlib.contextmanager
 def one_at_a_time(parent_dir: pathlib.Path) -> Iterator[None]:
-    """Wait until no other process on any machine is in this block with the same folder, and keep the others waiting.
+    """Only one process of all machines at a time is in this block for the same folder; others wait.
 
-    The lock of a process that was killed inside expires after 30 seconds.
+    The lock of a process that was killed in the block expires after 30 seconds.
     """
     lock = import_optuna().storages.journal.JournalFileOpenLock(str(parent_dir / CLAIM))
     lock.acquire()
@@ -42,13 +42,13 @@ def one_at_a_time(parent_dir: pathlib.Path) -> Iterator[None]:
 
 
 def open_study(parent_dir: pathlib.Path, identity: dict[str, str]) -> "optuna.Study":
-    """Open the study of a folder, or begin it.
+    """Open the study of a folder, or create it.
 
     Args:
-        identity: by name what all trials must share; stored in the study when it begins.
+        identity: hashes of what all trials share, by name; stored when the study is created.
 
     Raises:
-        ValueError: the study began with another identity, its journal is damaged, or gone while its trials are here.
+        ValueError: the study has another identity, or its journal is damaged, or missing beside existing trials.
     """
     optuna = import_optuna()
     with one_at_a_time(parent_dir):
@@ -61,7 +61,7 @@ def open_study(parent_dir: pathlib.Path, identity: dict[str, str]) -> "optuna.St
         )
         if not study.get_trials(deepcopy=False) and any(parent_dir.glob("trial_*")):
             raise ValueError(
-                f"{parent_dir} holds trials of a search whose {JOURNAL} is gone. Bring it back, "
+                f"{parent_dir} holds trials of a search but no {JOURNAL}. Restore it, "
                 "or move the trial_* folders away to start from scratch"
             )
         _require_unchanged(study, identity, parent_dir)
@@ -69,11 +69,11 @@ def open_study(parent_dir: pathlib.Path, identity: dict[str, str]) -> "optuna.St
 
 
 def _require_unchanged(study: "optuna.Study", identity: dict[str, str], parent_dir: pathlib.Path) -> None:
-    """Store the identity of a new study; compare it with that of an old one."""
+    """Store the identity of a new study; for an old one compare it, and raise ValueError if it differs."""
     for name, value in identity.items():
         if study.user_attrs.get(name, value) != value:
             raise ValueError(
-                f"{name} is not what the search in {parent_dir} began with, so its trials would not compare. "
+                f"{name} has changed since the search in {parent_dir} began, so its trials cannot be compared. "
                 "Undo that, or search in another folder"
             )
     for name in identity.keys() - study.user_attrs.keys():
@@ -81,15 +81,15 @@ def _require_unchanged(study: "optuna.Study", identity: dict[str, str], parent_d
 
 
 def _open_journal(path: pathlib.Path) -> "optuna.storages.JournalStorage":
-    """Read a journal, made where absent; a half-written last line, as a full disk leaves it, is dropped."""
+    """Open a journal, or create it. An incomplete last line, as a full disk leaves it, is removed."""
     optuna = import_optuna()
     lock = optuna.storages.journal.JournalFileOpenLock(str(path))
     lock.acquire()
     try:
         written = path.read_bytes() if path.exists() else b""
-        whole = written.rfind(b"\n") + 1
-        if whole < len(written):
-            os.truncate(path, whole)
+        complete = written.rfind(b"\n") + 1
+        if complete < len(written):
+            os.truncate(path, complete)
     finally:
         lock.release()
     try:

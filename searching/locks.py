@@ -1,9 +1,9 @@
-"""Who runs a trial: a lock file in its folder.
+"""Lock files in the folders of trials, which show whether a process still runs a trial.
 
-Optuna's heartbeat and its retry of stale trials exist for RDBStorage only, not for JournalStorage. Here a trial is
-abandoned when the lock is free. train.py inherits the lock, so it is free when both the search and its train.py have
-ended, however they ended. As flock does not reach other machines on every shared file system (NFS mounted with nolock),
-the search also touches the file, and a trial of another machine is abandoned only if that has stopped too.
+Optuna's heartbeat and its retry of stale trials exist only for RDBStorage, not for JournalStorage. Here a trial is
+abandoned if its lock is free. train.py inherits the lock, so it is free once both the search and its train.py have
+ended. Not every shared file system passes flock to other machines (NFS mounted with nolock), so the search also
+touches the file, and a trial of another machine is abandoned only if that has stopped too.
 """
 
 import os
@@ -26,7 +26,7 @@ class TrialLock:
         self._touched = time.monotonic()
 
     def beat(self) -> None:
-        """Touch the file if it is time to, so that other machines see that the trial is not abandoned."""
+        """Touch the file every BEAT seconds, so that other machines see that the trial is not abandoned."""
         if time.monotonic() - self._touched >= BEAT:
             os.utime(self.descriptor)
             self._touched = time.monotonic()
@@ -37,14 +37,14 @@ class TrialLock:
 
 
 class Locks:
-    """Takes the locks of trials, and remembers when those of other machines were last seen to change."""
+    """Takes the locks of trials, and remembers when lock files of other machines last changed."""
 
     def __init__(self, machine: str | None = None) -> None:
         self.machine = machine or socket.gethostname()
-        self._seen: dict[pathlib.Path, tuple[int, float]] = {}  # modification time, and when it was first seen
+        self._seen: dict[pathlib.Path, tuple[int, float]] = {}  # (modification time, when this process first saw it)
 
     def take(self, folder: pathlib.Path) -> TrialLock | None:
-        """Lock a trial's folder, made where absent; None while another process works in it. Call it `one_at_a_time`."""
+        """Create and lock a trial's folder; None while another process works in it. Call this in `one_at_a_time`."""
         folder.mkdir(exist_ok=True)
         path = folder / FILE
         if self._is_alive_elsewhere(path):
@@ -59,9 +59,9 @@ class Locks:
         return TrialLock(descriptor)
 
     def _is_alive_elsewhere(self, path: pathlib.Path) -> bool:
-        """Whether another machine wrote this file and has touched it lately.
+        """Whether another machine wrote this file and touched it recently.
 
-        Only differences of this machine's clock count: clocks of several machines may disagree.
+        Only times of this machine are compared, because the clocks of machines may differ.
         """
         if not path.is_file() or path.read_text() in ("", self.machine):
             return False

@@ -1,4 +1,4 @@
-"""One train.py process in the folder of a trial, and what can be read there while it runs."""
+"""One train.py process in the folder of a trial, and its results."""
 
 import csv
 import pathlib
@@ -20,20 +20,22 @@ GRACE = 30.0  # seconds to end after SIGTERM
 
 
 class TrialFailed(Exception):
-    """A trial that has no score; the text is the reason."""
+    """A trial without a score; the text is the reason."""
 
 
 class TrainProcess:
-    """A trainer in a trial's folder. It inherits the folder's lock.
+    """A training process in a trial's folder. It inherits the lock of the folder.
 
     Args:
-        trainer: the command that trains, to which --model_dir, --data_dir and perhaps --resume are added.
+        trainer: the training command; --model_dir, --data_dir and, to resume, --resume are appended.
     """
 
     def __init__(
         self, folder: pathlib.Path, lock: TrialLock, slot: Slot, *, data_dir: str, trainer: Sequence[str] = TRAINER
     ) -> None:
-        self.folder, self.lock, self.slot = folder, lock, slot
+        self.folder = folder
+        self.lock = lock
+        self.slot = slot
         self.command = [*trainer, "--model_dir", str(folder), "--data_dir", data_dir]
         self.waits_until: float | None = None  # time.monotonic()
         self.start()
@@ -46,14 +48,14 @@ class TrainProcess:
             self.process = subprocess.Popen(
                 self.command + resume,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # train.log has it
+                stdout=subprocess.DEVNULL,  # train.log has the same text
                 stderr=stderr,
                 env=self.slot.environment,
                 pass_fds=(self.lock.descriptor,),
             )
 
     def is_over(self) -> bool:
-        """Whether the process has ended for good; one that must wait for another's features is started again."""
+        """Whether the process has ended. If it failed because its features are being extracted, it restarts later."""
         if self.waits_until is not None:
             if time.monotonic() >= self.waits_until:
                 self.start()
@@ -64,10 +66,10 @@ class TrainProcess:
         return self.process.returncode is not None
 
     def score(self) -> float:
-        """Val mean AUROC of the best weights, once the process is over.
+        """Val mean AUROC of the best weights, after the process has ended.
 
         Raises:
-            TrialFailed: the process failed, the value is undefined, or the weights have seen patients of val.
+            TrialFailed: the process failed, the AUROC is undefined, or the weights have seen patients of val.
         """
         code = self.process.returncode
         if code < 0:
@@ -85,7 +87,7 @@ class TrainProcess:
         return value
 
     def stop(self) -> None:
-        """End the process if it still runs, by SIGTERM if that is enough."""
+        """End the process if it still runs: by SIGTERM, or by SIGKILL if it does not end in time."""
         self.process.terminate()
         try:
             self.process.wait(GRACE)
@@ -94,23 +96,22 @@ class TrainProcess:
             self.process.wait()
 
     def close(self) -> None:
-        """End the process and release the folder; first store how the trial ended, or another process resumes it."""
+        """End the process and release the folder. Store the trial's result first, or another process will resume it."""
         self.stop()
         self.lock.release()
 
 
 def read_epochs(folder: pathlib.Path) -> dict[int, float]:
-    """Val mean AUROC by epoch so far, where it is defined."""
+    """Val mean AUROC of the epochs so far, where defined."""
     path = folder / "history.csv"
     if not path.is_file():
         return {}
     with path.open(newline="") as file:
-        return {
-            int(row["epoch"]): float(row["val_mean_auroc"]) for row in csv.DictReader(file) if row["val_mean_auroc"]
-        }
+        rows = csv.DictReader(file)
+        return {int(row["epoch"]): float(row["val_mean_auroc"]) for row in rows if row["val_mean_auroc"]}
 
 
 def last_line(path: pathlib.Path) -> str:
-    """The last line of a file that is not blank; "" if all are."""
+    """The last line of a file that is not blank; "" if there is none."""
     lines = path.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

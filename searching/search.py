@@ -1,7 +1,7 @@
-"""A search: the trials of one folder, and the loop that runs what is left of them.
+"""A search: the trials of one folder, and the loop that runs them.
 
-Trial numbers are given once for all machines. GridSampler tries combination n in trial n, so none is tried twice; TPE
-is seeded by n, so processes draw different values and a search that was killed resumes as it would have continued.
+Each trial has a number that is unique among all machines. GridSampler uses combination n in trial n, so none is used
+twice. TPE is seeded by n, so processes draw different values, and a killed search resumes with the same values.
 """
 
 import contextlib
@@ -30,27 +30,27 @@ from searching.space import Space, combinations, describe, is_grid, labels, merg
 if TYPE_CHECKING:
     import optuna
 
-TRIALS = 20  # where a range is searched; a grid has as many as combinations
-POLL = 0.5  # seconds between looks at the running trials
-ERROR = "error"  # the attribute of a failed trial that says why
+TRIALS = 20  # default if a range is searched; a grid has one trial per combination
+POLL = 0.5  # seconds between checks of the running trials
+ERROR = "error"  # attribute of a failed trial with the reason
 log = logging.getLogger("search")
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What is searched, and where."""
+    """A search space, its data, its study and its folder."""
 
     parent_dir: pathlib.Path
-    base: dict  # params.json as it stands
+    base: dict  # the content of params.json
     space: Space
     images: Dataset
     study: "optuna.Study"
     seed: int
-    limit: int  # trials in total; never more than a grid has combinations
+    limit: int  # trials in total; at most the combinations of a grid
     locks: Locks = dataclasses.field(default_factory=Locks)
 
     def folder(self, number: int) -> pathlib.Path:
-        """Where a trial runs."""
+        """The folder of a trial."""
         return self.parent_dir / f"trial_{number:04d}"
 
     def trials(self) -> list["optuna.trial.FrozenTrial"]:
@@ -58,16 +58,16 @@ class Search:
         return self.study.get_trials(deepcopy=False)
 
     def running(self) -> list["optuna.trial.FrozenTrial"]:
-        """Trials that are not over, on whatever machine."""
+        """Unfinished trials, on any machine."""
         return [trial for trial in self.trials() if not trial.state.is_finished()]
 
     def claim(self) -> tuple["optuna.Trial", dict, TrialLock] | None:
-        """A trial to run, its values and the lock on its folder: an abandoned one, else a new one, else None."""
+        """The next trial, its values and the lock on its folder: an abandoned trial, else a new one, else None."""
         with one_at_a_time(self.parent_dir):
-            for found in self.running():
-                if lock := self.locks.take(self.folder(found.number)):
-                    self.study.sampler = self._sampler(found.number)
-                    trial = import_optuna().Trial(self.study, found._trial_id)
+            for unfinished in self.running():
+                if lock := self.locks.take(self.folder(unfinished.number)):
+                    self.study.sampler = self._sampler(unfinished.number)
+                    trial = import_optuna().Trial(self.study, unfinished._trial_id)
                     return trial, suggest(self.space, trial), lock
             number = len(self.trials())
             if number >= self.limit:
@@ -77,46 +77,44 @@ class Search:
             return trial, suggest(self.space, trial), self.locks.take(self.folder(trial.number))
 
     def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
-        """What chooses the values of trial `number`."""
+        """The sampler that chooses the values of trial `number`."""
         samplers = import_optuna().samplers
         if is_grid(self.space):
             return samplers.GridSampler({name: labels(values) for name, values in self.space.items()}, seed=self.seed)
         return samplers.TPESampler(seed=(self.seed + number) % 2**32)
 
     def report(self, trial: "optuna.Trial", epochs: dict[int, float]) -> bool:
-        """Store val mean AUROC by epoch; whether the trial should stop as it is below the median of the others."""
+        """Store val mean AUROC by epoch; returns whether to prune the trial because it is below the median."""
         new = epochs.keys() - self.trials()[trial.number].intermediate_values.keys()
         for epoch in sorted(new):
             trial.report(epochs[epoch], epoch)
         return bool(new) and trial.should_prune()
 
     def finish(self, trial: "optuna.Trial", state: str, value: float | None = None) -> None:
-        """Store how a trial ended: COMPLETE with its value, PRUNED, for which its last epoch counts, or FAIL."""
+        """Store the end of a trial: COMPLETE with its value, PRUNED (its value is that of the last epoch), or FAIL."""
         state = import_optuna().trial.TrialState[state]
-        with contextlib.suppress(RuntimeError):  # GridSampler, of its last trial: it would stop Study.optimize
+        with contextlib.suppress(RuntimeError):  # GridSampler tries to stop Study.optimize after its last trial
             self.study.tell(trial, value, state)
 
 
 def open_search(parent_dir: pathlib.Path, data_dir: epath.Path, trials: int | None = None) -> Search:
-    """Check everything that can be checked before the first trial, and open the study.
+    """Check the files of a search before its first trial, and open its study.
 
     Args:
-        trials: how many in total; by default all combinations of a grid, else TRIALS.
+        trials: number in total; default all combinations of a grid, else TRIALS.
     """
-    params, base = load_params(parent_dir), storage.read_json(parent_dir / PARAMS_FILE)
-    space, images = read_space(parent_dir, base), open_dataset(data_dir)
-    identity = {
-        PARAMS_FILE: digest(base),
-        SPACE_FILE: digest(space),
-        "--data_dir": images.info["fingerprint"],
-    }
+    params = load_params(parent_dir)
+    base = storage.read_json(parent_dir / PARAMS_FILE)
+    space = read_space(parent_dir, base)
+    images = open_dataset(data_dir)
+    identity = {PARAMS_FILE: digest(base), SPACE_FILE: digest(space), "--data_dir": images.info["fingerprint"]}
     limit = trials or combinations(space) or TRIALS
     study = open_study(parent_dir, identity)
     return Search(parent_dir, base, space, images, study, params.seed, min(limit, combinations(space) or limit))
 
 
 def digest(value: dict) -> str:
-    """Hexadecimal SHA-256 of an object, whatever the white space and the order of keys in its file."""
+    """Hexadecimal SHA-256 of an object, independent of white space and key order in its file."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -128,21 +126,22 @@ class Job:
     ) -> None:
         self.search = search
         self.trial, values, self.lock = claimed
-        self.folder, self.epochs = search.folder(self.trial.number), {}
+        self.folder = search.folder(self.trial.number)
+        self.epochs = {}
         storage.write_json(self.folder / PARAMS_FILE, merged(search.base, values))
         log.info("%s   %s", self.folder, describe(values))
         data_dir = str(search.images.folder)
         self.process = TrainProcess(self.folder, self.lock, slot, data_dir=data_dir, trainer=trainer)
 
     def settle(self) -> bool:
-        """Report new epochs; end the trial if it is over or hopeless. Returns whether it has ended."""
+        """Report new epochs; end the trial if its process has ended or it is pruned. Returns whether it has ended."""
         self.lock.beat()
         is_over = self.process.is_over()
         before, self.epochs = self.epochs, read_epochs(self.folder)
-        is_hopeless = self.epochs != before and self.search.report(self.trial, self.epochs)
+        is_pruned = self.epochs != before and self.search.report(self.trial, self.epochs)
         if is_over:
             self.conclude()
-        elif is_hopeless:
+        elif is_pruned:
             self.process.stop()
             self.search.finish(self.trial, "PRUNED")
             log.info("%s   pruned after epoch %d", self.folder, max(self.epochs))
@@ -152,7 +151,7 @@ class Job:
         return True
 
     def conclude(self) -> None:
-        """Store what a process that is over came to."""
+        """Store the result of a process that has ended."""
         try:
             value = self.process.score()
         except TrialFailed as error:
@@ -165,7 +164,7 @@ class Job:
 
 
 def run_trials(search: Search, jobs: int, trainer: Sequence[str] = TRAINER) -> None:
-    """Run what is left of the study, `jobs` trials at once, and wait for those that other processes run."""
+    """Run the remaining trials, `jobs` at once, and wait for those that other processes run."""
     slots = make_slots(jobs)
     running: list[Job | None] = [None] * jobs
     try:

@@ -1,6 +1,6 @@
 """The cores and the GPU of each of several train.py processes that run at once.
 
-The GPU part is tested with a stand-in for nvidia-smi only; it has never run on a machine with a GPU.
+The GPU part is only tested with a fake nvidia-smi; it has never run on a machine with a GPU.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ SMI_TIMEOUT = 60.0  # seconds; a GPU without persistence mode takes several to a
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What one of several processes may use."""
+    """The cores and the environment of one process."""
 
     cores: frozenset[int] | None  # None: all
     environment: dict[str, str]
 
     @contextlib.contextmanager
     def confined(self) -> Iterator[None]:
-        """Processes started inside run on these cores; thread pools of every library then take their size from them."""
+        """Processes started in this block run only on these cores; libraries size their thread pools by them."""
         if self.cores is None:
             yield
             return
@@ -36,11 +36,12 @@ class Slot:
 
 
 def make_slots(jobs: int) -> list[Slot]:
-    """Share the cores, and the GPUs in turn: slot k gets GPU k modulo their number.
+    """Divide the cores among the slots, and give slot k GPU k modulo the number of GPUs.
 
-    TensorFlow takes memory of a GPU as it needs it, not all at once, unless TF_FORCE_GPU_ALLOW_GROWTH says otherwise.
+    TensorFlow allocates GPU memory on demand, unless TF_FORCE_GPU_ALLOW_GROWTH in the environment says otherwise.
     """
-    gpus, environment = visible_gpus(), {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | os.environ
+    gpus = visible_gpus()
+    environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | os.environ
     slots = []
     for number in range(jobs):
         own = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
@@ -49,9 +50,9 @@ def make_slots(jobs: int) -> list[Slot]:
 
 
 def share_of_cores(number: int, jobs: int) -> frozenset[int] | None:
-    """The cores of one of several jobs, disjoint while there are enough; None where a process cannot be confined.
+    """The cores of one of several jobs, disjoint if there are enough; None if a process cannot be confined to cores.
 
-    Two processes that each compute with every core take turns and cost each other their caches.
+    Two processes that each use every core interrupt each other and evict each other's caches.
     """
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
         return None
@@ -62,9 +63,9 @@ def share_of_cores(number: int, jobs: int) -> frozenset[int] | None:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them: all that nvidia-smi lists, or those of them that the variable allows.
+    """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows, named as in that variable.
 
-    As in CUDA, an entry that is not a GPU hides itself and those after it. Without nvidia-smi there are none.
+    As in CUDA, an entry that is not a GPU hides itself and all entries after it. Without nvidia-smi there are none.
     """
     indexes = [str(index) for index in range(_count_gpus())]
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -75,7 +76,7 @@ def visible_gpus() -> list[str]:
 
 
 def _count_gpus() -> int:
-    """How many GPUs nvidia-smi lists; 0 if it is absent or fails. TensorFlow would know, but takes seconds to load."""
+    """Number of GPUs that nvidia-smi lists; 0 if it is absent or fails. TensorFlow would take seconds to load."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return 0

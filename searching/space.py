@@ -1,8 +1,8 @@
-"""What a search varies: search.json names parameters of params.json, each with a list of values or a range.
+"""The search space: search.json names parameters of params.json, each with a list of values or a range.
 
     {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": true}, "dropout": [0, 0.2, 0.5], "fine_tune.epochs": [2, 4]}
 
-A dot reaches into a parameter that is an object. If there are only lists, they are a grid: every combination once.
+A dot leads into a parameter that is an object. Lists alone are a grid, in which every combination is tried once.
 """
 
 import dataclasses
@@ -23,20 +23,18 @@ if typing.TYPE_CHECKING:
 
 FILE = "search.json"
 EXAMPLE = '{"learning_rate": [1e-4, 1e-3]} or {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": true}}'
-
-
-Space = dict[str, list | dict]  # search.json as it stands, checked
+Space = dict[str, list | dict]  # the checked content of search.json
 
 
 def read_space(parent_dir: pathlib.Path, base: dict) -> Space:
     """Read search.json of a folder and check it against the fields of Params and its params.json.
 
     Args:
-        base: params.json as it stands, which every trial starts from.
+        base: the content of params.json, to which every trial applies its values.
 
     Raises:
         FileNotFoundError: search.json is missing.
-        ValueError: an unknown parameter, an empty list or range, a value that Params rejects: file and key are named.
+        ValueError: an unknown parameter, an empty list or range, or a value that Params rejects; names file and key.
     """
     path = parent_dir / FILE
     if not path.is_file():
@@ -50,7 +48,7 @@ def read_space(parent_dir: pathlib.Path, base: dict) -> Space:
             raise ValueError(f"{path}: unknown parameter {name!r}. Did you mean {near[0]!r}?")
         parent = name.rpartition(".")[0]
         if parent in space:
-            raise ValueError(f"{path} searches {parent!r} and {name!r}, which is a part of it; keep one of them")
+            raise ValueError(f"{path} searches both {parent!r} and its part {name!r}; keep one of them")
         check = _check_range if isinstance(domain, dict) else _check_list
         check(domain, kinds[name], f"{path}: {name}")
     for values in _probes(space):
@@ -59,7 +57,7 @@ def read_space(parent_dir: pathlib.Path, base: dict) -> Space:
 
 
 def searchable(kind: type = Params, prefix: str = "") -> dict[str, object]:
-    """Every parameter's type by its name; those of an object after its own, with a dot between."""
+    """The type of every parameter by its name; parameters of an object are named with a dot: "fine_tune.epochs"."""
     found = {}
     for name, hint in typing.get_type_hints(kind).items():
         found[prefix + name] = hint
@@ -69,22 +67,22 @@ def searchable(kind: type = Params, prefix: str = "") -> dict[str, object]:
 
 
 def combinations(space: Space) -> int | None:
-    """How many combinations a grid has; None if a range is searched."""
+    """Number of combinations of a grid; None if a range is searched."""
     return math.prod(map(len, space.values())) if is_grid(space) else None
 
 
 def is_grid(space: Space) -> bool:
-    """Whether only lists are searched."""
+    """Whether all domains are lists."""
     return not any(isinstance(domain, dict) for domain in space.values())
 
 
 def labels(values: list) -> list:
-    """Values as Optuna can store them: lists and objects as their JSON text."""
+    """Values in the form that Optuna can store: lists and objects as JSON text."""
     return [json.dumps(value) if isinstance(value, list | dict) else value for value in values]
 
 
 def suggest(space: Space, trial: "optuna.Trial") -> dict:
-    """The values that a trial tries, by parameter; the same however often this is called."""
+    """The values of a trial, by parameter; repeated calls return the same values."""
     kinds, values = searchable(), {}
     for name, domain in space.items():
         if isinstance(domain, list):
@@ -98,7 +96,7 @@ def suggest(space: Space, trial: "optuna.Trial") -> dict:
 
 
 def merged(base: dict, values: dict) -> dict:
-    """The contents of a trial's params.json: base with these values; a dot reaches into an object, made if absent."""
+    """The content of a trial's params.json: base with these values; a dot leads into an object, created if absent."""
     result = dict(base)
     for name, value in values.items():
         outer, _, inner = name.partition(".")
@@ -107,26 +105,26 @@ def merged(base: dict, values: dict) -> dict:
 
 
 def shown(value: object) -> str:
-    """A value for a table or a log, fractions to four digits."""
+    """A value as text for a table or a log; floats have four digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def describe(values: dict) -> str:
-    """Values by parameter, for a log or an error."""
+    """Values by parameter as text for a log or an error."""
     return ", ".join(f"{name} {shown(value)}" for name, value in values.items())
 
 
 def _options(hint: object) -> tuple:
-    """The types that a value may have."""
+    """The types of a union, or the single type of a hint."""
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     return typing.get_args(hint) if is_union else (hint,)
 
 
 def _probes(space: Space) -> list[dict]:
-    """Values by which a space can be checked: all combinations of a grid, or else every value and end of a range, the
-    other parameters at their first: not every corner, whose number doubles with each."""
+    """Sets of values to check a space with: all combinations of a grid; otherwise each value and each end of a range in
+    turn, with the other parameters at their first value, because the number of corners doubles with each range."""
     domains = {name: [d["low"], d["high"]] if isinstance(d, dict) else d for name, d in space.items()}
     if is_grid(space):
         return [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]
@@ -135,7 +133,7 @@ def _probes(space: Space) -> list[dict]:
 
 
 def _check_list(values: object, hint: object, where: str) -> None:
-    """Raise ValueError where a list of values has nothing to choose from."""
+    """Raise ValueError unless this is a list of different values."""
     if not isinstance(values, list):
         raise ValueError(f'{where} is {values!r}; expected a list of values, or {{"low": ..., "high": ...}}')
     if not values:
@@ -146,10 +144,10 @@ def _check_list(values: object, hint: object, where: str) -> None:
 
 
 def _check_range(domain: dict, hint: object, where: str) -> None:
-    """Raise ValueError where a range is not one of numbers from low to high."""
+    """Raise ValueError unless this is a range of numbers from low to high."""
     options = _options(hint)
     if float not in options and int not in options:
-        raise ValueError(f"{where} is not a number and has no range; list its values: [...]")
+        raise ValueError(f"{where} is not a number and cannot have a range; list its values: [...]")
     if domain.keys() - {"low", "high", "log"} or not {"low", "high"} <= domain.keys():
         raise ValueError(f"{where} has {', '.join(domain) or 'nothing'}; expected low, high and perhaps log")
     low, high, log = domain["low"], domain["high"], domain.get("log", False)
@@ -158,8 +156,8 @@ def _check_range(domain: dict, hint: object, where: str) -> None:
     for end in (low, high):
         if type(end) is not int and (float not in options or type(end) is not float):
             expected = "a number" if float in options else "an integer"
-            raise ValueError(f"{where}: {end!r} is not an end of a range; expected {expected}")
-    if not low < high:  # so written, nan fails too
+            raise ValueError(f"{where}: {end!r} cannot be the end of a range; expected {expected}")
+    if not low < high:  # NaN fails this too
         raise ValueError(f"{where}: the range from {low!r} to {high!r} is empty; low must be below high")
     if log and low <= 0:
-        raise ValueError(f"{where}: low is {low!r}; a range with log must begin above 0")
+        raise ValueError(f"{where}: low is {low!r}; a range with log must start above 0")

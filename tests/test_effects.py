@@ -1,4 +1,4 @@
-"""Parameters that nothing would read are refused; every other set is accepted, also when it is read back."""
+"""Parameters without an effect are rejected; every other set is accepted, also when it is read back."""
 
 import dataclasses
 import itertools
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxr import effects
-from cxr.params import FineTune, Params, as_json, load_params, parse_params
-from training import optimizers
+from cxr.params import Params, as_json, load_params, parse_params
 
 ROOT = Path(__file__).resolve().parents[1]
 CNN = {"model": "simple_cnn"}
@@ -22,17 +21,17 @@ TRAINED = {
     "model": "feature_extractor",
     "extractors": [{"source": "experiment", "model_dir": "experiments/simple_cnn"}],
 }
-OWN_SIZE = 'every extractor resizes to a size of its own; set "image_size" in the object of a keras or hub extractor'
+OWN_SIZE = 'every extractor has its own input size; set "image_size" in the object of a keras or hub extractor'
 NO_BLOCKS = 'only model "simple_cnn" has convolution blocks; choose another network in extractors'
 NO_HIDDEN = "simple_cnn has no hidden layers over its features; set num_channels or num_blocks"
 NO_TRANSITION = (
     'only model "ensemble" has transition layers; feature_extractor has hidden_units, simple_cnn num_channels'
 )
-FROZEN = "the features of frozen extractors are cached once; set augmented_copies, or fine_tune"
+FROZEN = "the features of frozen extractors are computed once and cached; set fine_tune too"
 
 
-def refused(values: dict) -> str:
-    """The error about a set of parameters."""
+def error_of(values: dict) -> str:
+    """The text of the error about a set of parameters, without the file name."""
     with pytest.raises(ValueError, match=r"^p\.json: ") as caught:
         parse_params(values, where="p.json")
     return str(caught.value).removeprefix("p.json: ")
@@ -51,26 +50,16 @@ def refused(values: dict) -> str:
         (CNN, {"hidden_units": []}, NO_HIDDEN),
         (CNN, {"transition_units": 8}, NO_TRANSITION),
         (ONE, {"transition_units": 8}, NO_TRANSITION),
-        (CNN, {"normalization": "per_image"}, "simple_cnn standardises every image in any case; leave it out"),
+        (CNN, {"normalization": "per_image"}, "simple_cnn always standardises each image; leave it out"),
         (
             TRAINED,
             {"normalization": "per_image"},
-            'an extractor of source "experiment" prepares images as it was trained on them; leave it out',
+            'an extractor of source "experiment" prepares images as in its own training; leave it out',
         ),
         (
             HUB,
             {"precision": "mixed_float16"},
             'hub modules do not compute in float16; set "bfloat16" on a CPU, or leave it out',
-        ),
-        (
-            CNN,
-            {"augmented_copies": 2, "augmentation": "light"},
-            "simple_cnn sees newly augmented images in every epoch; set augmentation alone",
-        ),
-        (
-            ONE,
-            {"augmented_copies": 2},
-            "the copies would all be the same; set augmentation, horizontal_flip or crop_size too",
         ),
         (ONE, {"augmentation": "light"}, FROZEN),
         (ONE, {"horizontal_flip": True}, FROZEN),
@@ -82,9 +71,9 @@ def refused(values: dict) -> str:
         ),
     ],
 )
-def test_a_parameter_that_the_model_does_not_read_is_refused(model, values, reason):
+def test_a_parameter_without_effect_is_rejected(model, values, reason):
     name = next(iter(values))
-    assert refused(model | values) == f"{name} {json.dumps(values[name])} has no effect: {reason}"
+    assert error_of(model | values) == f"{name} {json.dumps(values[name])} has no effect: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -94,31 +83,22 @@ def test_a_parameter_that_the_model_does_not_read_is_refused(model, values, reas
         (
             CNN | {"warmup_epochs": 10},
             "warmup_epochs 10 {} num_epochs, which is 10",
-        ),  # reached when it ends
+        ),  # the peak is reached as the phase ends
         (ONE | {"warmup_epochs": 2, "num_epochs": 2, "fine_tune": {}}, "warmup_epochs 2 {} num_epochs, which is 2"),
         (ONE | {"warmup_epochs": 7.5, "fine_tune": {}}, "warmup_epochs 7.5 {} fine_tune.epochs, which is 5"),
         (ONE | {"warmup_epochs": 5, "fine_tune": {"epochs": 3}}, "warmup_epochs 5 {} fine_tune.epochs, which is 3"),
     ],
 )
-def test_a_warm_up_that_does_not_end_before_its_phase_is_refused(values, text):
-    assert refused(values) == text.format("leaves no epoch at the peak learning rate; set it below")
-
-
-def test_more_augmented_copies_than_epochs_are_refused():
-    three = ONE | {"augmentation": "light", "num_epochs": 3}
-    assert parse_params(three | {"augmented_copies": 2}, where="").augmented_copies == 2
-    assert refused(three | {"augmented_copies": 3}) == (
-        "augmented_copies 3 is more than num_epochs 3 can use: one epoch sees the images as they are, "
-        "each other epoch one set of copies; set it to 2 or less"
-    )
+def test_a_warm_up_as_long_as_its_phase_is_rejected(values, text):
+    assert error_of(values) == text.format("leaves no epoch at the peak learning rate; set it below")
 
 
 @pytest.mark.parametrize("name", ["classes", "classifier_activation", "dropout", "dropout_rate"])
-def test_an_option_of_the_classification_layers_of_an_extractor_is_refused(name):
+def test_an_option_of_the_classification_layers_of_an_extractor_is_rejected(name):
     values = {"model": "ensemble", "extractors": [NETWORK, NETWORK | {name: 0.5}]}
-    assert refused(values) == (
+    assert error_of(values) == (
         f"extractors[1]: {name} has no effect: it is for the network's classification layers, which are left out; "
-        "set the experiment's own dropout or hidden_units"
+        "set dropout or hidden_units of the experiment instead"
     )
 
 
@@ -133,32 +113,29 @@ def test_an_option_of_the_classification_layers_of_an_extractor_is_refused(name)
         ONE | {"precision": "mixed_float16"},
         CNN | {"precision": "mixed_float16"},
         CNN | {"lr_schedule": "plateau", "early_stopping_patience": 3},
-        CNN | {"early_stopping_patience": 99},  # never: that is an effect beside the default of 5
+        CNN | {"early_stopping_patience": 99},  # never stops early; with the default of 5 it could
         CNN | {"warmup_epochs": 9.5},
         CNN | {"num_epochs": 1},  # warmup_epochs is 0.5
-        ONE | {"augmentation": "light", "augmented_copies": 2},
-        ONE | {"crop_size": 64, "augmented_copies": 2},
+        ONE | {"crop_size": 64},
         ONE | {"augmentation": "light", "horizontal_flip": True, "fine_tune": {}},
-        ONE | {"augmentation": "light", "augmented_copies": 9, "fine_tune": {"epochs": 2}},
     ],
 )
-def test_a_parameter_with_an_effect_is_accepted_and_so_is_every_set_made_from_it(values):
+def test_a_parameter_with_an_effect_is_accepted_in_every_phase(values):
     params = parse_params(values, where="")
     for made in (params, params.head_phase(), params.last_phase(), params.head_phase().last_phase()):
         assert parse_params(as_json(made), where="") == made
 
 
 @pytest.mark.parametrize("model", [CNN, ONE, TWO, HUB, TRAINED])
-def test_defaults_are_accepted_though_nothing_reads_them(model):
+def test_defaults_are_accepted_even_without_effect(model):
     complete = as_json(Params()) | model
     assert as_json(parse_params(complete, where="")) == complete
 
 
-def test_whatever_is_accepted_is_accepted_again_when_read_back():
+def test_an_accepted_set_is_accepted_again_when_read_back():
     changes = {
         "augmentation": ["none", "light"],
         "crop_size": [None, 64],
-        "augmented_copies": [0, 1, 4],
         "num_epochs": [1, 4, 8],
         "warmup_epochs": [0.5, 2],
         "lr_schedule": ["cosine", "plateau"],
@@ -177,17 +154,9 @@ def test_whatever_is_accepted_is_accepted_again_when_read_back():
     assert accepted > 100
 
 
-def test_every_rule_is_of_a_parameter():
+def test_every_rule_names_existing_parameters():
     names = {name for unread in effects.UNREAD for name in unread.names}
     assert names <= {field.name for field in dataclasses.fields(Params)}
-    assert effects.PLATEAU_EPOCHS == optimizers.PLATEAU_EPOCHS
-
-
-def test_the_second_phase_has_no_copies_of_its_own():
-    params = parse_params(ONE | {"augmentation": "light", "augmented_copies": 2, "fine_tune": {}}, where="")
-    second = params.last_phase()
-    assert (second.augmented_copies, second.num_epochs, second.learning_rate) == (0, 5, FineTune().learning_rate)
-    assert params.head_phase().augmented_copies == 2
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*/params.json")), ids=lambda path: path.parent.name)
@@ -196,7 +165,7 @@ def test_a_complete_set_of_a_shipped_experiment_can_be_read_back(path):
     assert parse_params(as_json(params), where="") == params
 
 
-def test_the_file_is_named(tmp_path):
+def test_the_error_names_the_file(tmp_path):
     path = tmp_path / "params.json"
     path.write_text(json.dumps(ONE | {"image_size": 512}))
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: image_size 512 has no effect: every extractor"):

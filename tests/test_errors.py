@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from cxr import errors
 from cxr.engines.local import run_local
 from cxr.errors import one_line_errors
 from cxr.findings import parse_findings
@@ -63,6 +64,20 @@ def test_an_error_that_the_user_can_fix_is_one_line_and_exit_code_1(function, li
 def test_a_bug_keeps_its_traceback(function, error):
     with pytest.raises(error):
         run(function)
+
+
+def test_a_library_in_an_environment_below_the_project_is_not_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "ROOT", tmp_path)
+
+    def raised_in(path: pathlib.Path):
+        path.parent.mkdir(parents=True)
+        path.write_text("raise ValueError('from a file')")
+        return lambda: exec(compile(path.read_text(), str(path), "exec"), {})
+
+    with pytest.raises(SystemExit, match="error: from a file"):
+        run(raised_in(tmp_path / "tools/own.py"))
+    with pytest.raises(ValueError, match="from a file"):
+        run(raised_in(tmp_path / ".venv/lib/python3/site-packages/library.py"))
 
 
 def test_a_block_without_an_error():

@@ -12,8 +12,8 @@ RUN = ("best.weights.h5", "last.weights.h5", "dataset.json", "patients.json", "t
 SCORES = ("metrics_val_best.json", "predictions_test_last.csv")
 
 
-def leave_run(model_dir):
-    """Files named as a run's, params.json beside them."""
+def write_run(model_dir):
+    """Write files with the names of a run, and params.json."""
     for name in ("params.json", *RUN, *SCORES):
         (model_dir / name).write_text(name)
     for name in ("resume", "tensorboard"):
@@ -26,24 +26,24 @@ def names(folder):
 
 
 def test_move_aside_moves_all_but_params_json(tmp_path):
-    leave_run(tmp_path)
+    write_run(tmp_path)
     assert experiment.move_aside(tmp_path) == tmp_path / "old/001"
     assert names(tmp_path) == {"params.json", "old"}
     assert names(tmp_path / "old/001") == {*RUN, *SCORES, "resume", "tensorboard"}
     assert (tmp_path / "old/001/resume/inside").read_text() == "resume"
 
 
-def test_move_aside_counts_on(tmp_path):
+def test_move_aside_numbers_the_folders(tmp_path):
     for number in ("001", "002", "003", "004"):
         (tmp_path / "history.csv").write_text(number)
         assert experiment.move_aside(tmp_path).name == number
-    (tmp_path / "old/002").rename(tmp_path / "elsewhere")  # a gap is not filled: numbers tell the order
+    (tmp_path / "old/002").rename(tmp_path / "elsewhere")  # a gap is not filled: the numbers give the order
     (tmp_path / "history.csv").write_text("005")
     assert experiment.move_aside(tmp_path).name == "005"
     assert (tmp_path / "old/001/history.csv").read_text() == "001"
 
 
-def test_move_aside_of_nothing_makes_no_folder(tmp_path):
+def test_move_aside_without_files_creates_no_folder(tmp_path):
     (tmp_path / "params.json").write_text("{}")
     assert experiment.move_aside(tmp_path) is None
     assert names(tmp_path) == {"params.json"}
@@ -60,7 +60,7 @@ def test_a_folder_with_weights_or_a_state_is_not_trained_over(tmp_path, left):
         experiment.require_untrained(tmp_path)
 
 
-def test_a_log_alone_does_not_stand_in_the_way(tmp_path):
+def test_a_folder_with_only_a_log_can_be_trained_in(tmp_path):
     (tmp_path / "params.json").write_text("{}")
     (tmp_path / "train.log").write_text("a run that ended before its first weights")
     experiment.require_untrained(tmp_path)
@@ -74,7 +74,7 @@ def save_state(model_dir, values=STATE, history=HISTORY):
     experiment.save_state(model_dir, values, {"fingerprint": "f00d", "history": history})
 
 
-def test_the_state_comes_back_as_it_was_saved(tmp_path):
+def test_a_saved_state_can_be_loaded(tmp_path):
     save_state(tmp_path)
     values, history = experiment.load_state(tmp_path, "f00d")
     assert [(value.dtype, value.tolist()) for value in values] == [(value.dtype, value.tolist()) for value in STATE]
@@ -98,14 +98,14 @@ def test_without_a_state_there_is_nothing_to_resume(tmp_path):
     assert experiment.load_state(tmp_path, "f00d") is None
 
 
-def test_a_state_of_other_data_is_refused(tmp_path):
+def test_a_state_of_other_data_is_rejected(tmp_path):
     save_state(tmp_path)
-    text = f"{tmp_path}/resume/state.npz was saved by a run on other images or features. Give the --data_dir that it"
+    text = f"{tmp_path}/resume/state.npz was saved by a run on other images or features. Use the --data_dir that it"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}.*--restart"):
         experiment.load_state(tmp_path, "beef")
 
 
-def test_a_note_of_the_user_in_old_is_left_alone(tmp_path):
+def test_files_of_the_user_in_old_are_kept(tmp_path):
     (tmp_path / "old/002").mkdir(parents=True)
     (tmp_path / "old/1 note.txt").write_text("the run with the wrong CSV")
     (tmp_path / "train.log").write_text("")
@@ -126,7 +126,7 @@ class Bomb:
 def test_pickles_in_a_state_are_not_loaded(tmp_path):
     (tmp_path / "resume").mkdir()
     bomb = np.array([Bomb(tmp_path / "exploded")], dtype=object)
-    np.savez(tmp_path / "resume/state.npz", **{"00000": bomb, "story": np.array("{}")})
+    np.savez(tmp_path / "resume/state.npz", **{"00000": bomb, "progress": np.array("{}")})
     with pytest.raises(ValueError, match=r"pickle|damaged"):
         experiment.load_state(tmp_path, "f00d")
     (tmp_path / "resume/state.npz").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
@@ -135,7 +135,7 @@ def test_pickles_in_a_state_are_not_loaded(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_weights_come_back(tmp_path):
+def test_saved_weights_can_be_loaded(tmp_path):
     import keras
 
     def dense(units):
@@ -157,7 +157,7 @@ def test_weights_come_back(tmp_path):
         experiment.load_weights(dense(4), tmp_path, "best")
 
 
-def test_a_damaged_state_is_named(tmp_path):
+def test_the_error_names_a_damaged_state(tmp_path):
     save_state(tmp_path)
     path = tmp_path / "resume/state.npz"
     path.write_bytes(path.read_bytes()[:300])
@@ -165,7 +165,7 @@ def test_a_damaged_state_is_named(tmp_path):
         experiment.load_state(tmp_path, "f00d")
 
 
-def test_damaged_weights_are_named(tmp_path):
+def test_the_error_names_damaged_weights(tmp_path):
     import keras
 
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -201,12 +201,12 @@ def test_git_sha_is_none_outside_a_checkout(tmp_path, monkeypatch):
     assert experiment.git_sha() is None
 
 
-def test_library_versions_name_what_the_numbers_depend_on():
+def test_library_versions_include_the_libraries_that_affect_results():
     assert {"tensorflow", "keras", "numpy"} <= experiment.library_versions().keys()
     assert experiment.library_versions()["numpy"] == np.__version__
 
 
-def test_the_patients_that_weights_have_seen_are_kept_with_them(tmp_path):
+def test_patients_that_the_weights_have_seen(tmp_path):
     assert experiment.patients_of(tmp_path) == {}
     experiment.patients_path(tmp_path).write_text('{"train": [1, 3], "val": [2]}')
     assert experiment.patients_of(tmp_path) == {"train": [1, 3], "val": [2]}

@@ -26,12 +26,12 @@ def test_an_empty_object_gives_the_defaults(tmp_path):
     assert (params.model, params.image_size, params.batch_size, params.seed) == ("simple_cnn", 224, 32, 230)
 
 
-def test_values_are_taken_over_with_their_types(tmp_path):
+def test_values_keep_their_types(tmp_path):
     params = load_params(write_params(tmp_path, '{"image_size": 64, "dropout": 0.25, "lr_schedule": "constant"}'))
     assert (params.image_size, params.dropout, params.lr_schedule) == (64, 0.25, "constant")
 
 
-def test_a_whole_number_will_do_for_a_float():
+def test_an_integer_is_accepted_as_a_float():
     weight_decay = parse_params({"weight_decay": 0}, where="here").weight_decay
     assert weight_decay == 0.0
     assert type(weight_decay) is float
@@ -45,10 +45,10 @@ def test_parameters_cannot_be_changed_afterwards():
 @pytest.mark.parametrize(
     ("key", "nearest"),
     [
-        ("learning_rte", "learning_rate"),  # a letter left out
+        ("learning_rte", "learning_rate"),  # a missing letter
         ("lerning_rate", "learning_rate"),
         ("batchsize", "batch_size"),
-        ("Seed", "seed"),  # names are in small letters
+        ("Seed", "seed"),  # names are lower case
         ("epochs", "num_epochs"),
     ],
 )
@@ -61,7 +61,7 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"batch_size": true}', "batch_size is True; expected an integer"),  # though True == 1
+        ('{"batch_size": true}', "batch_size is True; expected an integer"),  # although True == 1
         ('{"batch_size": "3"}', "batch_size is '3'; expected an integer"),
         ('{"batch_size": 3.0}', "batch_size is 3.0; expected an integer"),
         ('{"batch_size": null}', "batch_size is None; expected an integer"),
@@ -95,7 +95,7 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"fine_tune": {"unfreeze": "some"}}', "fine_tune: unfreeze is 'some'; expected 'all' or an integer"),
         ('{"fine_tune": {"unfreeze": 0}}', "fine_tune: unfreeze is 0; expected 1 to 10000"),
         ('{"fine_tune": {"epoch": 5}}', "fine_tune: unknown parameter 'epoch'. Did you mean 'epochs'?"),
-        ('{"fine_tune": {}}', "fine_tune is for models with extractors; 'simple_cnn' trains all of itself"),
+        ('{"fine_tune": {}}', "fine_tune needs extractors; 'simple_cnn' trains all of its layers anyway"),
     ],
 )
 def test_a_wrong_type_or_value_is_named_with_what_was_expected(tmp_path, text, message):
@@ -106,7 +106,7 @@ def test_a_wrong_type_or_value_is_named_with_what_was_expected(tmp_path, text, m
 @pytest.mark.parametrize(
     "text",
     [
-        '{"warmup_epochs": Infinity}',  # no step would ever have the full learning rate
+        '{"warmup_epochs": Infinity}',  # no step would ever reach the peak learning rate
         '{"learning_rate": 1' + "0" * 400 + "}",  # larger than any float
         '{"seed": 4294967296}',  # numpy takes seeds below 2 ** 32
     ],
@@ -116,7 +116,7 @@ def test_a_value_that_could_only_fail_later_fails_now(tmp_path, text):
         load_params(write_params(tmp_path, text))
 
 
-def test_more_blocks_than_the_image_can_be_halved_are_refused(tmp_path):
+def test_too_many_blocks_for_the_image_size_are_rejected(tmp_path):
     assert load_params(write_params(tmp_path, '{"image_size": 32, "num_blocks": 5}')).num_blocks == 5
     with pytest.raises(ValueError, match=r"params\.json: .*num_blocks"):
         load_params(write_params(tmp_path, '{"image_size": 32, "num_blocks": 6}'))  # 32 px are halved five times
@@ -135,17 +135,17 @@ NETWORK = {"source": "keras", "name": "ResNet50V2"}
         ("ensemble", 1, "two extractors or more"),
     ],
 )
-def test_every_model_takes_its_number_of_extractors(model, count, wanted):
+def test_a_wrong_number_of_extractors_is_rejected(model, count, wanted):
     with pytest.raises(ValueError, match=exactly(f"here: model {model!r} takes {wanted}, not {count}")):
         parse_params({"model": model, "extractors": [NETWORK] * count}, where="here")
 
 
-def test_a_fitting_number_of_extractors_is_taken_over_as_it_is():
+def test_a_right_number_of_extractors_is_accepted():
     assert parse_params({"model": "feature_extractor", "extractors": [NETWORK]}, where="").extractors == (NETWORK,)
     assert parse_params({"model": "ensemble", "extractors": [NETWORK] * 3}, where="").extractors == (NETWORK,) * 3
 
 
-def test_fine_tuning_has_defaults_of_its_own():
+def test_defaults_of_fine_tuning():
     one = {"model": "feature_extractor", "extractors": [NETWORK]}
     assert parse_params(one, where="").fine_tune is None
     assert parse_params({**one, "fine_tune": None}, where="").fine_tune is None
@@ -154,34 +154,36 @@ def test_fine_tuning_has_defaults_of_its_own():
     assert (tuned.unfreeze, tuned.learning_rate, tuned.batch_norm) == (20, 1.0, "frozen")
 
 
-def test_mixup_with_metadata_is_refused():
-    text = "here: mixup has no mean of two sexes or view positions; leave out mixup or metadata"
+def test_mixup_with_metadata_is_rejected():
+    text = "here: mixup cannot average two sexes or view positions; leave out mixup or metadata"
     with pytest.raises(ValueError, match=exactly(text)):
         parse_params({"metadata": True, "mixup": 0.2}, where="here")
 
 
-def test_the_head_before_fine_tuning_is_augmented_only_by_views():
-    one = {"model": "feature_extractor", "extractors": [NETWORK], "fine_tune": {}, "augmentation": "light"}
-    head = parse_params(one, where="").head_phase()
-    assert (head.fine_tune, head.augmentation) == (None, "none")
-    head = parse_params(one | {"augmented_copies": 2}, where="").head_phase()
-    assert (head.fine_tune, head.augmentation, head.augmented_copies) == (None, "light", 2)
+def test_the_phases_of_fine_tuning():
+    changes = {"augmentation": "light", "horizontal_flip": True, "batch_size": 4, "fine_tune": {"batch_size": 8}}
+    params = parse_params({"model": "feature_extractor", "extractors": [NETWORK]} | changes, where="")
+    head = params.head_phase()
+    assert (head.fine_tune, head.augmentation, head.horizontal_flip, head.batch_size) == (None, "none", False, 4)
+    last = params.last_phase()
+    assert (last.augmentation, last.batch_size, last.num_epochs, last.learning_rate) == ("light", 8, 5, 1e-5)
+    assert head.last_phase() == head
 
 
-def test_broken_json_is_named(tmp_path):
+def test_invalid_json_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}/params\.json is not valid JSON: .*line 2"):
         load_params(write_params(tmp_path, '{"seed": 1,\n}'))
 
 
 @pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ('"seed"', "str"), ("null", "NoneType")])
-def test_json_that_is_no_object_is_named(tmp_path, text, kind):
+def test_json_that_is_not_an_object_is_rejected(tmp_path, text, kind):
     with pytest.raises(
         ValueError, match=exactly(f"{tmp_path / 'params.json'} must hold a JSON object {{...}}, not {kind}")
     ):
         load_params(write_params(tmp_path, text))
 
 
-def test_a_folder_without_params_json_is_no_experiment(tmp_path):
+def test_a_folder_without_params_json_is_not_an_experiment(tmp_path):
     text = (
         f"no {tmp_path / 'params.json'}; an experiment is a folder with a params.json, which may be empty: {{}}. "
         "Copy one from experiments/simple_cnn."
@@ -190,12 +192,12 @@ def test_a_folder_without_params_json_is_no_experiment(tmp_path):
         load_params(tmp_path)
 
 
-def test_the_experiment_that_the_error_recommends_is_there():
+def test_the_experiment_that_the_error_recommends_exists():
     assert ROOT / "experiments/simple_cnn/params.json" in SHIPPED
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
-def test_a_shipped_experiment_holds_only_what_differs_from_the_defaults(path):
+def test_a_shipped_experiment_lists_only_changes_from_the_defaults(path):
     load_params(path.parent)
     values = json.loads(path.read_text())
     assert {key for key, value in values.items() if value == getattr(Params(), key)} == set()
@@ -222,5 +224,5 @@ def test_the_parameter_table_has_a_row_for_every_field(kind):
         (FineTune, "| `learning_rate` | float, 1e-08 to 10 | `1e-05` | "),
     ],
 )
-def test_the_parameter_table_says_what_is_possible(kind, start):
+def test_the_parameter_table_shows_types_and_ranges(kind, start):
     assert any(row.startswith(start) for row in parameter_table(kind).splitlines())

@@ -1,11 +1,11 @@
-"""Open a page in the browser, on this computer only, that reads chest radiographs with a trained experiment.
+"""Serve a web page, on this computer only, that predicts findings of chest radiographs with a trained experiment.
 
     python -m tools.serve --model_dir experiments/simple_cnn
 
-Drop an X-ray (PNG, JPEG, WebP, DICOM) on http://127.0.0.1:7860 for 14 calibrated probabilities beside their operating
-points; click a finding for its heat map. The same as JSON, with predict.py's numbers:
-`curl --data-binary @xray.png http://127.0.0.1:7860/api/predict`. Images are read in memory and not kept, and the page
-works without network. Needs `pip install -r requirements/serve.txt`. Not for clinical use.
+Open http://127.0.0.1:7860 and drop an X-ray (PNG, JPEG, WebP, DICOM) on the page. It shows 14 calibrated probabilities
+with their operating points; click a finding for its heat map. Other programs get the same numbers as JSON:
+`curl --data-binary @xray.png http://127.0.0.1:7860/api/predict`. Images are not stored, and the page needs no network
+connection. Needs `pip install -r requirements/serve.txt`. Not for clinical use.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import pathlib
 
 from cxr import experiment
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating
+from cxr.evaluation import operating_points
 from inference.predictor import Predictor
 from tools.serving.app import Served, listen, run
 
@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model_dir", type=pathlib.Path, required=True, help="a trained experiment")
-    add("--port", type=int, default=7860, help="port of the page; 0 is any free one (default: %(default)s)")
+    add("--port", type=int, default=7860, help="port of the page; 0 takes any free port (default: %(default)s)")
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= 65535:
@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def require_fastapi() -> None:
-    """Raise ImportError with the command that installs it, before anything slow begins."""
+    """Raise ImportError unless FastAPI and uvicorn are installed."""
     if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
         raise ImportError("the page needs FastAPI and uvicorn. Run: pip install -r requirements/serve.txt")
 
@@ -43,11 +43,11 @@ def main(argv: list[str] | None = None) -> None:
     """Serve one experiment until interrupted."""
     args = parse_args(argv)
     with one_line_errors(), contextlib.suppress(KeyboardInterrupt):
-        dataset = experiment.dataset_of(args.model_dir)  # raises before anything slow if it has not been trained
+        dataset = experiment.dataset_of(args.model_dir)  # an untrained experiment is an error at once
         require_fastapi()
-        with listen(args.port) as listener:  # before the model, which takes seconds
+        with listen(args.port) as listener:  # before the model, which takes seconds to load
             predictor = Predictor(args.model_dir, args.checkpoint)
-            advice = operating.advice(args.model_dir, args.checkpoint)
+            advice = operating_points.advice(args.model_dir, args.checkpoint)
             run(Served(predictor, args.model_dir.name, args.checkpoint, dataset, advice), listener)
 
 

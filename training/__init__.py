@@ -1,1 +1,1 @@
-"""What train.py is made of."""
+"""Training of one experiment, the parts of train.py."""

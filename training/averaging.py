@@ -1,4 +1,4 @@
-"""A moving average of the weights, which generalises better than where the last step happened to end."""
+"""A moving average of the weights, which generalises better than the weights of the last step."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,27 +9,29 @@ if TYPE_CHECKING:
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights, statistics of batch norm included (Polyak & Juditsky 1992).
+    """Exponential moving average of a model's weights and batch norm statistics (Polyak & Juditsky 1992).
 
-    After step n (from 0) it moves by 1 - min(decay, (1 + n) / (10 + n)) towards the weights: a young average forgets
-    the random weights it began with (as tf.train.ExponentialMovingAverage does with num_updates).
+    After step n (from 0) it moves by 1 - min(decay, (1 + n) / (10 + n)) towards the weights, so that the initial random
+    weights are soon forgotten (as in tf.train.ExponentialMovingAverage with num_updates).
     """
 
     def __init__(self, model: "keras.Model", decay: float) -> None:
         import keras
 
-        self.decay, self.weights = decay, model.weights
+        self.decay = decay
+        self.weights = model.weights
         self.averages = [keras.Variable(weight, trainable=False, dtype=weight.dtype) for weight in self.weights]
 
     def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 0 over all epochs."""
+        """Update the average after a step, counted from 0 over all epochs."""
         rate = 1 - min(self.decay, (1 + step) / (10 + step))
         for average, weight in zip(self.averages, self.weights, strict=True):
-            average.assign(average + rate * (weight - average))  # so written, what never changes stays to the bit
+            # In this form an average of weights that never change stays exactly equal to them.
+            average.assign(average + rate * (weight - average))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averages inside, and its own weights again afterwards."""
+        """The model has the averages as its weights inside the block, and its own weights again afterwards."""
         self._exchange()
         try:
             yield

@@ -1,5 +1,7 @@
-"""How a run went, epoch by epoch: history.csv, TensorBoard, and when to stop."""
+"""The results of each epoch: history.csv, TensorBoard scalars, early stopping and plateaus."""
 
+import csv
+import io
 import math
 import pathlib
 
@@ -7,51 +9,59 @@ from cxr import storage
 
 
 class History:
-    """Rows of {"epoch", "loss", "learning_rate", "seconds", "images_per_second", "val_loss", "val_mean_auroc",
-    "val_auroc_<Finding>"}; None where undefined."""
+    """One row per epoch: {"epoch", "loss", "learning_rate", "seconds", "images_per_second", "val_loss",
+    "val_mean_auroc", "val_auroc_<Finding>"}; None where undefined."""
 
     def __init__(self, model_dir: pathlib.Path) -> None:
         self.model_dir = model_dir
         self.rows: list[dict] = []
-        self.writer = None  # of TensorBoard's file, made with the first row
+        self.writer = None  # of the TensorBoard file, created with the first row
 
     @property
     def best(self) -> float:
-        """Best val mean AUROC so far; nan before the first defined one."""
+        """Best val mean AUROC so far; NaN if none is defined yet."""
         return max((value for value in self._values() if value is not None), default=math.nan)
 
     def epochs_since_best(self) -> int:
-        """Epochs without a better val mean AUROC; 0 where it is undefined, so that best follows last."""
+        """Epochs since the best val mean AUROC; 0 while it is undefined, so that the best weights are the last ones."""
         values = self._values()
         if not values or values[-1] is None:
             return 0
         return len(values) - 1 - values.index(max(value for value in values if value is not None))
 
     def plateaus(self, patience: int) -> int:
-        """How often val mean AUROC has not got better for `patience` epochs, counted anew each time."""
-        best, waited, found = -math.inf, 0, 0
+        """How many times val mean AUROC did not improve for `patience` epochs; the count restarts each time."""
+        best = -math.inf
+        waited = 0
+        count = 0
         for value in self._values():
-            better = value is None or value > best
-            best, waited = (best if value is None else max(best, value)), 0 if better else waited + 1
+            if value is None or value > best:
+                waited = 0
+            else:
+                waited += 1
+            best = best if value is None else max(best, value)
             if waited == patience:
-                found, waited = found + 1, 0
-        return found
+                count += 1
+                waited = 0
+        return count
 
     def _values(self) -> list[float | None]:
         return [row["val_mean_auroc"] for row in self.rows]
 
     def write(self) -> None:
-        """Write history.csv, whole."""
-        import pandas as pd
-
-        storage.write_text(self.model_dir / "history.csv", pd.DataFrame(self.rows).to_csv(index=False))
+        """Write all rows to history.csv."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        storage.write_text(self.model_dir / "history.csv", text.getvalue())
 
     def write_scalars(self) -> None:
         """Add the last row to TensorBoard."""
         import tensorflow as tf
 
         row = self.rows[-1]
-        if self.writer is None:  # one file for the run: several of one second would be read in any order
+        if self.writer is None:  # one file per run: TensorBoard reads several files of the same second in any order
             self.writer = tf.summary.create_file_writer(str(self.model_dir / "tensorboard"))
         with self.writer.as_default(step=row["epoch"]):
             for key, value in row.items():

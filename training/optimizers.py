@@ -1,4 +1,4 @@
-"""The optimizer of an experiment and the way its step size goes."""
+"""The optimizer of an experiment and its learning-rate schedule."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,11 @@ from cxr.params import Params
 if TYPE_CHECKING:
     import keras
 
-PLATEAU_EPOCHS = 2  # without a better val AUROC before the step size falls
-PLATEAU_FACTOR = 0.1  # by which it falls
+PLATEAU_FACTOR = 0.1  # of the learning rate at each plateau; `effects.PLATEAU_EPOCHS` says when
 
 
 def make_optimizer(params: Params, rate: "float | keras.optimizers.schedules.LearningRateSchedule"):
-    """The optimizer with its learning rate."""
+    """The optimizer of an experiment with a learning rate or schedule."""
     import keras
 
     options = {"weight_decay": params.weight_decay, "global_clipnorm": params.gradient_clip_norm}
@@ -22,29 +21,29 @@ def make_optimizer(params: Params, rate: "float | keras.optimizers.schedules.Lea
 
 
 def learning_rate(params: Params, steps: int) -> "float | keras.optimizers.schedules.LearningRateSchedule":
-    """The learning rate scheduled over `steps` steps an epoch.
+    """The learning-rate schedule for `steps` steps per epoch.
 
-    warmup_epochs of linear rise to the peak; then constant, or half a cosine down to 0 at the end of num_epochs
-    (Loshchilov & Hutter 2017, eq. 5, without restarts), or, with "plateau", the peak times `factor`, a variable of the
-    schedule that whoever sees the val scores lowers.
+    Linear warm-up to the peak for warmup_epochs; then constant, or cosine decay to 0 at the end of num_epochs
+    (Loshchilov & Hutter 2017, eq. 5, without restarts), or "plateau": the peak times the schedule's variable `factor`,
+    which the training loop lowers by the val scores.
     """
     import keras
 
     schedules = keras.optimizers.schedules
-    total, warmup = steps * params.num_epochs, round(steps * params.warmup_epochs)
+    warmup = round(steps * params.warmup_epochs)
     peak = params.learning_rate
     if params.lr_schedule == "cosine":
-        falling = max(1, total - warmup)
+        decay_steps = max(1, steps * params.num_epochs - warmup)
         if warmup:
-            return schedules.CosineDecay(0.0, falling, warmup_target=peak, warmup_steps=warmup)
-        return schedules.CosineDecay(peak, falling)
+            return schedules.CosineDecay(0.0, decay_steps, warmup_target=peak, warmup_steps=warmup)
+        return schedules.CosineDecay(peak, decay_steps)
     if params.lr_schedule == "plateau":
         return plateau_schedule(peak, warmup)
     return schedules.PolynomialDecay(0.0, warmup, end_learning_rate=peak) if warmup else peak
 
 
 def plateau_schedule(peak: float, warmup: int) -> "keras.optimizers.schedules.LearningRateSchedule":
-    """A linear rise to the peak over `warmup` steps, and that times its variable `factor`, which begins at 1."""
+    """Linear warm-up to the peak over `warmup` steps, times the variable `factor`, which starts at 1."""
     import keras
 
     class Plateau(keras.optimizers.schedules.LearningRateSchedule):

@@ -1,11 +1,11 @@
-"""Boxes and heat maps: from one frame to another, overlap, and the boxes that a heat map draws.
+"""Boxes and heat maps: frames, overlap, and the boxes detected in a heat map.
 
-Boxes are float [n, 4] (x0, y0, x1, y1), x to the right, y down, edges on a continuous scale where pixel i reaches from
-i to i + 1: so x1 - x0 is a width, and a change of frame is a multiplication and a shift, exact both ways. Frames:
+Boxes are float [n, 4] (x0, y0, x1, y1), x to the right, y down, on a continuous scale where pixel i covers i to i + 1.
+So x1 - x0 is a width, and a change of frame is a scale and a shift, exact in both directions. Frames:
 
-nih      BBox_List_2017.csv: pixels of the 1024 x 1024 release; of an image that is not square, of its longer side
+nih      BBox_List_2017.csv: pixels of the 1024 x 1024 release; if the image is not square, its longer side is 1024
 image    pixels of the image file
-model    the square that the model sees: the image resized, centred on black (cxr.images.resize.resize_square)
+model    the square input of the model: the image resized, centred on black (cxr.images.resize.resize_square)
 """
 
 from typing import NamedTuple
@@ -18,11 +18,11 @@ CUTS = (60, 180)  # of a heat map scaled to [0, 255]: Wang et al. 2017, section 
 
 
 class Placement(NamedTuple):
-    """How an image lies in the model's frame."""
+    """Position and scale of an image in the model's frame."""
 
     width: int  # of the image, pixels
     height: int
-    size: int  # of the model's frame, pixels a side
+    size: int  # of the model's frame, pixels per side
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -59,20 +59,22 @@ class Placement(NamedTuple):
     def heat_on_image(
         self, heat_map: np.ndarray, longer_side: int | None = None, *, covers: int | None = None
     ) -> np.ndarray:
-        """A heat map over the image alone, bilinear between the centres of its cells, flat beyond the outermost.
+        """A heat map over exactly the image, bilinear between the centres of cells, constant beyond the outermost.
 
         Args:
             heat_map: [h, w] over the model's frame, black margins included.
             longer_side: of the result, in pixels; default that of the image.
-            covers: pixels a side of the centre of the model's frame that the map is of; default all. Outside it the
-                model sees nothing, and the result is the map's minimum.
+            covers: the map covers only the centre of the model's frame, so many pixels per side; default all. Outside,
+                where the model has no input, the result is the minimum of the map.
 
         Returns:
-            float64 [rows, columns] with the aspect of the image.
+            float64 [rows, columns] with the aspect ratio of the image.
         """
         covers = covers or self.size
         shrink = (longer_side or max(self.width, self.height)) / max(self.width, self.height)
-        shape, weights, outside = (round(self.height * shrink), round(self.width * shrink)), [], []
+        shape = (round(self.height * shrink), round(self.width * shrink))
+        weights = []
+        outside = []
         for count, pixels, corner, inner in zip(
             heat_map.shape, shape, self.corner[::-1], self.inner[::-1], strict=True
         ):
@@ -86,19 +88,20 @@ class Placement(NamedTuple):
 
 
 def bilinear(count: int, positions: np.ndarray) -> np.ndarray:
-    """Weights [n, count] of `count` cells at n positions, cell i reaching from i to i + 1 with its value at i + 0.5."""
+    """Weights [n, count] of `count` cells at n positions; cell i covers i to i + 1 and has its value at i + 0.5."""
     at = np.clip(positions - 0.5, 0, count - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(count)))
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:
-    """Area of each box; 0 where it is turned inside out."""
+    """Area of each box; 0 where x1 < x0 or y1 < y0."""
     return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
 
 
 def intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Area that every box of a [n, 4] shares with every box of b [m, 4]: [n, m]."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    """Area of the intersection of every box of a [n, 4] with every box of b [m, 4]: [n, m]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     return np.prod(np.maximum(high - low, 0), axis=2)
 
 
@@ -117,25 +120,26 @@ def iobb(detected: np.ndarray, annotated: np.ndarray) -> np.ndarray:
 
 
 def detect(heat_map: np.ndarray) -> np.ndarray:
-    """Boxes round every connected region of a heat map that is above 60, and of one that is above 180, of [0, 255].
+    """Boxes around every connected region above 60 and every one above 180, of a heat map scaled to [0, 255].
 
-    The map's own minimum becomes 0, its maximum 255 (Wang et al. 2017, section 4.3). Pixels touch by their sides and
-    corners. A region with one box at both cuts has it once.
+    The minimum of the map becomes 0, its maximum 255 (Wang et al. 2017, section 4.3). Pixels that touch at a side or
+    corner are connected. Equal boxes at both cuts count once.
 
     Args:
         heat_map: [rows, columns], finite.
 
     Returns:
-        float64 [n, 4] in its pixels, the largest first; none where the map is flat.
+        float64 [n, 4] in pixels of the map, the largest first; empty where the map is flat.
     """
     from scipy import ndimage
 
     if not np.isfinite(heat_map).all():
-        raise ValueError("a heat map has values that are not finite; the model's weights or pixels are broken")
+        raise ValueError("the heat map has NaN or infinite values: the weights of the model are damaged")
     low, high = float(heat_map.min()), float(heat_map.max())
     if high <= low:
         return np.zeros((0, 4))
-    scaled, found = (heat_map - low) * (255 / (high - low)), set()
+    scaled = (heat_map - low) * (255 / (high - low))
+    found = set()
     for cut in CUTS:
         regions, _ = ndimage.label(scaled > cut, structure=np.ones((3, 3)))
         found |= {(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(regions)}

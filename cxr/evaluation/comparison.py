@@ -1,48 +1,76 @@
-"""Whether one experiment is better than another on the same images, or only luckier."""
+"""The difference of two experiments on the same images, and whether chance explains it."""
+
+import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
+from cxr import experiment, storage
 from cxr.evaluation import metrics
-from cxr.evaluation.predictions import Predictions
+from cxr.evaluation.predictions import Predictions, read_predictions
 from cxr.findings import FINDINGS
 
 
-def compare(ours: Predictions, theirs: Predictions) -> dict:
-    """Paired bootstrap over patients: both experiments are judged on the same resamples.
+class Other(NamedTuple):
+    """The experiment to compare with."""
 
-    What makes a resample easy makes it easy for both, so the difference is known better than either AUROC.
+    model_dir: pathlib.Path
+    predictions: Predictions  # of the same images in the same order (`predictions.in_order_of`)
+    leak: dict  # see `provenance.find_leak`
+
+
+def add_comparison(result: dict, other: Other, folder: pathlib.Path) -> None:
+    """Compare an evaluated experiment with another one, and put that into its metrics file.
 
     Args:
-        ours, theirs: of the same images in the same order (`predictions.in_order_of`).
+        result: the metrics file, to which "comparison" is added. folder: of this file and its predictions.
+    """
+    split = result["split"]
+    checkpoint = result["checkpoint"]
+    ours = read_predictions(experiment.predictions_path(folder, split, checkpoint))
+    difference = metrics.none_for_nan(compare(ours, other.predictions))
+    result["comparison"] = {"model_dir": str(other.model_dir), "leak": other.leak, **difference}
+    storage.write_json(experiment.metrics_path(folder, split, checkpoint), result)
+
+
+def compare(ours: Predictions, theirs: Predictions) -> dict:
+    """Paired bootstrap over patients: both experiments are scored on the same resamples.
+
+    An easy resample is easy for both, so the interval of the difference is narrower than those of the two AUROCs.
+
+    Args:
+        ours, theirs: of the same images in the same order.
 
     Returns:
         "mean_auroc" {"difference": ours minus theirs, "low", "high", "p", "findings": how many are in it} and
         "findings" {name: {"difference", "low", "high", "p"}}; nan where undefined. p is two-sided.
 
     Raises:
-        ValueError: labels or patients are others; there is one patient only; no finding has both classes.
+        ValueError: labels or patients differ; there is only one patient; no finding has both classes.
     """
     _require_same_truth(ours, theirs)
-    both = [metrics.bootstrap_aurocs(part.labels, part.probabilities, part.patient_ids) for part in (ours, theirs)]
-    resampled = both[0] - both[1]
+    our_aurocs, their_aurocs = (
+        metrics.bootstrap_aurocs(part.labels, part.probabilities, part.patient_ids) for part in (ours, theirs)
+    )
+    resampled = our_aurocs - their_aurocs
     values = np.array([_difference(ours, theirs, column) for column in range(len(FINDINGS))])
     defined = np.flatnonzero(~np.isnan(values))
     if len(defined) == 0:
         raise ValueError(f"no finding has both classes among the {len(ours.labels):,} images: nothing to compare")
-    findings = {name: _tested(values[column], resampled[:, column]) for column, name in enumerate(FINDINGS)}
-    mean = _tested(float(values[defined].mean()), metrics.means_of_defined(resampled[:, defined]))
+    findings = {name: _with_test(values[column], resampled[:, column]) for column, name in enumerate(FINDINGS)}
+    mean = _with_test(float(values[defined].mean()), metrics.means_of_defined(resampled[:, defined]))
     return {"mean_auroc": mean | {"findings": len(defined)}, "findings": findings}
 
 
 def _require_same_truth(ours: Predictions, theirs: Predictions) -> None:
-    other = (ours.labels != theirs.labels).any(axis=1) | (ours.patient_ids != theirs.patient_ids)
-    if other.any():
+    differs = (ours.labels != theirs.labels).any(axis=1) | (ours.patient_ids != theirs.patient_ids)
+    if differs.any():
         raise ValueError(
-            f"{other.sum():,} images have other labels or patients in the two experiments, the first "
-            f"{ours.image_ids[other][0]}: they were evaluated on datasets of different CSVs"
+            f"{differs.sum():,} images have different labels or patients in the two experiments, the first "
+            f"{ours.image_ids[differs][0]}: they were evaluated on datasets of different CSVs"
         )
     if len(np.unique(ours.patient_ids)) < 2:
-        raise ValueError("all images are of one patient: a comparison over patients needs two and more")
+        raise ValueError("all images are of one patient; a comparison over patients needs at least two")
 
 
 def _difference(ours: Predictions, theirs: Predictions, column: int) -> float:
@@ -51,15 +79,15 @@ def _difference(ours: Predictions, theirs: Predictions, column: int) -> float:
     return our_auroc - their_auroc
 
 
-def _tested(value: float, samples: np.ndarray) -> dict[str, float]:
+def _with_test(value: float, samples: np.ndarray) -> dict[str, float]:
     low, high = metrics.interval(samples)
     return {"difference": float(value), "low": low, "high": high, "p": two_sided_p(samples)}
 
 
 def two_sided_p(samples: np.ndarray) -> float:
-    """Twice the share of resamples on the rarer side of 0, those at 0 on both sides; nan of none.
+    """Twice the share of resamples on the rarer side of 0; those at 0 count on both sides. nan without resamples.
 
-    One is added to both counts, so that it is never 0: 1,000 resamples can show no less than 0.002.
+    One is added to both counts, so p is never 0: with 1,000 resamples it is at least 0.002.
     """
     samples = samples[~np.isnan(samples)]
     if len(samples) == 0:

@@ -1,6 +1,8 @@
-"""Published per-finding AUROC to stand beside. A number without its split is no number: each row names its own."""
+"""Published AUROC and localization by finding. A score means nothing without its split, so each row names one."""
 
 from typing import NamedTuple
+
+import numpy as np
 
 from cxr.findings import FINDINGS
 
@@ -9,9 +11,9 @@ class Published(NamedTuple):
     """One row of a published table."""
 
     source: str
-    split: str  # "official", or "random": 70/10/20 by patient, drawn by each author anew
-    images: int | None  # in its test set; None where it is not stated
-    image_size: int | None  # pixels a side that the network sees; None where it is not stated
+    split: str  # "official", or "random": 70/10/20 by patient, different for each author
+    images: int | None  # in its test set; None where not stated
+    image_size: int | None  # pixels per side of the network's input; None where not stated
     aurocs: dict[str, float]  # by finding
     mean: float  # as published or computed from the row
 
@@ -87,19 +89,49 @@ ROWS = (
 
 
 def rows_of_split(split_name: str) -> tuple[Published, ...]:
-    """The rows of one split, Wang et al. first; none for a split that nobody else has, such as "csv"."""
+    """The rows of one split, Wang et al. first; none for an unpublished split such as "csv"."""
     return tuple(row for row in ROWS if row.split == split_name)
 
 
 def why_not_comparable(row: Published, *, split: str, split_name: str, images: int) -> str | None:
-    """Why a score of these images does not stand beside a row; None where it does.
+    """Why a score on these images is not comparable with a row; None where it is.
 
-    Only the whole official test split is the same images for everybody.
+    Only the whole official test split has the same images for everyone.
     """
     if split_name != row.split:
-        return f"it is of the {row.split} split"
+        return f"it is on the {row.split} split"
     if row.split == "random":
-        return "every random split is other images"
+        return "it is on another random split"
     if (split, images) != ("test", row.images):
-        return f"it is of the {row.split} test split, all {row.images:,} images"
+        return f"it is on the {row.split} test split, all {row.images:,} images"
     return None
+
+
+def mean_over_defined(row: Published, result: dict) -> float:
+    """A published mean over the findings that have an AUROC in the result; over all where none has."""
+    published = [row.aurocs[name] for name, values in result["findings"].items() if values["auroc"] is not None]
+    return float(np.mean(published)) if published else row.mean
+
+
+LOCALIZATION_SOURCE = "Wang et al. 2017 (CVPR, Table 4; all 984 boxes of the official test set)"
+LOCALIZATION_BOXES = 984
+LOCALIZATION_FINDINGS = (
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration"),
+    *("Mass", "Nodule", "Pneumonia", "Pneumothorax"),
+)
+LOCALIZATION = {  # T(IoBB): accuracy and false positives per image, in the order of LOCALIZATION_FINDINGS
+    0.1: (".7277 .9931 .7124 .7886 .4352 .1645 .7500 .4591", ".8323 .3506 .7998 .5589 .6423 .6047 .9055 .4776"),
+    0.25: (".5500 .9794 .5424 .5772 .2823 .0506 .5583 .3469", ".9167 .4553 .8598 .6077 .6707 .6158 .9614 .5000"),
+    0.5: (".2833 .8767 .3333 .4227 .1411 .0126 .3833 .1836", "1.0203 .5630 .9268 .6585 .6941 .6189 1.0132 .5285"),
+    0.75: (".1666 .7260 .2418 .3252 .1176 .0126 .2583 .1020", "1.0619 .6616 .9603 .6921 .7043 .6199 1.0569 .5396"),
+    0.9: (".1333 .6849 .2091 .2520 .0588 .0126 .2416 .0816", "1.0752 .7226 .9797 .7124 .7144 .6199 1.0732 .5437"),
+}
+
+
+def published_localization(finding: str) -> dict | None:
+    """Wang et al. on a finding: {"iobb": {"0.1": {"accuracy", "false_positives"}, ...}}; None if not published."""
+    if finding not in LOCALIZATION_FINDINGS:
+        return None
+    place = LOCALIZATION_FINDINGS.index(finding)
+    rows = {str(limit): [float(row.split()[place]) for row in both] for limit, both in LOCALIZATION.items()}
+    return {"iobb": {limit: {"accuracy": a, "false_positives": f} for limit, (a, f) in rows.items()}}

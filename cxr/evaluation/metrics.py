@@ -1,11 +1,16 @@
-"""Exact per-finding metrics of labels [n, 14] and probabilities [n, 14]. Undefined is nan in memory, null on disk."""
+"""Exact metrics by finding, of labels [n, 14] and probabilities [n, 14]. Undefined is nan in memory, null on disk."""
 
 import numpy as np
 
 from cxr.findings import FINDINGS
 
 RESAMPLES = 1000
-SEED = 230  # of the bootstrap; not a parameter, so that no two reports differ by it
+SEED = 230  # of the bootstrap; fixed, so reports never differ by it
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, in their dtype; large logits do not overflow."""
+    return np.exp(-np.logaddexp(0, -logits))
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -27,13 +32,13 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def mean_ranks(scores: np.ndarray) -> np.ndarray:
-    """Place [n] of each score in ascending order, from 1; ties share the mean of their places."""
+    """Rank [n] of each score in ascending order, from 1; ties share the mean of their ranks."""
     _, tie, counts = np.unique(scores, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[tie]
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Sum over thresholds of precision times the recall gained there; tied scores are one threshold.
+    """Sum over thresholds of precision times the gain in recall; tied scores are one threshold.
 
     The step-wise area under the precision-recall curve, as in sklearn.metrics.average_precision_score. nan without
     positives.
@@ -47,7 +52,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def called_at_thresholds(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each distinct score, from the highest: positives at or above it, and all at or above it."""
+    """For each distinct score, from the highest: the number of positives and of images at or above it."""
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
     return np.cumsum(labels[order])[last_of_tie], np.flatnonzero(last_of_tie) + 1
@@ -64,8 +69,8 @@ def bootstrap_aurocs(
 ) -> np.ndarray:
     """AUROC of every finding in resamples of the *patients*, drawn with replacement.
 
-    Images of one patient are alike, so resampling images would give intervals too narrow. The resamples depend on
-    nothing but the seed and the patients, so that two experiments on the same images are judged on the same ones.
+    Images of one patient are alike, so resampling images would give too narrow intervals. The resamples depend only on
+    the seed and the patients, so two experiments on the same images are scored on the same resamples.
 
     Args:
         labels, scores: [n, findings].
@@ -85,7 +90,7 @@ def draw_patients(
     """Draw as many patients as there are, with replacement, once for every resample.
 
     Returns:
-        Which of the patients each row is of, int [n] from 0; for each resample how often each patient was drawn,
+        Index of the patient of each row, int [n] from 0; and for each resample how often each patient was drawn,
         int [patients].
     """
     _, patient = np.unique(patient_ids, return_inverse=True)
@@ -97,13 +102,13 @@ def draw_patients(
 def _aurocs_of_draws(
     labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: list[np.ndarray]
 ) -> list[float]:
-    """AUROC [resamples] of images that occur as often as their patient was drawn.
+    """AUROC [resamples] of images that count as often as their patient was drawn.
 
-    Only the draws change, so everything is sorted once: per resample what remains is a running sum over the negatives
-    and, for each positive, the sum at its place among them.
+    Only the draws change, so scores are sorted once. Each resample then takes a running sum over the negatives, and
+    for each positive the sum at its rank among them.
 
     Args:
-        patient: int [n], which of the patients an image is of, from 0.
+        patient: int [n], index of the patient of each image, from 0.
         draws: for each resample, how often each patient was drawn, int [patients].
     """
     negatives = np.flatnonzero(labels == 0)
@@ -116,7 +121,7 @@ def _aurocs_of_draws(
         np.cumsum(times[of_negative], out=below[1:])
         weights = times[of_positive]
         pairs = weights.sum() * below[-1]
-        wins = weights @ (below[first] + below[last])  # each counted twice, so that half wins stay whole
+        wins = weights @ (below[first] + below[last])  # doubled, so half wins are whole numbers
         result.append(wins / (2 * pairs) if pairs else float("nan"))
     return result
 
@@ -137,9 +142,9 @@ def aurocs_with_intervals(labels: np.ndarray, scores: np.ndarray, patient_ids: n
         labels, scores: [n, 14]. patient_ids: [n].
 
     Returns:
-        mean {"value", "low", "high", "findings": how many are defined and in it},
-        findings {name: {"auroc", "low", "high", "positives"}}; nan where undefined. One patient has no interval: there
-        is nobody else to draw.
+        mean {"value", "low", "high", "findings": number of defined findings in the mean},
+        findings {name: {"auroc", "low", "high", "positives"}}; nan where undefined. With one patient there is no
+        interval: all resamples are equal.
     """
     values = [auroc(labels[:, column], scores[:, column]) for column in range(len(FINDINGS))]
     resampled = bootstrap_aurocs(labels, scores, patient_ids)
@@ -156,18 +161,18 @@ def aurocs_with_intervals(labels: np.ndarray, scores: np.ndarray, patient_ids: n
 
 
 def means_of_defined(samples: np.ndarray) -> np.ndarray:
-    """Mean over the findings [n] of samples [n, findings], each over those it defines."""
+    """Mean [n] of each row of samples [n, findings] over its defined findings."""
     return np.array([mean_defined(row) for row in samples])
 
 
 def mean_defined(values: list[float]) -> float:
-    """Mean of the values that are not nan; nan if there is none."""
+    """Mean of the values that are not nan; nan without any."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
 
 def none_for_nan(value):
-    """The same nested dict or list with None where nan was, for JSON."""
+    """The same nested dict or list with None in place of nan, for JSON."""
     if isinstance(value, dict):
         return {key: none_for_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):

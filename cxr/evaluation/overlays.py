@@ -1,4 +1,4 @@
-"""A radiograph beside its heat map, with the boxes that were drawn round a finding and those that the map gives."""
+"""Pictures of an image beside its heat map, with annotated and detected boxes."""
 
 import io
 import itertools
@@ -11,11 +11,15 @@ from cxr.findings import NIH_SIZE
 if TYPE_CHECKING:
     from PIL import ImageDraw
 
-SIDE = 512  # pixels of the longer side of each of the two pictures
-GAP, LINE = 8, 22  # pixels between pictures, and of a line of text
-WHITE, ORANGE, BLACK = (255, 255, 255), (255, 150, 0), (0, 0, 0)  # apart by brightness too, for colour-blind eyes
+SIDE = 512  # pixels on the longer side of each of the two panels
+GAP = 8  # pixels between panels
+LINE = 22  # pixels per line of text
+# They differ in brightness too, for colour-blind readers.
+WHITE = (255, 255, 255)
+ORANGE = (255, 150, 0)
+BLACK = (0, 0, 0)
 DASH = 7  # pixels
-OPACITY = 0.6  # of the heat map where it is hottest
+OPACITY = 0.6  # of the heat map at its maximum
 LEGEND = "annotated: white, solid      detected: orange, dashed"
 
 
@@ -27,13 +31,13 @@ def overlay(
     detected_nih: np.ndarray,
     caption: list[str],
 ) -> bytes:
-    """Draw a PNG: on the left the image, on the right the same under its heat map; boxes on both, text below.
+    """Draw a PNG: on the left the image, on the right the image under its heat map; boxes on both, text below.
 
     Args:
         pixels: uint8 [height, width].
-        heat: float [rows, columns] over exactly the image; from its minimum, drawn clear, to its maximum, in yellow.
+        heat: float [rows, columns] over exactly the image; its minimum is transparent, its maximum yellow.
         annotated_nih, detected_nih: [n, 4] in the frame of BBox_List_2017.csv.
-        caption: lines of text; the legend is added.
+        caption: lines of text above the legend.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -68,7 +72,7 @@ def fitted(pixels: np.ndarray) -> np.ndarray:
 
 
 def warmed(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """RGB [h, w, 3] under a heat map: viridis, which keeps its order for colour-blind eyes, clear where it is cold."""
+    """RGB [h, w, 3] under a heat map in viridis, which colour-blind readers can order; transparent at its minimum."""
     import cv2
 
     heat = cv2.resize(heat.astype(np.float32), grey.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -80,7 +84,7 @@ def warmed(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def draw_box(draw: "ImageDraw.ImageDraw", box: np.ndarray, color: tuple[int, int, int], *, dash: int | None) -> None:
-    """Draw the outline of a box (x0, y0, x1, y1), two pixels wide inside a black rim, dashed or solid."""
+    """Draw the outline of a box (x0, y0, x1, y1), two pixels wide inside a black rim; solid without `dash`."""
     x0, y0, x1, y1 = (float(edge) for edge in box)
     x1, y1 = max(x0, x1 - 1), max(y0, y1 - 1)  # the last pixel inside
     corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]

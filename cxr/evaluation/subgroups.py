@@ -1,26 +1,26 @@
-"""Results by view, sex and age: a mean over all hides whom a model serves badly."""
+"""Results by view position, sex and age: a mean over all images hides groups with poor results."""
 
 import numpy as np
 
 from cxr.evaluation import metrics
 from cxr.evaluation.predictions import Predictions
 
-AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (np.inf, "80+"))  # years below which a group ends
+AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (np.inf, "80+"))  # years below, name
 
 
 def groups_of(predictions: Predictions) -> dict[str, np.ndarray]:
-    """Which group each image is in, by "view_position", "sex" and "age": names [n], "unknown" where it is."""
+    """Names [n] of the group of each image, by "view_position", "sex" and "age"; "unknown" without metadata."""
     ages = np.full(len(predictions.ages), "unknown", dtype="<U7")
     for below, name in reversed(AGES):
-        ages[predictions.ages < below] = name  # nan is below nothing
-    words = {"view_position": predictions.view_positions, "sex": predictions.sexes}
-    return {kind: np.where(names == "", "unknown", names) for kind, names in words.items()} | {"age": ages}
+        ages[predictions.ages < below] = name  # false for nan
+    known = {"view_position": predictions.view_positions, "sex": predictions.sexes}
+    return {kind: np.where(names == "", "unknown", names) for kind, names in known.items()} | {"age": ages}
 
 
 def subgroup_report(predictions: Predictions) -> dict:
     """AUROC of every finding and their mean in every group that has an image, with intervals over its patients.
 
-    Groups define other findings at times, so their means are over other ones: "findings" says over how many.
+    A group may lack a class of a finding; "findings" is the number of findings in its mean.
     """
     order = ["PA", "AP", "F", "M", *(name for _, name in AGES), "unknown"]
     report = {}

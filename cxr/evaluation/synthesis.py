@@ -1,27 +1,30 @@
-"""Metrics files of many experiments, of whatever version, as the rows of one table."""
+"""Metrics files of many experiments, of any version, as one table: Markdown for people, CSV for programs."""
 
 import collections
 import csv
 import dataclasses
+import io
 import json
 import math
 import pathlib
 from collections.abc import Callable
 
 from cxr import experiment, storage
+from cxr.evaluation.tables import aligned_markdown
 
-SPLITS = ("val", "test")  # both are shown wherever there is a file
-ASIDE = "old"  # runs that --restart moved away
+SPLITS = ("val", "test")  # columns of the table
+MOVED_ASIDE = "old"  # folder of runs that --restart moved
+MARK = "†"  # of a score that is not comparable with the others of its column
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
-    """What one metrics file says; None where it does not."""
+class SplitScore:
+    """The mean AUROC in a metrics file, and what it was measured on; None where the file does not say."""
 
     value: float | None  # mean AUROC
     low: float | None
     high: float | None
-    findings: int | None  # over how many the mean is
+    findings: int | None  # number of findings in the mean
     images: int | None
     split_name: str | None
     fingerprint: str | None
@@ -30,7 +33,7 @@ class Score:
 
     @property
     def scored_on(self) -> dict:
-        """What must be equal for two values to compare."""
+        """Two values are comparable where these are equal."""
         return {
             "fingerprint": self.fingerprint,
             "split": self.split_name,
@@ -44,24 +47,28 @@ class Score:
 class Row:
     """An experiment and its scores by split."""
 
-    name: str  # folder, relative to that of the table
-    scores: dict[str, Score]
+    name: str  # its folder, relative to the folder of the table
+    scores: dict[str, SplitScore]
     minutes: float | None  # of training
+
+    def score_of(self, split: str) -> SplitScore:
+        """The score of a split; without it that of the other split."""
+        return self.scores.get(split) or next(iter(self.scores.values()))
 
 
 def collect(parent_dir: pathlib.Path, checkpoint: str, warn: Callable[[str], None]) -> list[Row]:
     """Every experiment below a folder that has metrics of val or test for a checkpoint; runs in old/ are left out.
 
     Args:
-        warn: is told of each file that cannot be read, which is left out.
+        warn: called with a message for each unreadable file, which is left out.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: the folder does not exist.
     """
     if not parent_dir.is_dir():
         raise FileNotFoundError(f"no folder {parent_dir}; expected one that holds experiments")
     paths = [path for split in SPLITS for path in parent_dir.rglob(f"metrics_{split}_{checkpoint}.json")]
-    folders = sorted({path.parent for path in paths if ASIDE not in path.relative_to(parent_dir).parts})
+    folders = sorted({path.parent for path in paths if MOVED_ASIDE not in path.relative_to(parent_dir).parts})
     rows = []
     for folder in folders:
         scores = {}
@@ -69,7 +76,7 @@ def collect(parent_dir: pathlib.Path, checkpoint: str, warn: Callable[[str], Non
             path = experiment.metrics_path(folder, split, checkpoint)
             if path in paths:
                 try:
-                    scores[split] = read_score(path)
+                    scores[split] = read_split_score(path)
                 except (OSError, ValueError) as error:
                     warn(f"left out: {error}")
         if scores:
@@ -78,35 +85,38 @@ def collect(parent_dir: pathlib.Path, checkpoint: str, warn: Callable[[str], Non
     return rows
 
 
-def read_score(path: pathlib.Path) -> Score:
-    """Read a metrics file, of a version that may lack fields; ValueError names one that is none."""
-    found = storage.read_json(path)
-    mean = found.get("mean_auroc")
+def read_split_score(path: pathlib.Path) -> SplitScore:
+    """Read a metrics file, also of an earlier version with fewer fields; ValueError if it is not a metrics file."""
+    result = storage.read_json(path)
+    mean = result.get("mean_auroc")
     if not isinstance(mean, dict) or "value" not in mean:
-        raise ValueError(f"{path} is no metrics file: it has no mean_auroc with a value")
+        raise ValueError(f"{path} is not a metrics file: it has no mean_auroc with a value")
     for key in ("value", "low", "high"):
         number = mean.get(key)
-        if number is not None and not (type(number) in (int, float) and 0 <= number <= 1):  # nan is not either
-            raise ValueError(f"{path} is no metrics file: {key} of mean_auroc is {number!r}, expected 0 to 1 or null")
-    params, leak = found.get("params"), found.get("leak")
+        if number is not None and not (type(number) in (int, float) and 0 <= number <= 1):  # rejects nan too
+            raise ValueError(
+                f"{path} is not a metrics file: {key} of mean_auroc is {number!r}, expected 0 to 1 or null"
+            )
+    leak = result.get("leak")
+    params = result.get("params")
     params = params if isinstance(params, dict) else {}
-    if "tta" in found:  # test-time augmentation: no parameter of training, but one of the score
-        params = {**params, "evaluate --tta": found["tta"]}
-    return Score(
+    if "tta" in result:  # not a parameter of training, but scores with and without it differ
+        params = {**params, "evaluate --tta": result["tta"]}
+    return SplitScore(
         value=mean["value"],
         low=mean.get("low"),
         high=mean.get("high"),
         findings=mean.get("findings"),
-        images=found.get("images"),
-        split_name=found.get("split_name"),
-        fingerprint=found.get("dataset_fingerprint"),
+        images=result.get("images"),
+        split_name=result.get("split_name"),
+        fingerprint=result.get("dataset_fingerprint"),
         leaks=isinstance(leak, dict) and bool(leak.get("patients")),
         params=params,
     )
 
 
 def read_minutes(folder: pathlib.Path, warn: Callable[[str], None]) -> float | None:
-    """Minutes of training by history.csv, those of the head before fine-tuning included; None without a history."""
+    """Minutes of training from history.csv, with those of the head before fine-tuning; None without a history."""
     paths = [path for path in (folder / "history.csv", folder / "head" / "history.csv") if path.is_file()]
     seconds = 0.0
     for path in paths:
@@ -114,44 +124,39 @@ def read_minutes(folder: pathlib.Path, warn: Callable[[str], None]) -> float | N
             with path.open(newline="") as file:
                 seconds += sum(float(row["seconds"]) for row in csv.DictReader(file))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            warn(f"no minutes: {path} has not a number of seconds in every row ({error!r})")
+            warn(f"no minutes: not every row of {path} has a number of seconds ({error!r})")
             return None
     return seconds / 60 if paths else None
 
 
-def by_score(rows: list[Row], split: str) -> list[Row]:
-    """The rows, the best on a split first; after those without that split's, the best on the other."""
+def best_first(rows: list[Row], split: str) -> list[Row]:
+    """Rows by descending score on a split; rows without that split follow, by their score on the other."""
 
     def value(row: Row, split: str) -> float:
         score = row.scores.get(split)
         return -math.inf if score is None or score.value is None else score.value
 
-    other = next(name for name in SPLITS if name != split)
-    return sorted(rows, key=lambda row: (-value(row, split), -value(row, other), row.name))
+    other_split = next(name for name in SPLITS if name != split)
+    return sorted(rows, key=lambda row: (-value(row, split), -value(row, other_split), row.name))
 
 
-def shown_score(row: Row, split: str) -> Score:
-    """The score of a split, or of the other where there is none."""
-    return row.scores.get(split) or next(iter(row.scores.values()))
+def not_comparable(rows: list[Row], split: str) -> dict[str, list[str]]:
+    """Rows whose score on a split is not comparable with most of the others, each with what differs.
 
-
-def strangers(rows: list[Row], split: str) -> dict[str, list[str]]:
-    """Rows whose score on a split does not compare with that of most rows, each with what differs.
-
-    The rule is the set of images, split and number of findings that most rows share; of equally many, the first.
+    The reference is the most frequent combination of dataset, split, images and findings among rows without a leak;
+    of equally frequent ones the first.
     """
     scored = {row.name: row.scores[split].scored_on for row in rows if split in row.scores}
-    clean = [on for on in scored.values() if not on["leak"]]
-    counts = collections.Counter(json.dumps(on) for on in clean)
     if not scored:
         return {}
-    rule = json.loads(counts.most_common(1)[0][0]) if counts else {**next(iter(scored.values())), "leak": False}
-    differing = {name: [key for key in rule if on[key] != rule[key]] for name, on in scored.items()}
+    counts = collections.Counter(json.dumps(on) for on in scored.values() if not on["leak"])
+    reference = json.loads(counts.most_common(1)[0][0]) if counts else {**next(iter(scored.values())), "leak": False}
+    differing = {name: [key for key in reference if on[key] != reference[key]] for name, on in scored.items()}
     return {name: keys for name, keys in differing.items() if keys}
 
 
 def flatten(params: dict, prefix: str = "") -> dict:
-    """Nested parameters by one name each, with dots: {"fine_tune.epochs": 5}."""
+    """Nested parameters under dotted names: {"fine_tune.epochs": 5}."""
     flat = {}
     for name, value in params.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
@@ -159,18 +164,18 @@ def flatten(params: dict, prefix: str = "") -> dict:
 
 
 def differing_params(rows: list[Row], split: str) -> dict[str, list[str]]:
-    """By name, those parameters that are not the same in all rows, as JSON in order of the rows; "" where unknown.
+    """The parameters that differ between rows: {name: values as JSON in the order of the rows, "" where unknown}.
 
-    A parameter that some files lack, as their version did not have it, differs only if the others differ.
+    Files of an earlier version may lack a parameter; it differs only if the other rows differ.
     """
-    flat = [flatten(shown_score(row, split).params) for row in rows]
+    flat = [flatten(row.score_of(split).params) for row in rows]
     names = list(dict.fromkeys(name for params in flat for name in params))
     columns = {name: [_parameter(params, name) for params in flat] for name in names}
     return {name: cells for name, cells in columns.items() if len({*cells} - {""}) > 1}
 
 
 def _parameter(params: dict, name: str) -> str:
-    """One parameter as JSON; null also inside an object that is null; "" where there is none of the name."""
+    """One parameter as JSON; null also where an object that holds it is null; "" where unknown."""
     if name in params:
         return json.dumps(params[name])
     while "." in name:
@@ -178,3 +183,70 @@ def _parameter(params: dict, name: str) -> str:
         if params.get(name, "") is None:
             return "null"
     return ""
+
+
+def to_markdown(rows: list[Row], split: str) -> str:
+    """The table for people, in the order of the rows; scores that are not comparable are marked."""
+    marked = {name: not_comparable(rows, name) for name in SPLITS}
+    params = differing_params(rows, split)
+    heads = [f"{name} mean AUROC" for name in SPLITS]
+    lines = [("experiment", *heads, "findings", "minutes", "split", "dataset", *params)]
+    for place, row in enumerate(rows):
+        score = row.score_of(split)
+        lines.append((
+            row.name,
+            *(_with_interval(row.scores.get(name), row.name in marked[name]) for name in SPLITS),
+            _text(score.findings),
+            "" if row.minutes is None else f"{row.minutes:.1f}",
+            _text(score.split_name),
+            _text(score.fingerprint)[:12],
+            *(_short(cells[place]) for cells in params.values()),
+        ))  # fmt: skip
+    return aligned_markdown(lines)
+
+
+def to_csv(rows: list[Row], split: str) -> str:
+    """The table for programs: every number in full, parameters as JSON, and why a score is not comparable."""
+    params = differing_params(rows, split)
+    differs_in = {name: not_comparable(rows, name) for name in SPLITS}
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    heads = [f"{name}_{part}" for name in SPLITS for part in ("mean_auroc", "low", "high", "differs_in")]
+    writer.writerow(
+        ["experiment", *heads, "images", "findings", "minutes", "split_name", "dataset_fingerprint", *params]
+    )
+    for place, row in enumerate(rows):
+        cells = [row.name]
+        for name in SPLITS:
+            score = row.scores.get(name)
+            cells += [score.value, score.low, score.high] if score else [None] * 3
+            cells.append(" ".join(differs_in[name].get(row.name, [])))
+        score = row.score_of(split)
+        minutes = None if row.minutes is None else round(row.minutes, 2)
+        cells += [score.images, score.findings, minutes, score.split_name, score.fingerprint]
+        writer.writerow(cells + [column[place] for column in params.values()])
+    return file.getvalue()
+
+
+def _with_interval(score: SplitScore | None, is_marked: bool) -> str:
+    if score is None:
+        return ""
+    mark = f" {MARK}" if is_marked else ""
+    if score.value is None:
+        return f"undefined{mark}"
+    interval = "" if score.low is None or score.high is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.value:.3f}{interval}{mark}"
+
+
+def _short(text: str) -> str:
+    """A parameter's JSON for people: strings without quotes, an extractor by its values alone."""
+    value = json.loads(text) if text else ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return " + ".join(" ".join(map(str, item.values())) for item in value)
+    return text
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,52 +1,69 @@
-"""A metrics file as aligned lines for the terminal."""
-
-import numpy as np
+"""Results as aligned lines: a metrics file, a comparison, a localization.json."""
 
 from cxr.evaluation import literature, provenance
+from cxr.evaluation.localization import ALL, CONTROL_NAMES
 
 FLOORS = {"metadata": "age, sex, view position only", "shuffled_labels": "labels shuffled"}
+SHOWN = {"iobb": ("0.1", "0.25", "0.5", "0.75"), "iou": ("0.1", "0.5")}  # T; localization.json has more
+UNREADABLE_SHOWN = 3  # images at most
 
 
 def results_table(result: dict, *, all_splits: bool = False) -> str:
-    """The metrics beside Wang et al. on the same split, floors under them, other published means, and what it is of.
+    """The metrics beside Wang et al. on the same split, the floors, other published means, provenance and warnings.
 
     Args:
         result: as in the metrics file.
-        all_splits: also stand beside published rows of other splits, each marked as such.
+        all_splits: with the published rows of other splits, each marked.
     """
     if result["images"] == 0:
-        return f"the {result['split']} split is empty: nothing to score"
+        return "\n".join(results_notes(result, ()))
     rows = literature.rows_of_split(result["split_name"])
-    rows += tuple(row for row in literature.ROWS if all_splits and row not in rows)
+    if all_splits:
+        rows += tuple(row for row in literature.ROWS if row not in rows)
     lines = aligned(_main_rows(result, rows[0] if rows else None)) + [""]
     if rows[1:]:
         lines += aligned(_published_rows(result, rows[1:])) + [""]
-    return "\n".join(lines + _origin(result) + _warnings(result, rows))
+    return "\n".join([*lines, *results_notes(result, rows)])
+
+
+def results_notes(result: dict, rows: tuple[literature.Published, ...]) -> list[str]:
+    """Provenance of the result, and warnings; `rows` are the published rows beside it."""
+    if result["images"] == 0:
+        return [f"the {result['split']} split is empty: nothing to score"]
+    return _provenance(result) + _warnings(result, rows)
 
 
 def comparison_table(comparison: dict) -> str:
-    """The paired test of two experiments, finding by finding."""
+    """The paired test of two experiments by finding."""
     rows = [("finding", "difference", "95 % interval", "p")]
     mean = comparison["mean_auroc"]
-    for name, tested in [*comparison["findings"].items(), (f"mean of {mean['findings']}", mean)]:
-        if tested["difference"] is None:
+    for name, values in [*comparison["findings"].items(), (f"mean of {mean['findings']}", mean)]:
+        if values["difference"] is None:
             rows.append((name, "undefined", "", ""))
         else:
-            interval = f"[{tested['low']:+.3f}, {tested['high']:+.3f}]"
-            rows.append((name, f"{tested['difference']:+.3f}", interval, f"{tested['p']:.3f}"))
-    head = f"AUROC minus that of {comparison['model_dir']}, on the same images (paired bootstrap over patients)"
+            interval = f"[{values['low']:+.3f}, {values['high']:+.3f}]"
+            rows.append((name, f"{values['difference']:+.3f}", interval, f"{values['p']:.3f}"))
+    head = f"AUROC minus that of {comparison['model_dir']} on the same images (paired bootstrap over patients)"
     notes = provenance.leak_notes(comparison["leak"], f"scores of {comparison['model_dir']}")
     return "\n".join([head, *aligned(rows), *notes])
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows of cells as lines: the first column flush left, the others flush right."""
+    """Rows of cells as lines: the first column aligned left, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
+def aligned_markdown(rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table, also aligned as plain text; the first row is the header. It ends in a newline."""
+    safe = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(3, *map(len, column)) for column in zip(*safe, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in safe]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+
+
 def _main_rows(result: dict, wang: literature.Published | None) -> list[tuple[str, ...]]:
-    """Head, findings, mean and floors; the columns of Wang et al. only where they have a row."""
+    """Header, findings, mean and floors; without `wang` also without its two columns."""
     rows = [("finding", "positives", "AUROC", "95 % interval", "AP", "Wang et al.", "diff.")]
     for name, values in result["findings"].items():
         published = wang and wang.aurocs[name]
@@ -55,7 +72,7 @@ def _main_rows(result: dict, wang: literature.Published | None) -> list[tuple[st
         rows.append((name, f"{values['positives']:,}", *cells, average, *_beside(values["auroc"], published)))
     mean = result["mean_auroc"]
     cells = _auroc_cells(mean["value"], mean["low"], mean["high"])
-    theirs = wang and mean_over_defined(wang, result)
+    theirs = wang and literature.mean_over_defined(wang, result)
     rows.append(("mean", f"of {mean['findings']}", *cells, "", *_beside(mean["value"], theirs)))
     for key, words in FLOORS.items():
         if result["floors"][key] is not None:
@@ -66,53 +83,48 @@ def _main_rows(result: dict, wang: literature.Published | None) -> list[tuple[st
 
 
 def _published_rows(result: dict, rows: tuple[literature.Published, ...]) -> list[tuple[str, ...]]:
-    """Other published means, over the findings that are defined here."""
+    """Other published means, each over the findings that are defined in the result."""
     lines = [("also published", "split", "pixels", "mean", "diff.")]
     for row in rows:
-        other = row.split != result["split_name"]
-        split = f"{row.split}, NOT COMPARABLE" if other else row.split
-        size = f"{row.image_size}" if row.image_size else ""
-        lines.append((row.source, split, size, *_beside(result["mean_auroc"]["value"], mean_over_defined(row, result))))
+        split = row.split if row.split == result["split_name"] else f"{row.split}, NOT COMPARABLE"
+        size = str(row.image_size or "")
+        cells = _beside(result["mean_auroc"]["value"], literature.mean_over_defined(row, result))
+        lines.append((row.source, split, size, *cells))
     return lines
 
 
-def mean_over_defined(row: literature.Published, result: dict) -> float:
-    """A published mean over just those findings that have an AUROC in the result; over all where none has."""
-    published = [row.aurocs[name] for name, values in result["findings"].items() if values["auroc"] is not None]
-    return float(np.mean(published)) if published else row.mean
-
-
-def _origin(result: dict) -> list[str]:
-    """Which images these are, and which dataset the weights come from."""
-    of, on = result["evaluated_on"], result["trained_on"]
+def _provenance(result: dict) -> list[str]:
+    """The images scored and the dataset trained on."""
+    evaluated_on = result["evaluated_on"]
+    trained_on = result["trained_on"]
     lines = [
-        f"{result['split']} of a dataset split {result['split_name']}: {result['images']:,} images of "
+        f"{result['split']}, {result['split_name']} split: {result['images']:,} images of "
         f"{result['patients']:,} patients, loss {result['loss']:.4f}",
-        f"evaluated on {of['csv']}, fingerprint {of['fingerprint'][:12]}",
+        f"evaluated on {evaluated_on['csv']}, fingerprint {evaluated_on['fingerprint'][:12]}",
     ]
-    if of["fingerprint"] != on["fingerprint"]:
+    if evaluated_on["fingerprint"] != trained_on["fingerprint"]:
         lines.append(
-            f"EXTERNAL: trained on {on['csv']}, split {on['split_name']}, fingerprint {on['fingerprint'][:12]}"
+            f"EXTERNAL: trained on {trained_on['csv']}, split {trained_on['split_name']}, "
+            f"fingerprint {trained_on['fingerprint'][:12]}"
         )
     return lines
 
 
 def _warnings(result: dict, rows: tuple[literature.Published, ...]) -> list[str]:
-    """What a reader must know before believing the table."""
+    """Leaks, undefined values, and published rows that are not comparable."""
     lines = provenance.leak_notes(result["leak"], "scores")
     if result["mean_auroc"]["findings"] == 0:
         lines.append("no finding has both classes among these images, so no AUROC is defined")
     if result["patients"] == 1:
-        lines.append("one patient only, so there are no intervals: they are over patients")
+        lines.append("only one patient, so no intervals: they are over patients")
     if rows:
         where = {key: result[key] for key in ("split", "split_name", "images")}
         reason = literature.why_not_comparable(rows[0], **where)
         if reason:
-            lines.append(f"NOT COMPARABLE: {rows[0].source}: {reason}; the same model scores otherwise on other images")
+            lines.append(f"NOT COMPARABLE: {rows[0].source}: {reason}; the same model scores differently there")
     else:
-        lines.append(
-            f"nobody has published on a split {result['split_name']!r}; --literature all shows those of other splits"
-        )
+        split_name = result["split_name"]
+        lines.append(f"no published row has a split {split_name!r}; --literature all prints those of other splits")
     return lines
 
 
@@ -129,3 +141,56 @@ def _beside(value: float | None, published: float | None) -> tuple[str, str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def localization_table(result: dict) -> str:
+    """A localization.json: controls and published values under each finding, then the notes."""
+    names = {"heat_map": result["method"], **CONTROL_NAMES, "published": "Wang et al."}
+    heads = [f"IoBB > {limit}" for limit in SHOWN["iobb"]] + [f"IoU > {limit}" for limit in SHOWN["iou"]]
+    rows = [("finding", "boxes", "source", *heads, "pointing")]
+    for finding, values in result["findings"].items():
+        for source, name in names.items():
+            if values[source] is not None:
+                first = (finding, f"{values['boxes']:,}") if source == "heat_map" else ("", "")
+                rows.append((*first, name, *localization_cells(values[source], intervals=source == "heat_map")))
+    return "\n".join([*aligned(rows), "", *localization_notes(result)])
+
+
+def localization_cells(values: dict, *, intervals: bool) -> list[str]:
+    """Accuracy / false positives at each T shown, and the pointing game; intervals at T(IoBB) 0.5 and of pointing."""
+    cells = []
+    for overlap, limits in SHOWN.items():
+        for limit in limits:
+            at = values.get(overlap, {}).get(limit)
+            cells.append(f"{at['accuracy']:.2f} / {at['false_positives']:.2f}" if at else "")
+            if intervals and (overlap, limit) == ("iobb", "0.5"):
+                false_positives = with_interval(at, "false_positives", "false_positives_")
+                cells[-1] = f"{with_interval(at, 'accuracy')} / {false_positives}"
+    if "pointing" not in values:
+        return [*cells, ""]
+    pointing = values["pointing"]
+    return [*cells, with_interval(pointing, "value") if intervals else f"{pointing['value']:.2f}"]
+
+
+def with_interval(values: dict, key: str, prefix: str = "") -> str:
+    """A value and its interval, under prefix + "low" and "high": 0.46 [0.41, 0.51]; without it where it is None."""
+    low = values[f"{prefix}low"]
+    high = values[f"{prefix}high"]
+    return f"{values[key]:.2f}" if low is None else f"{values[key]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def localization_notes(result: dict) -> list[str]:
+    """Units, numbers of images, leaks, and whether the published values are comparable."""
+    whole = result["findings"][ALL]
+    lines = [
+        "accuracy / false positives per image that has the finding annotated; 95 % intervals over patients",
+        f"{whole['boxes']:,} boxes in {whole['images']:,} images of {whole['patients']:,} patients; "
+        f"{result['absent']:,} of the {result['boxed_images']:,} images with boxes are not in {result['data_dir']}",
+    ]
+    if result["broken"]:
+        first = [f"{image_id} ({reason})" for image_id, reason in list(result["broken"].items())[:UNREADABLE_SHOWN]]
+        lines.append(f"{len(result['broken']):,} images are unreadable, such as {', '.join(first)}")
+    lines += provenance.leak_notes(result["leak"], "results")
+    if whole["boxes"] != literature.LOCALIZATION_BOXES:
+        lines.append(f"NOT COMPARABLE: {result['published_source']}")
+    return lines

@@ -1,4 +1,4 @@
-"""Networks of keras.applications, with ImageNet weights, those of a file, or random ones."""
+"""Networks of keras.applications with ImageNet weights, weights from a file, or random weights."""
 
 import difflib
 import importlib
@@ -12,19 +12,19 @@ from cxr import experiment
 if TYPE_CHECKING:
     import keras
 
-RANDOM_WEIGHTS_SEED = 230  # random weights must be the same ones at every load: nobody stores them
-DEFAULT_SIZE = 224  # pixels: what almost every ImageNet network was trained on
+RANDOM_WEIGHTS_SEED = 230  # random weights are not stored, so every load must draw the same ones
+DEFAULT_SIZE = 224  # pixels per side, as in the training of almost every ImageNet network
 
 
 def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
-    """A keras.applications network up to its global average pooling, and its preprocess_input.
+    """A network of keras.applications up to its global average pooling, and its preprocess_input.
 
     Args:
-        spec: of an extractor of source "keras", see cxr/networks/extractors.py.
+        spec: an extractor of source "keras", see cxr/networks/extractors.py.
 
     Raises:
-        ValueError: no such network, options or a size that it refuses, weights of another.
-        FileNotFoundError, ConnectionError: weights that are not there.
+        ValueError: the network is unknown, or rejects its options, its size or its weights.
+        FileNotFoundError, ConnectionError: the weights cannot be found or downloaded.
     """
     import keras
 
@@ -46,12 +46,12 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
             **options,
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} with {options} refuses images of {size} pixels or these options: {error}") from error
-    except Exception as error:  # keras raises a bare Exception for a failed download
+        raise ValueError(f"{name} rejects images of {size} pixels or the options {options}: {error}") from error
+    except Exception as error:  # Keras raises a plain Exception for a failed download
         if "URL fetch failure" not in str(error):
             raise
         raise ConnectionError(
-            f"could not fetch the ImageNet weights of {name}: {error}. Without a network, put the file of that name "
+            f"could not download the ImageNet weights of {name}: {error}. Offline, put the file of that name "
             f"into {os.environ.get('KERAS_HOME', '~/.keras')}/models, or give its path as weights in params.json."
         ) from error
     if weights not in ("imagenet", None):
@@ -62,9 +62,9 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
 
 def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f'no weights file {path} for {name}; mend "weights" in params.json')
+        raise FileNotFoundError(f'no weights file {path} for {name}; correct "weights" in params.json')
     try:
         experiment.read_weights(network, path)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not fit {name} without its top: {reason}") from error
+        raise ValueError(f"{path} does not fit {name} without its classification layers: {reason}") from error

@@ -1,16 +1,15 @@
-"""The architectures: extractors and heads put together, from pixels or cached features to logits. No initial values."""
+"""The architectures: extractors and heads assembled, from pixels or cached features to logits."""
 
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cxr import experiment, identity
-from cxr.networks import extractors as networks
 from cxr.networks import patient
 from cxr.networks.cnn import simple_cnn
-from cxr.networks.extractors import Extractor, extractor_names
-from cxr.networks.geometry import centre_crop, crop_start
-from cxr.networks.head import fully_connected
+from cxr.networks.extractors import Extractor, as_cached, check_spec, extractor_names, load_network, weights_sha256
+from cxr.networks.head import fully_connected, penultimate_of
+from cxr.networks.pixels import centre_crop, crop_start, resize
 from cxr.networks.precision import layers_in
 from cxr.params import Params
 
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 def trainable_part(
     params: Params, info: dict, widths: dict[str, int] | None = None, *, output_bias: Sequence[float] | None = None
 ) -> "keras.Model":
-    """What an experiment trains from scratch: the whole simple_cnn, or the head over the features of its extractors.
+    """The part that an experiment trains from scratch: all of simple_cnn, or the head over its extractors' features.
 
     Args:
         info: dataset.json of the images; its image_size shapes the input.
-        widths: of each extractor's features, by its name; not for simple_cnn.
-        output_bias: initial biases of the logits; None is 0.
+        widths: number of features of each extractor, by its name; not for simple_cnn.
+        output_bias: initial biases of the logits; default 0.
 
     Returns:
         Model named params.model, from {"image": uint8 [B, H, W, 1]} or {<extractor>: float32 [B, D]}, and with
@@ -56,7 +55,7 @@ def trainable_part(
 
 
 def with_extractors(head: "keras.Model", extractors: dict[str, Extractor]) -> "keras.Model":
-    """Put extractors under a head over their features: one model from images (and patient inputs) to logits."""
+    """Connect extractors to the head over their features: one model from images (and patient inputs) to logits."""
     import keras
 
     image = next(iter(extractors.values())).model.input["image"]
@@ -70,7 +69,7 @@ def load_extractors(params: Params, info: dict, *, policy: str | None = None) ->
     """The extractors of an experiment by name, for records of the dataset's image size; frozen unless fine-tuned.
 
     Args:
-        policy: precision of their layers, see `precision.layers_in`; default that of params where they are fine-tuned,
+        policy: precision of their layers, see `precision.layers_in`; default params.precision if they are fine-tuned,
             else float32.
     """
     return {
@@ -89,46 +88,46 @@ def load_extractor(spec: dict, *, name: str, params: Params, record_size: int, p
     """One extractor of an experiment, from uint8 [B, record_size, record_size, 1] to float32 [B, D].
 
     Args:
-        params: of the experiment: its normalization, crop_size, precision and fine_tune are read.
+        params: of the experiment; normalization, crop_size, precision and fine_tune are read.
         policy: precision of its layers.
     """
     import keras
 
-    seen_size = params.crop_size or record_size  # pixels a side, from the centre of the record
-    crop_start(record_size, seen_size)
+    input_size = params.crop_size or record_size  # pixels per side of the centre crop
+    crop_start(record_size, input_size)
     with layers_in(policy):
         if spec["source"] == "experiment":
-            extractor = _experiment_extractor(spec, name, params, seen_size, policy=policy)
+            extractor = _experiment_extractor(spec, name, params, input_size, policy=policy)
         else:
-            extractor = networks.load_extractor(
+            extractor = load_network(
                 spec,
                 name=name,
-                record_size=seen_size,
+                record_size=input_size,
                 normalization=params.normalization,
                 fine_tune=params.fine_tune,
             )
-    if seen_size == record_size:
+    if input_size == record_size:
         return extractor
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
-    features = extractor.model({"image": centre_crop(image, seen_size)})
+    features = extractor.model({"image": centre_crop(image, input_size)})
     return extractor._replace(model=keras.Model({"image": image}, features, name=extractor.model.name))
 
 
 def _experiment_extractor(spec: dict, name: str, params: Params, record_size: int, *, policy: str) -> Extractor:
-    """The input of a trained experiment's logits layer, the patient inputs unknown. It prepares pixels by itself.
+    """A trained experiment up to the input of its logits layer, with the patient inputs unknown.
 
     Raises:
-        ValueError: its own frozen networks were scored in another precision than that of `params`.
+        ValueError: its own frozen networks were evaluated in another precision than that of `params`.
     """
     import keras
 
-    networks.check_spec(spec)
+    check_spec(spec)
     folder = pathlib.Path(spec["model_dir"])
     own = identity.trained_params(folder)
     if own.extractors and own.precision != params.precision:
         raise ValueError(
-            f"{folder} was trained and scored on features in {own.precision}, this experiment computes in "
-            f"{params.precision}, in which they are another network's. Set precision to {own.precision!r} here too"
+            f"{folder} was trained on features computed in {own.precision}, but precision is {params.precision} here, "
+            f"which gives other features. Set precision to {own.precision!r} here too"
         )
     penultimate = trained_features(folder, policy=policy)
     penultimate.trainable = False
@@ -136,27 +135,28 @@ def _experiment_extractor(spec: dict, name: str, params: Params, record_size: in
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
     pixels = image
     if record_size != own_size:
-        resized = keras.layers.Resizing(own_size, own_size, antialias=True)(keras.ops.cast(image, "float32"))
+        resized = resize(keras.ops.cast(image, "float32"), own_size)
         pixels = keras.ops.cast(keras.ops.round(resized), "uint8")
-    features = networks.as_cached(penultimate({"image": pixels}, training=False))
+    features = as_cached(penultimate({"image": pixels}, training=False))
     model = keras.Model({"image": image}, features, name=f"{name}_extractor")
-    return Extractor(name, spec, model, networks.weights_sha256(penultimate))
+    return Extractor(name, spec, model, weights_sha256(penultimate))
 
 
 def trained_model(model_dir: pathlib.Path, checkpoint: str = "best", *, policy: str | None = None) -> "keras.Model":
     """Rebuild a trained experiment as one Keras model from images to logits, patient inputs included.
 
-    For gradients, export and experiments that stand on this one; what predicts is `trained.TrainedExperiment`, whose
-    frozen networks run in the arithmetic they were scored in.
+    It serves gradients, export and extractors of source "experiment". Predictions use `trained.TrainedExperiment`,
+    whose frozen networks compute in the same arithmetic as in the evaluation.
 
     Args:
         policy: precision of the layers of frozen extractors; default float32.
 
     Raises:
         FileNotFoundError: the experiment has not been trained.
-        ValueError: params.json, networks, dataset or weights are not those of its run.json.
+        ValueError: params.json, networks, dataset or weights differ from its run.json.
     """
-    params, info = identity.trained_params(model_dir), experiment.dataset_of(model_dir)
+    params = identity.trained_params(model_dir)
+    info = experiment.dataset_of(model_dir)
     if not params.extractors:
         model = trainable_part(params, info)
         experiment.load_weights(model, model_dir, checkpoint)
@@ -180,7 +180,7 @@ def trained_head(
         widths, hashes: number of features and SHA-256 of the weights of each extractor, by its name.
 
     Raises:
-        ValueError: an extractor has other weights than when the head was trained, or the weights file does not fit.
+        ValueError: the weights of an extractor changed after the head was trained, or the weights file does not fit.
     """
     identity.require_networks(model_dir, hashes)
     head = trainable_part(identity.trained_params(model_dir), experiment.dataset_of(model_dir), widths)
@@ -189,21 +189,6 @@ def trained_head(
 
 
 def trained_features(model_dir: pathlib.Path, *, policy: str | None = None) -> "keras.Model":
-    """A trained experiment from images to the input of its logits layer, the patient inputs unknown."""
+    """A trained experiment from images to the input of its logits layer, with the patient inputs unknown."""
     model = trained_model(model_dir, policy=policy)
     return patient.image_only(penultimate_of(model, identity.trained_params(model_dir)))
-
-
-def penultimate_of(model: "keras.Model", params: Params) -> "keras.Model":
-    """A model of `trainable_part` or `with_extractors` up to the input of its logits layer."""
-    import keras
-
-    head = model if model.name == params.model else model.get_layer(params.model)
-    penultimate = keras.Model(head.input, head.get_layer("logits").input, name="penultimate")
-    if head is model:
-        return penultimate
-    image = {"image": model.input["image"]}
-    patient_inputs = {name: value for name, value in model.input.items() if name != "image"}
-    names = [name for name in head.input if name not in patient_inputs]
-    features = {name: model.get_layer(f"{name}_extractor")(image) for name in names}
-    return keras.Model(model.input, penultimate(features | patient_inputs))

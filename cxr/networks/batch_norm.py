@@ -1,7 +1,7 @@
 """Batch norm by TensorFlow's fused kernel, for networks that are fine-tuned. TensorFlow backend only.
 
-Keras composes batch norm of elementwise operations, which on a CPU takes more of a training step of MobileNet than its
-convolutions do; see docs/performance.md.
+Keras computes batch norm by elementwise operations. On a CPU they take more time in a training step of MobileNet than
+the convolutions; see docs/performance.md.
 """
 
 import keras
@@ -9,10 +9,10 @@ import tensorflow as tf
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """keras.layers.BatchNormalization of NHWC images, with the same weights and, but for rounding, the same numbers."""
+    """keras.layers.BatchNormalization of NHWC images: the same weights and, up to rounding, the same numbers."""
 
     def call(self, inputs, training=None, mask=None):
-        """Normalise float [B, H, W, C] over B, H and W and move the statistics; by those in inference."""
+        """Normalise float [B, H, W, C] by the batch and update the moving statistics; in inference use those."""
         if not (training and self.trainable) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         images = keras.ops.cast(inputs, "float32")
@@ -25,14 +25,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=True,
         )
         count = tf.cast(tf.size(images) // images.shape[-1], "float32")
-        variance *= (count - 1) / count  # the kernel gives that of a sample; Keras keeps that of the batch
-        for moving, of_batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + of_batch * (1 - self.momentum))
+        variance *= (count - 1) / count  # the kernel divides by count - 1, Keras by count
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + value * (1 - self.momentum))
         return keras.ops.cast(outputs, self.compute_dtype)
 
 
 def with_fused_norms(network: keras.Model) -> keras.Model:
-    """A copy of a network, with its weights, whose batch norms over images are fused."""
+    """A copy of a network with the same weights, in which batch norms of images are fused."""
 
     def copied(layer: keras.Layer) -> keras.Layer:
         is_norm = type(layer) is keras.layers.BatchNormalization and not (layer.renorm or layer.synchronized)

@@ -1,15 +1,16 @@
-"""Where in an image a model sees a finding: heat maps of its logits.
+"""Heat maps: which parts of an image raise the logit of a finding.
 
 cam          class activation map (Zhou et al. 2016): exact where the logits are linear in the pooled last feature map
-grad_cam     Selvaraju et al. 2017: the last feature map weighted by the mean gradient of each channel
-grad_cam++   Chattopadhay et al. 2018: by gradients weighted where they are positive, for several places at once
-layer_cam    Jiang et al. 2021: gradient by gradient, so that it also works on an earlier, finer map
-occlusion    Zeiler & Fergus 2014: how much a logit falls when a cell is covered; no gradient, any model
+grad_cam     Selvaraju et al. 2017: weights each channel of the last feature map by its mean gradient
+grad_cam++   Chattopadhay et al. 2018: weights positive gradients by pixel, for several occurrences of a finding
+layer_cam    Jiang et al. 2021: weights each pixel by its own gradient, so it also suits an earlier, finer feature map
+occlusion    Zeiler & Fergus 2014: how much a logit falls when a cell is covered; needs no gradient, suits any model
 
-Of several extractors the maps are brought to one grid and added, each as logit per unit of area: what the head ignores
-adds nothing. The gradient methods need the TensorFlow backend; cam and occlusion do not.
+The maps of several extractors are resized to one grid and added, each as logit per unit of area, so an extractor that
+the head ignores adds nothing. The gradient methods need the TensorFlow backend; cam and occlusion run on any.
 """
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,39 +18,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.networks import patient
-from cxr.networks.cutting import NoFeatureMapError, feature_maps, has_linear_head, last_pooling, split
 
 if TYPE_CHECKING:
     import keras
 
 METHODS = ("auto", "cam", "grad_cam", "grad_cam++", "layer_cam", "occlusion")
-FINE_CELLS = 7  # a side: what ImageNet networks end with at 224 pixels; a nodule is lost in coarser maps
-OCCLUSION_CELLS = 8  # a side: 64 more passes an image
+FINE_CELLS = 7  # per side, as at the end of ImageNet networks at 224 pixels; a nodule is lost in coarser maps
+OCCLUSION_CELLS = 8  # per side: 64 extra passes per image
 OCCLUSION_BATCH = 64
 
 
+class NoFeatureMapError(ValueError):
+    """The model exposes no feature map, as hub modules do."""
+
+
 class HeatMapper:
-    """Heat maps of one model, by a method that fits it. It shares the model's layers: trained on, they stay current."""
+    """Heat maps of one model. It shares the layers of the model, so further training changes its maps too."""
 
     def __init__(self, model: "keras.Model", method: str = "auto", *, crop_size: int | None = None) -> None:
-        """Take the model apart.
+        """Cut the model where the method needs it.
 
         Args:
-            model: {"image": uint8 [B, S, S, 1]} to logits [B, findings], as `assembly.trained_model` makes it. One that
-                also asks for the patient is told of nobody.
-            method: one of METHODS. "auto" is cam or grad_cam where the last feature map has FINE_CELLS a side,
-                layer_cam on an earlier map where it has not, and occlusion where there is no feature map to be seen.
-            crop_size: of its params: pixels a side of the centre of the image that its networks see; None for all.
+            model: {"image": uint8 [B, S, S, 1]} to logits [B, findings], as `assembly.trained_model` makes it. Patient
+                inputs, if it has any, are set to unknown.
+            method: one of METHODS. "auto" is cam or grad_cam if the last feature map has FINE_CELLS per side, layer_cam
+                on an earlier map if it is coarser, and occlusion if the model exposes no feature map.
+            crop_size: crop_size of the model's params; None if its networks see the whole image.
 
         Raises:
-            ValueError: the method does not fit the model, or the backend.
+            ValueError: the method does not suit the model or the backend.
         """
         import keras
 
         self.model = model = patient.image_only(model)
         self.method = fitting_method(model) if method == "auto" else method
-        whole = model.input["image"].shape[1]
-        self.covers = whole if self.method == "occlusion" else crop_size or whole  # pixels a side, of the centre
+        image_size = model.input["image"].shape[1]
+        # Pixels per side of the centre square that a map covers.
+        self.covers = image_size if self.method == "occlusion" else crop_size or image_size
         if self.method == "cam" and not has_linear_head(model):
             raise ValueError(f"{model.name} is not linear after its pooling; cam needs that, use grad_cam or occlusion")
         if self.method in ("cam", "occlusion"):
@@ -58,18 +63,18 @@ class HeatMapper:
             raise ValueError(
                 f"{self.method} needs the TensorFlow backend, not {keras.backend.backend()}; use occlusion"
             )
-        self.lower, self.upper = split(model, FINE_CELLS if self.method == "layer_cam" else 1)
+        self.lower, self.upper = cut_model(model, FINE_CELLS if self.method == "layer_cam" else 1)
 
     def __call__(self, images: np.ndarray, columns: Sequence[int]) -> np.ndarray:
         """Heat maps of some findings.
 
         Args:
             images: uint8 [B, S, S, 1].
-            columns: places of the findings in the logits.
+            columns: indexes of the findings in the logits.
 
         Returns:
-            float32 [B, len(columns), h, w], over the centre of the square of `covers` pixels. The mean of a map of cam
-            is the logit but for the bias; the others are at least 0.
+            float32 [B, len(columns), h, w], over the centre square of `covers` pixels per side. The mean of a cam map
+            is the logit without its bias; maps of the other methods are at least 0.
         """
         if self.method == "cam":
             return class_activation_maps(self.model, images, columns)
@@ -79,22 +84,22 @@ class HeatMapper:
 
 
 def fitting_method(model: "keras.Model") -> str:
-    """What "auto" stands for: see HeatMapper."""
+    """The method that "auto" selects, see HeatMapper."""
     import keras
 
-    gradients = keras.backend.backend() == "tensorflow"
+    has_gradients = keras.backend.backend() == "tensorflow"
     try:
-        lower, _ = split(model, 1)
+        lower, _ = cut_model(model, 1)
     except NoFeatureMapError:
         return "occlusion"
     is_fine = min(side for feature_map in feature_maps(lower.outputs) for side in feature_map.shape[1:3]) >= FINE_CELLS
-    if has_linear_head(model) and (is_fine or not gradients):
+    if has_linear_head(model) and (is_fine or not has_gradients):
         return "cam"
-    return ("grad_cam" if is_fine else "layer_cam") if gradients else "occlusion"
+    return ("grad_cam" if is_fine else "layer_cam") if has_gradients else "occlusion"
 
 
 def class_activation_maps(model: "keras.Model", images: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-    """The last feature map weighted by each finding's output weights (Zhou et al. 2016, eq. 2): [B, F, h, w]."""
+    """Last feature map weighted by the output weights of each finding (Zhou et al. 2016, eq. 2): [B, F, h, w]."""
     import keras
 
     features = keras.Model(model.input, last_pooling(model).input)({"image": images}, training=False)
@@ -106,44 +111,48 @@ def class_activation_maps(model: "keras.Model", images: np.ndarray, columns: Seq
 def gradient_maps(
     lower: "keras.Model", upper: "keras.Model", images: np.ndarray, *, columns: Sequence[int], method: str
 ) -> np.ndarray:
-    """Sum of every feature map's channels, weighted by the gradients of a logit: [B, F, h, w], at least 0."""
+    """Channels of the feature maps, weighted by the gradients of a logit and summed: [B, F, h, w], at least 0."""
     import keras
     import tensorflow as tf
 
-    between = keras.tree.flatten(lower({"image": images}, training=False))  # Keras unpacks a list of one
+    between = keras.tree.flatten(lower({"image": images}, training=False))  # Keras returns a list of one as its element
     maps = feature_maps(between)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(maps)
         logits = upper(between, training=False)
     features = [tf.cast(feature_map, tf.float32).numpy() for feature_map in maps]
     grid = [max(sides) for sides in zip(*(feature.shape[1:3] for feature in features), strict=True)]
-    found = []
+    heat_maps = []
     for column in columns:
-        one = tf.one_hot(tf.fill([len(images)], column), logits.shape[-1], dtype=logits.dtype)
-        gradients = tape.gradient(logits, maps, output_gradients=one)
+        chosen = tf.one_hot(tf.fill([len(images)], column), logits.shape[-1], dtype=logits.dtype)
+        gradients = tape.gradient(logits, maps, output_gradients=chosen)
         densities = [
-            weighted(feature, tf.cast(gradient, tf.float32).numpy(), method) * np.float32(feature[0, :, :, 0].size)
+            sum_channels(feature, tf.cast(gradient, tf.float32).numpy(), method) * np.float32(feature[0, :, :, 0].size)
             for feature, gradient in zip(features, gradients, strict=True)
         ]
-        found.append(sum(on_grid(density, grid) for density in densities))
-    return np.maximum(np.stack(found, axis=1), 0)
+        heat_maps.append(sum(resize_maps(density, grid) for density in densities))
+    return np.maximum(np.stack(heat_maps, axis=1), 0)
 
 
-def weighted(features: np.ndarray, gradients: np.ndarray, method: str) -> np.ndarray:
-    """Sum over channels of features times weights, both float32 [B, h, w, channels]: [B, h, w]."""
-    if method == "layer_cam":  # eq. 5: every place has its own weight
+def sum_channels(features: np.ndarray, gradients: np.ndarray, method: str) -> np.ndarray:
+    """Sum over channels of features times the weights of a gradient method; [B, h, w, channels] to [B, h, w].
+
+    Args:
+        features, gradients: float32 [B, h, w, channels].
+    """
+    if method == "layer_cam":  # eq. 5: one weight per pixel and channel
         return (np.maximum(gradients, 0) * features).sum(axis=-1)
     if method == "grad_cam":  # eq. 1
         return (gradients.mean(axis=(1, 2), keepdims=True) * features).sum(axis=-1)
-    # eq. 19, as for an exponential of the logit: its second and third derivative are powers of the first
+    # eq. 19, for the exponential of the logit, whose second and third derivatives are powers of the first
     denominator = 2 * gradients**2 + features.sum(axis=(1, 2), keepdims=True) * gradients**3
     alpha = np.divide(gradients**2, denominator, out=np.zeros_like(gradients), where=denominator != 0)
     weights = (alpha * np.maximum(gradients, 0)).mean(axis=(1, 2), keepdims=True)
     return (weights * features).sum(axis=-1)
 
 
-def on_grid(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-    """Maps [B, h, w] on a finer grid, bilinear."""
+def resize_maps(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """Maps [B, h, w] resized to a finer grid, bilinear."""
     import keras
 
     if list(maps.shape[1:]) == list(grid):
@@ -152,14 +161,102 @@ def on_grid(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
 
 
 def occlusion_maps(model: "keras.Model", images: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-    """How far a logit falls when a cell of the image is covered with the image's mean: [B, F, 8, 8], at least 0."""
+    """How much a logit falls when a cell of the image is set to the image's mean: [B, F, 8, 8], at least 0."""
     edges = np.linspace(0, images.shape[1], OCCLUSION_CELLS + 1).round().astype(int)
     cells = [slice(low, high) for low, high in itertools.pairwise(edges)]
     falls = []
     for image in images:
-        covered = np.repeat(image[None], OCCLUSION_CELLS**2 + 1, axis=0)  # the last one stays as it is
+        covered = np.repeat(image[None], OCCLUSION_CELLS**2 + 1, axis=0)  # the last one is not covered
         for place, cover in enumerate((rows, across) for rows in cells for across in cells):
             covered[place][cover] = round(float(image.mean()))
         logits = model.predict({"image": covered}, batch_size=OCCLUSION_BATCH, verbose=0)[:, list(columns)]
         falls.append((logits[-1] - logits[:-1]).T.reshape(len(columns), OCCLUSION_CELLS, OCCLUSION_CELLS))
     return np.maximum(np.stack(falls), 0).astype(np.float32)
+
+
+def feature_maps(tensors: list) -> list:
+    """Tensors [B, h, w, channels]; the others are patient inputs."""
+    return [tensor for tensor in tensors if len(tensor.shape) == 4]
+
+
+def last_pooling(model: "keras.Model"):
+    """The last global average pooling among a model's own layers; None if it has none."""
+    import keras
+
+    poolings = [layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
+    return poolings[-1] if poolings else None  # earlier ones belong to squeeze-and-excitation blocks
+
+
+def has_linear_head(model: "keras.Model") -> bool:
+    """Whether only dropout and the logits layer follow the pooled feature map."""
+    from keras import activations, layers
+
+    pooling = last_pooling(model)
+    if pooling is None:
+        return False
+    head = model.layers[model.layers.index(pooling) + 1 :]
+    dense = [layer for layer in head if not isinstance(layer, layers.Dropout)]
+    return (
+        len(dense) == 1
+        and isinstance(dense[0], layers.Dense)
+        and dense[0].activation is activations.linear
+        and len(model.outputs) == 1
+    )
+
+
+def cut_model(model: "keras.Model", cells: int) -> tuple["keras.Model", "keras.Model"]:
+    """Cut a model, and every network inside it, at a feature map.
+
+    Args:
+        cells: cut at the last feature map with at least so many cells per side that all paths run through; at the last
+            feature map if none is so fine.
+
+    Returns:
+        lower: inputs of the model -> list of float [B, h, w, channels], one for each network, and of the model's
+            inputs other than images.
+        upper: that list -> outputs of the model.
+
+    Raises:
+        NoFeatureMapError: no network exposes a feature map.
+    """
+    import keras
+
+    pooling = last_pooling(model)
+    if pooling is not None:
+        return cut_network(model, pooling, cells)
+    between = []
+
+    def call(layer, *args, **kwargs):
+        if not isinstance(layer, keras.Model) or not feature_maps(layer.inputs):
+            return layer(*args, **kwargs)
+        lower, upper = cut_model(layer, cells)
+        outputs = keras.tree.flatten(lower(*args))
+        between.extend(outputs)
+        return upper(outputs)
+
+    same_layers = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    if not between:
+        raise NoFeatureMapError(f"{model.name} exposes no feature map; use the method occlusion")
+    return cut_at(same_layers, between)
+
+
+def cut_network(model: "keras.Model", pooling: "keras.Layer", cells: int) -> tuple["keras.Model", "keras.Model"]:
+    """Cut a network before its pooling or, if the feature map there is too coarse, after an earlier activation."""
+    import keras
+
+    activations = (keras.layers.ReLU, keras.layers.Activation)
+    below = model.layers[: model.layers.index(pooling)]
+    earlier = [layer.output for layer in reversed(below) if isinstance(layer, activations)]
+    for feature_map in [pooling.input, *earlier]:
+        if min(feature_map.shape[1:3]) >= cells:
+            with contextlib.suppress(ValueError):  # Keras rejects the cut if a shortcut bypasses this map
+                return cut_at(model, [feature_map])
+    return cut_at(model, [pooling.input])
+
+
+def cut_at(model: "keras.Model", between: list) -> tuple["keras.Model", "keras.Model"]:
+    """Cut a model at some of its tensors: one model up to them, one from them."""
+    import keras
+
+    between = [*between, *(tensor for tensor in model.inputs if len(tensor.shape) != 4)]
+    return keras.Model(model.input, between), keras.Model(between, model.output)

@@ -1,4 +1,4 @@
-"""The devices that TensorFlow computes on: how they are prepared, described and shared."""
+"""The devices that TensorFlow computes on: setup, description and mirrored training."""
 
 import functools
 import logging
@@ -10,32 +10,32 @@ log = logging.getLogger("train.devices")
 
 
 def prepare_devices(*, deterministic: bool = False) -> None:
-    """Set up every visible GPU before TensorFlow first computes; call it again as often as you like.
+    """Set up every visible GPU; call this before TensorFlow first computes. Further calls do no harm.
 
-    GPU memory grows as it is needed, so that processes can share a GPU; without that TensorFlow takes all of it. Where
-    TensorFlow has opened the GPUs already, that is too late for this process, and the log says so.
+    GPU memory grows on demand, so that processes can share a GPU; by default TensorFlow takes all of it. If TensorFlow
+    has opened the GPUs already, it is too late for this process, and a warning is logged.
 
     Args:
-        deterministic: only kernels that give the same numbers in every run; slower on a GPU. It stays on for the rest
-            of the process.
+        deterministic: use only kernels that give the same numbers in every run. They are slower on a GPU, and stay
+            enabled for the rest of the process.
     """
     import tensorflow as tf
 
     for gpu in tf.config.get_visible_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
-        except (RuntimeError, ValueError) as error:  # in use already; or cut into logical devices of a fixed size
+        except (RuntimeError, ValueError) as error:  # in use already, or divided into logical devices of a fixed size
             log.warning("memory growth of %s cannot be set: %s", gpu.name, error)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
 
 
 def describe_devices() -> str:
-    """What TensorFlow computes on: "2 x NVIDIA A100-SXM4-40GB", or "CPU AMD EPYC 7B13, 8 cores"."""
+    """The devices of TensorFlow in words: "2 x NVIDIA A100-SXM4-40GB", or "CPU AMD EPYC 7B13, 8 cores"."""
     import tensorflow as tf
 
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]
-    names = [known.get("device_name", "GPU of unknown name") for known in details]
+    names = [detail.get("device_name", "GPU of unknown name") for detail in details]
     if not names:
         cores = usable_cores()
         return f"CPU {processor_name()}, {cores} core{'s' * (cores > 1)}"
@@ -44,7 +44,7 @@ def describe_devices() -> str:
 
 
 def processor_name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
-    """The processor's model name; its architecture where the system does not give one."""
+    """The model name of the processor; its architecture if the system does not report a name."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # not Linux
@@ -54,18 +54,18 @@ def processor_name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache  # a second strategy over the same devices confuses TensorFlow's collectives
 def mirrored_devices(*devices: str):
-    """The strategy that trains on several devices of this machine; the plain one where there are not several.
+    """The strategy that trains on several devices of this machine; the default strategy if there is only one.
 
-    Each device has its share of every batch and normalises by that share where a layer normalises by the batch.
+    Each device gets a share of every batch, and batch norm uses the statistics of that share.
 
     Args:
-        devices: their names; none for every GPU.
+        devices: names of devices; default every GPU.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Extraction of features, shard by shard: jobs that any process or machine can do."""
+"""Feature extraction, shard by shard: jobs that any process or machine can run."""
 
 import dataclasses
 import json
@@ -7,32 +7,33 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr import storage
-from cxr.networks import assembly, augment, devices, runtime
+from cxr.networks import assembly, devices, runtime
 from cxr.networks.extractors import Extractor, extractor_name
 from cxr.params import Params
 from cxr.records import example, parsing, shards
 
-BATCH = 64  # images a step: larger ones are no faster, smaller ones a little slower
+BATCH = 64  # images per step; larger batches are not faster, smaller ones a little slower
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that decides the features of an image."""
 
-    spec: str  # of the extractor, as JSON
-    params: Params  # of the experiment: its normalization, crop_size and precision, and augmentation for copies
-    record_size: int  # pixels a side
+    spec: str  # the extractor, as JSON
+    params: Params  # of the experiment; normalization, crop_size and precision are read
+    record_size: int  # pixels per side
     runtime: str  # see cxr/networks/runtime.py
-    device: str  # "CPU" or "GPU", whose arithmetic differs
+    device: str  # "CPU" or "GPU"; their arithmetic differs
 
     def load(self) -> Extractor:
         """Load the extractor."""
-        devices.prepare_devices()  # another process may use the same GPU: without memory growth it would get no memory
+        devices.prepare_devices()  # memory growth: other processes may share the GPU
         spec = json.loads(self.spec)
         policy = runtime.layer_policy(self.params.precision, self.runtime)
         frozen = dataclasses.replace(self.params, fine_tune=None)
-        of = {"name": extractor_name(spec), "params": frozen, "record_size": self.record_size, "policy": policy}
-        return assembly.load_extractor(spec, **of)
+        return assembly.load_extractor(
+            spec, name=extractor_name(spec), params=frozen, record_size=self.record_size, policy=policy
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,48 +41,37 @@ class FeatureJob:
     """One shard of images to turn into one shard of features."""
 
     images: str  # path of the image shard
-    path: str  # where the features go
+    path: str  # path of the feature shard
     split: str
     info: dict  # dataset.json of the images
     settings: Settings
     sha256: str  # of the extractor's weights
-    copy: int = 0  # number of the augmented copy; 0 is the images as they are
-    place: int = 0  # of the shard among those of its split
 
 
 def write_features(job: FeatureJob) -> shards.ShardReport:
-    """Run the extractor over one shard of images and write its features as float16, in the same order."""
+    """Run the extractor over one shard of images and write the features as float16, in the same order."""
     import tensorflow as tf
 
     run = prepared.function(job)
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
     batches = serialized.map(lambda batch: parsing.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
     batches = parsing.without_autotuner(batches)
-    with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
-        vectors = [np.asarray(run(changed(images, job, step))) for step, images in enumerate(batches)]
+    with np.errstate(over="ignore"):  # values too large for float16 become inf; the error below names the image
+        vectors = [np.asarray(run(images)) for images in batches]
         vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
     rows = [example.unpack_row(record) for record in example.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
             if not np.isfinite(vector).all():
                 raise ValueError(
-                    f"the features of {row.image_id} are not finite; the extractor's weights or input range are wrong"
+                    f"the features of {row.image_id} are NaN or infinite; check the extractor's weights and range"
                 )
             example.write_record(file, example.pack_features(row, vector))
     return shards.report(job.path, job.split, rows, [])
 
 
-def changed(images, job: FeatureJob, step: int):
-    """A batch of a shard as the job's copy has it: as it is, or augmented by (seed, copy, shard, step)."""
-    if not job.copy:
-        return images
-    params = job.settings.params
-    random = np.random.default_rng((params.seed, job.copy, job.place, step))
-    return augment.augment(images.numpy(), params, random)
-
-
 class _Prepared:
-    """The extractor that this process has prepared last: one job follows another with the same one."""
+    """The extractor that this process prepared last; consecutive jobs usually need the same one."""
 
     class Entry(NamedTuple):
         settings: Settings
@@ -97,10 +87,10 @@ class _Prepared:
         self.entry = self.Entry(settings, extractor.sha256, function)
 
     def function(self, job: FeatureJob) -> runtime.Runtime:
-        """The function of a job's extractor, loaded where it is not the last one.
+        """The function of a job's extractor, loaded if it is not the last one.
 
         Raises:
-            ValueError: its weights are not those that the job was planned with.
+            ValueError: its weights differ from those that the job was planned with.
         """
         if self.entry is None or (self.entry.settings, self.entry.sha256) != (job.settings, job.sha256):
             extractor = job.settings.load()

@@ -1,7 +1,7 @@
-"""A frozen extractor is run over each image once; its features are a dataset of their own, beside the images.
+"""The feature cache: a frozen extractor runs over each image once, and its features are a dataset beside the images.
 
-data/records/features/<name>-<key>/ holds shards, a manifest and a dataset.json of kind "features". The key covers all
-that changes the numbers, so that other weights or another precision never meet an old cache.
+data/records/features/<name>-<key>/ holds shards, a manifest and a dataset.json of kind "features". The key covers
+everything that changes the numbers, so that other weights or another precision never use an old cache.
 """
 
 import functools
@@ -15,7 +15,7 @@ from cxr import storage
 from cxr.engines import mapping
 from cxr.engines.engine import LOCAL, Engine
 from cxr.networks import runtime
-from cxr.networks.extraction import BATCH, FeatureJob, Settings, prepared, write_features
+from cxr.networks.extraction import FeatureJob, Settings, prepared, write_features
 from cxr.networks.extractors import Extractor, extractor_names
 from cxr.params import Params
 from cxr.records import building
@@ -29,11 +29,10 @@ def feature_datasets(
     *,
     runtime_name: str | None = None,
     engine: Engine = LOCAL,
-    copy: int = 0,
 ) -> dict[str, Dataset]:
     """The features of every extractor of an experiment, by its name; see `cached_features`."""
     return {
-        name: cached_features(images, spec, params, runtime_name=runtime_name, engine=engine, copy=copy)
+        name: cached_features(images, spec, params, runtime_name=runtime_name, engine=engine)
         for name, spec in extractor_names(params.extractors).items()
     }
 
@@ -45,49 +44,43 @@ def cached_features(
     *,
     runtime_name: str | None = None,
     engine: Engine = LOCAL,
-    copy: int = 0,
 ) -> Dataset:
-    """The features of a dataset of images: opened when they are there, completed or made when not.
+    """The features of a dataset of images; those that are not in the cache yet are extracted.
 
     Args:
-        params: of the experiment whose extractor `spec` is.
-        runtime_name: that of the run whose features they are; default the one that fits this machine.
-        engine: where they are made; local is this process, as the network uses every core.
-        copy: number of an augmented copy of the training images; the other splits have none. 0 is the images.
+        params: of the experiment that the extractor `spec` belongs to.
+        runtime_name: runtime of the run that the features are for; default the one that suits this machine.
+        engine: where features are extracted; "local" is this process, because the network uses every core.
 
     Raises:
-        ValueError: features that are not finite, by image; a cache that does not match its name.
-        and whatever loading the extractor raises.
+        ValueError: the features of an image are NaN or infinite, or a cache does not match its name. Loading the
+            extractor raises further errors.
     """
     runtime_name = runtime_name or runtime.runtime_of(params.precision)
     device = "CPU" if runtime_name == "onednn" else runtime.device_kind()
     settings = Settings(json.dumps(spec, sort_keys=True), params, images.info["image_size"], runtime_name, device)
     extractor = settings.load()
-    inputs, key = provenance_of(images, extractor, settings, copy)
+    inputs, key = provenance_of(images, extractor, settings)
     output = images.folder / "features" / f"{extractor.name}-{key[:12]}"
     if (finished := open_finished(output, key)) is not None:
         return finished
-    wanted = ("train",) if copy else SPLITS
     jobs = [
-        FeatureJob(str(path), str(output / path.name), split, images.info, settings, extractor.sha256, copy, place)
-        for split in wanted
-        for place, path in enumerate(map(epath.Path, images.paths(split)))
+        FeatureJob(str(path), str(output / path.name), split, images.info, settings, extractor.sha256)
+        for split in SPLITS
+        for path in map(epath.Path, images.paths(split))
     ]
-    total = sum(images.images(split) for split in wanted)
+    total = sum(images.images(split) for split in SPLITS)
     if engine.name == "local":
         prepared.keep(settings, extractor)
     return extract(jobs, output, inputs, key, total=total, engine=engine)
 
 
-def provenance_of(images: Dataset, extractor: Extractor, settings: Settings, copy: int) -> tuple[dict, str]:
-    """What dataset.json of the features says of their origin, and the hash of all in it that changes the numbers."""
+def provenance_of(images: Dataset, extractor: Extractor, settings: Settings) -> tuple[dict, str]:
+    """The provenance in dataset.json of the features, and the hash of every part of it that changes the numbers."""
     params = settings.params
-    # Keys are absent, not null, where they do not apply.
+    # A key that does not apply is absent, not null.
     options = {"crop_size": params.crop_size} if params.crop_size else {}
     options |= {"device": settings.device} if settings.device != "CPU" else {}
-    if copy:
-        names = ("augmentation", "horizontal_flip", "crop_size", "seed")
-        options["copy"] = {"number": copy, "batch": BATCH, **{name: getattr(params, name) for name in names}}
     identity = {
         "extractor": {**extractor.spec, "name": extractor.name, "sha256": extractor.sha256},
         "normalization": params.normalization,
@@ -102,27 +95,27 @@ def provenance_of(images: Dataset, extractor: Extractor, settings: Settings, cop
 
 
 def open_finished(output: epath.Path, key: str) -> Dataset | None:
-    """A complete cache with this key, without writing or locking anything; None where it is not complete."""
+    """A complete cache with this key, without writing or locking anything; None if it is incomplete."""
     if not (output / FILE).exists() or (building.plan_of(output) or {}).get("digest") != key:
         return None
     try:
         return open_dataset(output)
-    except ValueError:  # a shard is absent or cut short: it will be made again
+    except ValueError:  # a shard is missing or truncated: it will be extracted again
         return None
 
 
 def extract(
     jobs: list[FeatureJob], output: epath.Path, inputs: dict, key: str, *, total: int, engine: Engine
 ) -> Dataset:
-    """Write the feature shards that are not there yet, under a progress bar, and then dataset.json."""
+    """Write the missing feature shards under a progress bar, and then dataset.json."""
     output.mkdir(parents=True, exist_ok=True)
     with storage.exclusive(output, "extracting features into"):
         state = building.Building(output, inputs, key)
         done, waiting = state.finished(jobs)
         if waiting:
             name = inputs["extractor"]["name"]
-            elsewhere = engine.name != "local"
-            run = functools.partial(mapping.run, engine=engine, accelerated=True) if elsewhere else map
+            is_local = engine.name == "local"
+            run = map if is_local else functools.partial(mapping.run, engine=engine, accelerated=True)
             with tqdm(total=total, initial=sum(r.images for r in done), unit=" images", desc=name) as bar:
                 for report in run(write_features, waiting):
                     state.keep(report)

@@ -1,4 +1,4 @@
-"""In what arithmetic a model computes."""
+"""The arithmetic precision of a model's layers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "mixed_float16":
 
 @contextlib.contextmanager
 def layers_in(precision: str) -> Iterator[None]:
-    """Layers made inside compute in this precision and keep float32 weights."""
+    """Layers created in the block compute in this precision and keep float32 weights."""
     import keras
 
     before = keras.config.dtype_policy()

@@ -1,8 +1,8 @@
-"""A frozen network as a function of batches: the same one extracts features for training and for every later use.
+"""The runtime of a frozen network: one function of batches extracts features for training and for every later use.
 
-keras    the layers compute in the precision's Keras policy
-onednn   bfloat16 on a CPU: the layers are float32, oneDNN computes convolutions and matrix products in bfloat16 where
-         the processor can, about twice as fast
+keras    the layers compute in the Keras policy of the precision
+onednn   bfloat16 on a CPU: the layers are float32, and oneDNN computes convolutions and matrix products in bfloat16 if
+         the processor can, which is about twice as fast
 """
 
 from collections.abc import Callable
@@ -21,31 +21,32 @@ def runtime_of(precision: str) -> str:
 
 
 def device_kind() -> str:
-    """GPU where TensorFlow sees one, else CPU."""
+    """ "GPU" if TensorFlow sees one, else "CPU"."""
     import tensorflow as tf
 
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
 def layer_policy(precision: str, runtime: str) -> str:
-    """The precision in which an extractor's layers are made for a runtime."""
+    """The precision of an extractor's layers for a runtime."""
     return "float32" if runtime == "onednn" else precision
 
 
 def prepare(model: "keras.Model", runtime: str, precision: str) -> Runtime:
-    """Freeze an extractor's network, {"image": uint8 [B, H, W, 1]} -> float32 [B, D], into a function of batches.
+    """Turn an extractor's network, {"image": uint8 [B, H, W, 1]} -> float32 [B, D], into a function of batches.
 
-    With its weights as constants TensorFlow folds the batch norms into the convolutions and keeps oneDNN's own layout
-    of the weights.
+    With the weights as constants TensorFlow folds the batch norms into the convolutions and stores the weights in the
+    layout of oneDNN.
     """
     import tensorflow as tf
 
-    frozen, by_onednn = frozen_graph(model), runtime == "onednn" and precision == "bfloat16"
+    frozen = frozen_graph(model)
+    in_bfloat16 = runtime == "onednn" and precision == "bfloat16"
     device = "/CPU:0" if runtime == "onednn" else None  # a GPU would ignore oneDNN and compute in float32
 
     def run(images):
-        # The option is the process's, so it is set for this call alone: a head trained here stays float32.
-        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": by_onednn})
+        # The option is global to the process, so it is set for this call only: a head trained here stays float32.
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": in_bfloat16})
         try:
             with tf.device(device):
                 outputs = frozen(tf.convert_to_tensor(images))
@@ -59,7 +60,7 @@ def prepare(model: "keras.Model", runtime: str, precision: str) -> Runtime:
 def frozen_graph(model: "keras.Model", batch: int | None = None) -> Callable:
     """A model as one graph with its weights as constants: f(*inputs, in the order of model.input) -> its output.
 
-    So whatever is inside, a hub module too, needs no class of ours to be loaded again.
+    Loading the graph again needs none of this project's classes, even for a model with hub modules.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

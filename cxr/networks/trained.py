@@ -1,4 +1,4 @@
-"""A trained experiment as it was scored: the same networks in the same arithmetic, from images to logits."""
+"""A trained experiment from images to logits, by the same networks in the same arithmetic as in its evaluation."""
 
 import pathlib
 from typing import TYPE_CHECKING
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 
 class TrainedNetwork:
-    """Logits of images. Frozen extractors run in the runtime that extracted the features their head was trained on."""
+    """Computes logits of images. Frozen extractors use the runtime that extracted the features of their training."""
 
     def __init__(self, model: "keras.Model", extractors: dict[str, runtime.Runtime] | None = None) -> None:
-        """Take a whole Keras model, or the head of these prepared extractors."""
-        self.model, self.extractors = model, extractors or {}
+        """Use a whole Keras model, or a head and its prepared extractors."""
+        self.model = model
+        self.extractors = extractors or {}
         self.input: list[str] = ["image", *(name for name in model.input if name in patient.INPUTS)]
 
     def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Logits float32 [B, 14].
 
         Args:
-            inputs: "image" uint8 [B, S, S, 1] and patient inputs; those that are absent are unknown.
+            inputs: "image" uint8 [B, S, S, 1] and patient inputs; missing patient inputs are unknown.
         """
         images = inputs["image"]
         features = {name: run(images) for name, run in self.extractors.items()} or {"image": images}
@@ -35,7 +36,7 @@ class TrainedNetwork:
         return np.asarray(self.model.predict_on_batch(features | unknown | known))
 
     def predict(self, batches: "tf.data.Dataset", verbose: int = 0) -> np.ndarray:
-        """Logits float32 [n, 14] of every batch of an input_fn, as `keras.Model.predict` gives them."""
+        """Logits float32 [n, 14] of the batches of `input_fn`; called like `keras.Model.predict`."""
         return np.concatenate([self.logits(inputs) for inputs, *_ in batches])
 
 
@@ -47,10 +48,13 @@ class TrainedExperiment(TrainedNetwork):
 
         Raises:
             FileNotFoundError: the experiment has not been trained.
-            ValueError: params.json, networks, dataset or weights are not those of its run.json.
+            ValueError: params.json, networks, dataset or weights differ from its run.json.
         """
-        params, info = identity.trained_params(model_dir), experiment.dataset_of(model_dir)
-        self.model_dir, self.checkpoint, self.image_size = model_dir, checkpoint, info["image_size"]
+        params = identity.trained_params(model_dir)
+        info = experiment.dataset_of(model_dir)
+        self.model_dir = model_dir
+        self.checkpoint = checkpoint
+        self.image_size = info["image_size"]
         self.runtime: str = identity.read(model_dir)["runtime"]
         self.policy = runtime.layer_policy(params.precision, self.runtime)  # of frozen extractors
         if not params.extractors or params.fine_tune:
@@ -66,12 +70,12 @@ class TrainedExperiment(TrainedNetwork):
         super().__init__(assembly.trained_head(model_dir, widths, hashes, checkpoint), prepared)
 
     def keras_model(self) -> "keras.Model":
-        """The experiment as one Keras model, for gradients and export; bfloat16 of oneDNN becomes float32 there."""
+        """The experiment as one Keras model, for gradients and export. What oneDNN computed in bfloat16 is float32."""
         if not self.extractors:
             return self.model
         return assembly.trained_model(self.model_dir, self.checkpoint, policy=self.policy)
 
     @property
     def is_exact_in_keras(self) -> bool:
-        """Whether `keras_model` computes in the arithmetic that the experiment was scored in."""
+        """Whether `keras_model` computes in the arithmetic of the evaluation."""
         return not self.extractors or self.runtime == "keras"

@@ -1,4 +1,4 @@
-"""Real images: the 128 px release of 10,367 images, 84 files as NIH published them, and awkward files."""
+"""Real images: the 128 px release of 10,367 images, 84 original files of NIH, and unusual files."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def nih128(shared_dir, tmp_path_factory):
     return folder
 
 
-def test_the_numbers_are_those_of_the_release(nih128):
+def test_the_counts_of_the_release(nih128):
     info = dataset.open_dataset(nih128).info
     assert {split: members["images"] for split, members in info["splits"].items()} == {
         "train": 8991,
@@ -37,7 +37,7 @@ def test_the_numbers_are_those_of_the_release(nih128):
     assert info["source"]["containers"] == ["images-128.tar"]
 
 
-def test_other_workers_and_a_second_run_give_the_same_bytes(shared_dir, nih128, tmp_path):
+def test_the_bytes_do_not_depend_on_workers_or_a_second_run(shared_dir, nih128, tmp_path):
     flags = ["--allow_missing", "--image_size", 128, "--workers", 3]
     info = build_with(shared_dir / "nih-128", tmp_path, *flags)
     assert info == json.loads((nih128 / "dataset.json").read_text())
@@ -53,7 +53,7 @@ def test_no_patient_is_in_two_splits_and_the_index_agrees_with_the_counts(nih128
         assert found.labels.sum(axis=0).tolist() == list(opened.info["splits"][split]["positives"].values())
 
 
-def test_pixels_of_the_right_size_are_stored_as_they_are(shared_dir, nih128):
+def test_pixels_of_the_right_size_are_stored_unchanged(shared_dir, nih128):
     path = next(nih128.glob("val-00000-*.tfrecord"))
     feature = example.example_class().FromString(next(example.read_records(path))).features.feature
     image_id = feature["image/id"].bytes_list.value[0].decode()
@@ -71,30 +71,30 @@ def nih1024(shared_dir, tmp_path_factory):
     return folder
 
 
-def test_original_files_rgba_among_them_go_where_the_lists_say(shared_dir, nih1024):
+def test_original_files_are_split_by_the_lists(shared_dir, nih1024):
     info, release = dataset.open_dataset(nih1024).info, shared_dir / "nih-1024"
     here = {path.name for path in (release / "images").iterdir()}
     listed = set((release / "test_list.txt").read_text().split())
     assert len(here) == 84
-    assert info["splits"]["test"]["images"] == len(here & listed) >= 20  # those with boxes are all in the test list
+    assert info["splits"]["test"]["images"] == len(here & listed) >= 20  # all images with boxes are in the test list
     assert sum(members["images"] for members in info["splits"].values()) == 84
     assert (info["missing"], info["rejected"], info["source"]["csv"]) == (112_036, 0, "Data_Entry_2017.csv")
 
 
-def test_a_row_of_the_2017_csv_arrives_in_the_records(nih1024):
+def test_a_row_of_the_2017_csv_is_stored_in_the_records(nih1024):
     opened = dataset.open_dataset(nih1024)
     index = example.read_split_index([path for split in opened.info["splits"] for path in opened.paths(split)])
-    place = index.image_ids.tolist().index("00000001_000.png")  # ...,Cardiomegaly,000,00000001,058Y,M,PA,...
-    assert (index.patient_ids[place], index.ages[place], index.sexes[place], index.view_positions[place]) == (
+    row = index.image_ids.tolist().index("00000001_000.png")  # ...,Cardiomegaly,000,00000001,058Y,M,PA,...
+    assert (index.patient_ids[row], index.ages[row], index.sexes[row], index.view_positions[row]) == (
         1,
         58,
         1,
         0,
     )
-    assert index.labels[place].tolist() == [0, 1] + [0] * 12
+    assert index.labels[row].tolist() == [0, 1] + [0] * 12
 
 
-ODD = {  # file of ../shared/odd: why it is rejected, or None
+ODD = {  # file of ../shared/odd: the reason of its rejection, or None
     "html_page.dcm": "not a PNG, JPEG, WebP or DICOM image (9,047 bytes, starting '<!DOCTYPE HTML>')",
     "jpeg_compressed.dcm": None,
     "jpeg_named_png.png": None,
@@ -124,5 +124,5 @@ def test_every_odd_file_is_accepted_or_rejected_with_its_reason(shared_dir, tiny
     assert set(reasons) == set(expected)
     for image_id, reason in reasons.items():
         assert reason.startswith(expected[image_id])
-        assert "\\x" not in reason  # bytes that are no text are not shown as text
+        assert "\\x" not in reason  # bytes that are not text are not shown
     assert (info["rejected"], sum(split["images"] for split in info["splits"].values())) == (4, 8)

@@ -15,7 +15,7 @@ def test_a_square_image_in_the_models_frame_and_back():
     assert placement.from_model(model).tolist() == nih.tolist()
 
 
-def test_a_landscape_image_lies_between_black_bars():
+def test_a_landscape_image_is_between_black_bars():
     placement = Placement(1000, 500, 100)  # shown as 100 x 50, with 25 pixels of black above and below
     assert (placement.inner, placement.corner) == ((100, 50), (0, 25))
     box = np.array([[100, 100, 300, 500.0]])
@@ -68,7 +68,7 @@ def test_a_map_over_an_image_that_is_not_square_leaves_the_black_bars_out():
     assert Placement(400, 200, 4).heat_on_image(rows).shape == (200, 400)
 
 
-def test_a_map_of_the_centre_only_is_cold_outside_it():
+def test_a_map_of_only_the_centre_has_its_minimum_outside():
     heat = Placement(8, 8, 8).heat_on_image(np.array([[5.0, 9.0]]), covers=4)  # pixels 2 to 5
     assert heat[2:6].tolist() == [[5, 5, 5, 6, 8, 9, 5, 5]] * 4
     assert (heat[[0, 1, 6, 7]] == 5).all()
@@ -83,7 +83,7 @@ A = [0, 0, 10, 10]
         (A, A, 1, 1),
         (A, [5, 0, 15, 10], 50 / 150, 0.5),
         ([0, 0, 5, 5], A, 0.25, 1),  # a small box inside counts in full
-        (A, [0, 0, 5, 5], 0.25, 0.25),  # and a large one round it hardly
+        (A, [0, 0, 5, 5], 0.25, 0.25),  # a large one around it counts little
         (A, [10, 0, 20, 10], 0, 0),  # touching is not overlapping
         (A, [20, 20, 30, 30], 0, 0),
         ([5, 5, 5, 5], A, 0, 0),  # empty
@@ -100,7 +100,7 @@ def test_overlap_of_two_empty_boxes_is_0_and_of_no_boxes_is_empty():
     assert boxes.iobb(np.zeros((0, 4)), np.zeros((2, 4))).shape == (0, 2)
 
 
-def test_a_box_round_every_region_at_both_cuts():
+def test_a_box_around_every_region_at_both_cuts():
     heat = np.zeros((10, 10))
     heat[1:4, 1:5] = 100  # above 60 only
     heat[2, 2] = 255  # above 180 too
@@ -123,6 +123,6 @@ def test_a_flat_map_has_no_box():
     assert boxes.detect(np.full((4, 4), 7.0)).shape == (0, 4)
 
 
-def test_a_map_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match="a heat map has values that are not finite"):
+def test_a_map_that_is_not_finite_is_rejected():
+    with pytest.raises(ValueError, match="the heat map has NaN or infinite values"):
         boxes.detect(np.array([[0.0, np.nan]]))

@@ -7,7 +7,7 @@ from cxr.evaluation import calibration, metrics
 
 
 def drawn(*, images: int = 4000, slope: float = 1.0, shift: float = 0.0, seed: int = 0):
-    """Labels drawn with the true probabilities, and what a model says whose logits are slope x truth + shift."""
+    """Labels drawn with the true probabilities, and those of a model whose logits are slope * truth + shift."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(-2, 1.5, images)
     labels = (generator.random(images) < 1 / (1 + np.exp(-logits))).astype(int)
@@ -19,7 +19,7 @@ def test_brier():
     assert np.isnan(calibration.brier(np.zeros(0), np.zeros(0)))
 
 
-@pytest.mark.parametrize("digits", [9, 1])  # with one, ties abound and lie on the edges of bins
+@pytest.mark.parametrize("digits", [9, 1])  # with one there are many ties, also on the edges of bins
 def test_brier_and_bins_are_those_of_scikit_learn(digits):
     labels, probabilities = drawn()
     probabilities = np.round(probabilities, digits)
@@ -52,7 +52,7 @@ def test_no_images_have_no_calibration():
 
 
 @pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (2.0, 1.0), (0.3, -1.0)])
-def test_platt_undoes_what_was_done_to_the_logits(slope, shift):
+def test_platt_inverts_a_change_of_the_logits(slope, shift):
     fitted = calibration.fit_platt(*drawn(images=40_000, slope=slope, shift=shift))
     assert fitted["slope"] == pytest.approx(1 / slope, rel=0.05)
     assert fitted["intercept"] == pytest.approx(-shift / slope, abs=0.1)
@@ -68,7 +68,7 @@ def test_platt_is_the_best_fit_to_its_targets():
     assert (after * logits).mean() == pytest.approx((targets * logits).mean(), abs=1e-6)
 
 
-def test_what_was_fitted_on_val_mends_test():
+def test_calibration_fitted_on_val_improves_test():
     fitted = calibration.fit_platt(*drawn(slope=3.0, shift=2.0))
     labels, probabilities = drawn(slope=3.0, shift=2.0, seed=1)
     before = calibration.calibration_report(labels, probabilities)
@@ -95,11 +95,11 @@ def test_certain_probabilities_stay_finite():
         ([1, 1], [0.1, 0.9]),  # one class
         ([0, 0], [0.1, 0.9]),
         ([0, 1], [0.5, 0.5]),  # nothing to scale
-        ([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9]),  # would turn the order round
+        ([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9]),  # would reverse the order
         ([], []),
     ],
 )
-def test_where_nothing_can_be_fitted(labels, probabilities):
+def test_data_that_cannot_be_fitted(labels, probabilities):
     assert calibration.fit_platt(np.array(labels, int), np.array(probabilities)) is None
 
 

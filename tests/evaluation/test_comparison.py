@@ -22,11 +22,11 @@ def made(strength: float, *, seed: int, images: int = 300) -> Predictions:
     return Predictions(names, patient_ids, labels, probabilities, np.full(images, NAN), blank, blank)
 
 
-def test_the_better_experiment_wins_and_losing_is_its_mirror():
+def test_the_better_experiment_wins_and_the_other_loses_by_the_same():
     good, bad = made(0.3, seed=1), made(0.1, seed=2)
     won, lost = comparison.compare(good, bad), comparison.compare(bad, good)
     assert won["mean_auroc"]["low"] > 0
-    assert won["mean_auroc"]["p"] == pytest.approx(2 / 1001)  # no resample went the other way
+    assert won["mean_auroc"]["p"] == pytest.approx(2 / 1001)  # no resample is on the other side
     mass = won["findings"]["Mass"]
     expected = [roc_auc_score(part.labels[:, 4], part.probabilities[:, 4]) for part in (good, bad)]
     assert mass["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-9)
@@ -38,7 +38,7 @@ def test_the_better_experiment_wins_and_losing_is_its_mirror():
     assert lost["findings"]["Mass"]["p"] == mass["p"]
 
 
-def test_both_are_judged_on_the_same_resamples():
+def test_both_are_scored_on_the_same_resamples():
     good, bad = made(0.3, seed=1), made(0.1, seed=2)
     drawn = [metrics.bootstrap_aurocs(part.labels, part.probabilities, part.patient_ids)[:, 4] for part in (good, bad)]
     low, high = np.percentile(drawn[0] - drawn[1], [2.5, 97.5])
@@ -53,14 +53,14 @@ def test_an_experiment_does_not_differ_from_itself():
     }  # fmt: skip
 
 
-def test_chance_alone_is_seldom_significant():
+def test_chance_is_rarely_significant():
     found = comparison.compare(made(0.1, seed=1), made(0.1, seed=2))["findings"]
     ps = np.array([values["p"] for values in found.values()])
     assert (ps < 0.05).sum() <= 3  # 0.7 is expected of 14
     assert np.median(ps) > 0.2
 
 
-def test_paired_is_narrower_than_each_alone_when_two_agree():
+def test_the_paired_interval_is_narrower_where_two_experiments_agree():
     one = made(0.2, seed=1)
     other = one._replace(probabilities=np.clip(one.probabilities + 0.02 * made(0, seed=3).probabilities, 0, 1))
     paired = comparison.compare(one, other)["mean_auroc"]
@@ -73,7 +73,7 @@ def test_paired_is_narrower_than_each_alone_when_two_agree():
     [
         ([1.0] * 9, 2 * 1 / 10),
         ([1.0] * 8 + [-1.0], 2 * 2 / 10),
-        ([1.0] * 8 + [0.0], 2 * 2 / 10),  # a tie speaks against both sides
+        ([1.0] * 8 + [0.0], 2 * 2 / 10),  # a tie counts on both sides
         ([0.0] * 9, 1.0),
         ([1.0] * 9 + [NAN], 2 * 1 / 10),
         ([NAN], NAN),
@@ -106,16 +106,16 @@ def change_labels(part: Predictions) -> Predictions:
         (
             lambda part: part,
             change_labels,
-            "1 images have other labels or patients in the two experiments, the first 7.png: ",
+            "1 images have different labels or patients in the two experiments, the first 7.png: ",
         ),
         (
             lambda part: part,
             lambda part: part._replace(patient_ids=part.patient_ids + 1),
-            "300 images have other labels or patients in the two experiments, the first 0.png: ",
+            "300 images have different labels or patients in the two experiments, the first 0.png: ",
         ),
         (
             *[lambda part: part._replace(patient_ids=np.full(300, 7))] * 2,
-            "all images are of one patient: a comparison over patients needs two and more",
+            "all images are of one patient; a comparison over patients needs at least two",
         ),
         (
             *[lambda part: part._replace(labels=np.zeros((300, 14), int))] * 2,

@@ -15,7 +15,7 @@ def test_a_roc_curve_by_hand():
     assert np.trapezoid(sensitivities, false_positive_rates) == metrics.auroc(LABELS, SCORES) == 0.75
 
 
-def test_precision_at_a_recall_is_that_of_the_threshold_that_reaches_it():
+def test_precision_at_a_recall_is_that_of_the_highest_threshold_that_reaches_it():
     called = metrics.called_at_thresholds(LABELS, SCORES)
     assert curves.precision_at(np.array([0.01, 0.5, 0.51, 1]), *called) == pytest.approx([1, 1, 2 / 3, 2 / 3])
     hundred = np.arange(1, 101)  # all positive: 0.07 * 100 is 7.000000000000001, and still the seventh
@@ -30,7 +30,7 @@ def test_the_mean_precision_over_recalls_is_the_average_precision():
 
 
 def test_bands_of_two_patients_by_hand():
-    # Patient 1 is ranked right, patient 2 wrong: a resample of one alone is a perfect or a reversed curve.
+    # Patient 1 is ranked correctly, patient 2 reversed: a resample of one alone is a perfect or a reversed curve.
     labels, scores = np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.2, 0.8])
     bands = curves.bands(labels, scores, np.array([1, 1, 2, 2]))
     assert set(bands.sensitivity_low[1:-1]) == {0}
@@ -59,7 +59,7 @@ def test_one_patient_has_no_band():
     assert curves.bands(LABELS, SCORES, np.ones(4)) is None
 
 
-def test_ticks_are_round_probabilities_with_room_for_their_labels():
+def test_ticks_are_round_probabilities_far_enough_apart():
     assert list(ticks_between(-3, 3)) == [0.1, 0.5, 0.9]
     assert list(ticks_between(-12, 12)) == [1e-5, 0.001, 0.1, 0.99]
     assert ticks_between(0.01, 0.02) == {}

@@ -10,7 +10,7 @@ import pytest
 import evaluate
 import train
 from cxr import experiment
-from cxr.evaluation import calibration, metrics, predictions, thresholds
+from cxr.evaluation import calibration, metrics, operating_points, predictions
 from cxr.findings import FINDINGS
 from cxr.networks.assembly import trained_model
 from cxr.params import load_params
@@ -29,7 +29,7 @@ def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:
 
 @pytest.fixture(scope="module")
 def trained(built_dataset, tmp_path_factory) -> Path:
-    """One epoch of training, then the test split scored. Read it, or work on a copy."""
+    """One epoch of training, then the test split scored. Shared: tests that change it work on `copy`."""
     model_dir = tmp_path_factory.mktemp("trained")
     (model_dir / "params.json").write_text(json.dumps(PARAMS))
     train.main(["--model_dir", str(model_dir), "--data_dir", str(built_dataset)])
@@ -61,13 +61,13 @@ def read_csv(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def read_index(data_dir: Path, split: str) -> example.Index:
+def index_of(data_dir: Path, split: str) -> example.Index:
     return example.read_split_index(dataset.open_dataset(data_dir).paths(split))
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_predictions_hold_every_image_once_in_dataset_order(trained, built_dataset, split):
-    rows, index = read_csv(trained / f"predictions_{split}_best.csv"), read_index(built_dataset, split)
+    rows, index = read_csv(trained / f"predictions_{split}_best.csv"), index_of(built_dataset, split)
     names = [f"{kind}_{finding}" for kind in ("label", "prob") for finding in FINDINGS]
     assert list(rows[0]) == ["image_id", "patient_id", *names, "age", "sex", "view_position"]
     assert [row["image_id"] for row in rows] == index.image_ids.tolist()
@@ -76,10 +76,10 @@ def test_predictions_hold_every_image_once_in_dataset_order(trained, built_datas
     assert all(0 < float(row[f"prob_{finding}"]) < 1 for row in rows for finding in FINDINGS)
     assert [float(row["age"]) for row in rows] == index.ages.tolist()
     assert [row["sex"] for row in rows] == ["FM"[sex] for sex in index.sexes]
-    assert [row["view_position"] for row in rows] == [("PA", "AP")[view] for view in index.view_positions]
+    assert [row["view_position"] for row in rows] == [("PA", "AP")[position] for position in index.view_positions]
 
 
-def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
+def test_predictions_equal_those_of_each_image_alone(trained, built_dataset):
     import tensorflow as tf
 
     from cxr import experiment
@@ -91,7 +91,7 @@ def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
     experiment.load_weights(model, trained, "best")
     rows = read_csv(trained / "predictions_test_best.csv")
     singles = [record for path in images.paths("test") for record in example.read_records(path)]
-    for row, record in list(zip(rows, singles, strict=True))[-3:]:  # the last lie in a short batch
+    for row, record in list(zip(rows, singles, strict=True))[-3:]:  # the last are in a short batch
         inputs, _ = parsing.parse_batch(tf.constant([record]), images.info)
         expected = tf.sigmoid(model({"image": inputs["image"]}))[0]
         assert [float(row[f"prob_{finding}"]) for finding in FINDINGS] == pytest.approx(expected.numpy(), abs=1e-6)
@@ -100,18 +100,8 @@ def test_predictions_are_those_of_each_image_by_itself(trained, built_dataset):
 def test_metrics_hold_what_design_says(trained, built_dataset):
     scores = json.loads((trained / "metrics_test_best.json").read_text())
     assert list(scores) == [
-        *(
-            "split",
-            "checkpoint",
-            "tta",
-            "images",
-            "patients",
-            "loss",
-            "mean_auroc",
-            "findings",
-            "subgroups",
-            "floors",
-        ),
+        *("split", "checkpoint", "tta", "images", "patients", "loss"),
+        *("mean_auroc", "findings", "subgroups", "floors"),
         *("trained_on", "evaluated_on", "leak"),
         *("dataset_fingerprint", "split_name", "params", "weights_sha256", "git_sha", "library_versions"),
     ]
@@ -141,19 +131,19 @@ def columns(model_dir: Path, split: str, finding: str) -> tuple[np.ndarray, np.n
     return labels, np.array([float(row[f"prob_{finding}"]) for row in rows])
 
 
-def test_metrics_can_be_had_from_the_predictions_alone(trained):
+def test_metrics_follow_from_the_predictions_csv_alone(trained):
     scores = json.loads((trained / "metrics_test_best.json").read_text())["findings"]
     for finding in FINDINGS:
         value = metrics.auroc(*columns(trained, "test", finding))
         assert scores[finding]["auroc"] == (None if np.isnan(value) else value)
 
 
-def test_operating_points_are_chosen_on_val_and_judged_on_test(trained):
+def test_operating_points_are_fitted_on_val_and_scored_on_test(trained):
     val = json.loads((trained / "metrics_val_best.json").read_text())["findings"]
     test = json.loads((trained / "metrics_test_best.json").read_text())["findings"]
     assert (
         val["Cardiomegaly"]["threshold"]
-        == thresholds.choose_thresholds(*columns(trained, "val", "Cardiomegaly"))["youden"]
+        == operating_points.choose_thresholds(*columns(trained, "val", "Cardiomegaly"))["youden"]
     )
     assert {name: values["threshold"] for name, values in test.items()} == {
         name: values["threshold"] for name, values in val.items()
@@ -162,7 +152,7 @@ def test_operating_points_are_chosen_on_val_and_judged_on_test(trained):
     called = probabilities >= val["Cardiomegaly"]["threshold"]
     assert test["Cardiomegaly"]["sensitivity"] == called[labels == 1].mean()
     assert test["Cardiomegaly"]["specificity"] == pytest.approx((~called[labels == 0]).mean())
-    for point in thresholds.POINTS:
+    for point in operating_points.POINTS:
         chosen, judged = (part["Cardiomegaly"]["operating_points"][point]["threshold"] for part in (val, test))
         assert chosen == judged is not None
     assert test["Cardiomegaly"]["calibration"] == val["Cardiomegaly"]["calibration"]
@@ -247,12 +237,12 @@ def test_findings_in_another_order(copy, altered_dataset):
 
 
 def test_fewer_predictions_than_images(built_dataset):
-    with pytest.raises(ValueError, match=r"^11 predictions for 12 images; the dataset changed meanwhile$"):
-        evaluate.predictions_of(read_index(built_dataset, "test"), np.zeros((11, 14)))
+    with pytest.raises(ValueError, match=r"^11 predictions for 12 images: the dataset changed in the meantime$"):
+        evaluate.predictions_of(index_of(built_dataset, "test"), np.zeros((11, 14)))
 
 
 def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
-    index = read_index(built_dataset, "test")
+    index = index_of(built_dataset, "test")
     unknown = index._replace(
         ages=index.ages * np.nan, sexes=index.sexes * 0 - 1, view_positions=index.view_positions * 0 - 1
     )
@@ -261,7 +251,7 @@ def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
 
 
 @pytest.mark.parametrize(("image_size", "crop_size"), [(32, None), (48, 32)])
-def test_views_are_averaged_and_leave_the_single_view_alone(tiny_release, build, tmp_path, image_size, crop_size):
+def test_tta_averages_the_copies_and_keeps_the_results_without_it(tiny_release, build, tmp_path, image_size, crop_size):
     data_dir, release = tmp_path / "records", tiny_release(patients=10)
     build(release, data_dir, "--image_size", image_size, "--ratios", 0.6, 0.2, 0.2)
     (tmp_path / "params.json").write_text(json.dumps(PARAMS | {"crop_size": crop_size}))
@@ -270,29 +260,29 @@ def test_views_are_averaged_and_leave_the_single_view_alone(tiny_release, build,
     run_evaluate(tmp_path, data_dir, "--split", "val", "--tta", "3")
     images, params = dataset.open_dataset(data_dir), load_params(tmp_path)
     model = trained_model(tmp_path)
-    batches = [input_fn("val", {"image": images}, params, inputs=["image"], view=view) for view in range(3)]
-    logits = [model.predict(view, verbose=0) for view in batches]
+    batches = [input_fn("val", {"image": images}, params, inputs=["image"], tta_copy=copy) for copy in range(3)]
+    logits = [model.predict(batch, verbose=0) for batch in batches]
     assert not np.allclose(logits[0], logits[1])
     rows = read_csv(tmp_path / "tta_3/predictions_val_best.csv")
     written = [[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows]
     np.testing.assert_allclose(written, 1 / (1 + np.exp(-np.mean(logits, axis=0))), atol=1e-6)
     found = json.loads((tmp_path / "tta_3/metrics_val_best.json").read_text())
     assert found["tta"] == 3
-    assert (tmp_path / "metrics_val_best.json").read_text() == before  # its operating points are for one view
-    run_evaluate(tmp_path, data_dir, "--tta", "3")  # test, by the operating points of three views
+    assert (tmp_path / "metrics_val_best.json").read_text() == before  # its operating points are without augmentation
+    run_evaluate(tmp_path, data_dir, "--tta", "3")  # test, with the operating points of tta_3
     tested = json.loads((tmp_path / "tta_3/metrics_test_best.json").read_text())["findings"]["Effusion"]
     chosen = found["findings"]["Effusion"]
     thresholds_of = [{k: v["threshold"] for k, v in part["operating_points"].items()} for part in (tested, chosen)]
     assert thresholds_of[0] == thresholds_of[1] != {}
 
 
-def test_no_views_are_a_mistake(trained, built_dataset, capsys):
+def test_tta_of_0_is_rejected(trained, built_dataset, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_evaluate(trained, built_dataset, "--tta", "0")
     assert "--tta 0: expected at least 1" in capsys.readouterr().err
 
 
-def test_a_model_whose_outputs_are_no_numbers_is_not_scored(copy, built_dataset):
+def test_a_model_whose_outputs_are_nan_is_not_scored(copy, built_dataset):
     model = trained_model(copy)
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     experiment.save_weights(model, copy, "best")

@@ -12,7 +12,6 @@ import train
 from cxr.evaluation import metrics, predictions
 from cxr.evaluation.comparison import compare
 from cxr.records.dataset import open_dataset
-from evaluate import read_index
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -40,7 +39,7 @@ def run_train(model_dir: Path, data_dir: Path, **changes) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(built_dataset, tmp_path_factory) -> Path:
-    """One epoch of training. Read it, or work on a copy."""
+    """One epoch of training. Shared: tests that change it work on `copy`."""
     return run_train(tmp_path_factory.mktemp("trained"), built_dataset)
 
 
@@ -74,14 +73,14 @@ def fingerprint(data_dir: Path) -> str:
     return json.loads((data_dir / "dataset.json").read_text())["fingerprint"]
 
 
-def test_patients_seen_in_training_are_refused(copy, elsewhere):
+def test_patients_seen_in_training_are_rejected(copy, elsewhere):
     text = f"were in training or validation of {copy}, so scores would be too good. Evaluate on a dataset of other "
     with pytest.raises(SystemExit, match=rf"^error: \d+ of the \d+ patients of test {re.escape(text)}"):
         run_evaluate(copy, elsewhere)
     assert not (copy / "external").exists()
 
 
-def test_a_leak_that_is_asked_for_is_marked_in_table_and_file(copy, elsewhere, capsys):
+def test_an_allowed_leak_is_marked_in_table_and_file(copy, elsewhere, capsys):
     keep_patients(copy, val=[int(predictions_patients(elsewhere)[0])])
     run_evaluate(copy, elsewhere, "--allow_leak")
     leak = read_metrics(copy / "external" / fingerprint(elsewhere)[:12])["leak"]
@@ -93,10 +92,10 @@ def test_a_leak_that_is_asked_for_is_marked_in_table_and_file(copy, elsewhere, c
 def predictions_patients(data_dir: Path) -> list[int]:
     from cxr.records.dataset import open_dataset
 
-    return evaluate.read_index(open_dataset(data_dir), "test").patient_ids.tolist()
+    return evaluate.split_index(open_dataset(data_dir), "test").patient_ids.tolist()
 
 
-def test_an_external_validation_names_both_datasets_and_keeps_the_own_results(copy, elsewhere, built_dataset, capsys):
+def test_external_validation_names_both_datasets_and_keeps_the_internal_results(copy, elsewhere, built_dataset, capsys):
     keep_patients(copy, train=[1000])
     before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
     run_evaluate(copy, elsewhere, "--split", "val")
@@ -110,19 +109,19 @@ def test_an_external_validation_names_both_datasets_and_keeps_the_own_results(co
     trained_on = f"Data_Entry_2017.csv, split official, fingerprint {fingerprint(built_dataset)[:12]}"
     assert f"EXTERNAL: trained on {trained_on}" in printed
     assert printed[-1] == f"written: {folder / 'metrics_val_best.json'}"
-    # Even val of another dataset is judged at the operating points of the own val.
+    # Even val of another dataset is scored at the operating points of the experiment's own val.
     assert {name: values["threshold"] for name, values in found["findings"].items()} == {
         name: values["threshold"] for name, values in own["findings"].items()
     }
 
 
-def test_an_experiment_that_kept_no_patients_says_so(copy, elsewhere, capsys):
+def test_an_experiment_without_patients_json(copy, elsewhere, capsys):
     (copy / "patients.json").unlink()
     run_evaluate(copy, elsewhere)
-    assert f"LEAK UNKNOWN: {copy} kept no patients.json to compare with" in capsys.readouterr().out.splitlines()
+    assert f"LEAK UNKNOWN: {copy} has no patients.json to compare with" in capsys.readouterr().out.splitlines()
 
 
-def test_rows_of_other_splits_are_printed_when_asked_for(copy, built_dataset, capsys):
+def test_literature_all_prints_rows_of_other_splits(copy, built_dataset, capsys):
     run_evaluate(copy, built_dataset)
     assert "CheXNet 2017" not in capsys.readouterr().out
     run_evaluate(copy, built_dataset, "--literature", "all")
@@ -140,13 +139,13 @@ def test_the_difference_from_another_experiment_is_tested(copy, rival, built_dat
     aurocs = [read_metrics(folder)["mean_auroc"]["value"] for folder in (copy, rival)]
     assert found["mean_auroc"]["difference"] == pytest.approx(aurocs[0] - aurocs[1])
     printed = capsys.readouterr().out.splitlines()
-    assert f"AUROC minus that of {rival}, on the same images (paired bootstrap over patients)" in printed
+    assert f"AUROC minus that of {rival} on the same images (paired bootstrap over patients)" in printed
     assert printed[-2].split()[:3] == ["mean", "of", str(found["mean_auroc"]["findings"])]
 
 
 def test_the_leak_of_the_other_experiment_is_marked(copy, rival, built_dataset, tmp_path, capsys):
     other = shutil.copytree(rival, tmp_path / "rival")
-    seen = read_index(open_dataset(built_dataset), "test").patient_ids[:1].tolist()
+    seen = evaluate.split_index(open_dataset(built_dataset), "test").patient_ids[:1].tolist()
     patients = json.loads((other / "patients.json").read_text())
     (other / "patients.json").write_text(json.dumps(patients | {"train": patients["train"] + seen}))
     run_evaluate(copy, built_dataset, "--compare", str(other))
@@ -155,7 +154,7 @@ def test_the_leak_of_the_other_experiment_is_marked(copy, rival, built_dataset, 
     assert f"were in training or validation of {other}; the scores of {other} are too good" in printed
 
 
-def test_an_experiment_that_has_not_been_evaluated_cannot_be_compared_with(copy, trained, built_dataset):
+def test_comparing_with_an_experiment_that_has_not_been_evaluated(copy, trained, built_dataset):
     text = (
         f"error: no {trained}/predictions_test_best.csv to compare with. Run: python evaluate.py "
         f"--model_dir {trained} --data_dir {built_dataset} --split test --checkpoint best"
@@ -176,21 +175,21 @@ def altered_rival(rival, tmp_path):
     return alter
 
 
-def test_predictions_that_lack_an_image_are_refused(copy, altered_rival, built_dataset):
+def test_comparing_with_predictions_that_lack_an_image(copy, altered_rival, built_dataset):
     folder = altered_rival(lambda lines: [line for line in lines if not line.startswith("00000018_001.png")])
     path = folder / "predictions_test_best.csv"
     text = f"error: {path} lacks image 00000018_001.png of test of {built_dataset}"
     refused(text, copy, built_dataset, "--compare", str(folder))
 
 
-def test_predictions_with_a_foreign_image_are_refused(copy, altered_rival, built_dataset):
+def test_comparing_with_predictions_of_another_image(copy, altered_rival, built_dataset):
     folder = altered_rival(lambda lines: [*lines, lines[-1].replace(lines[-1].split(",")[0], "x.png")])
     path = folder / "predictions_test_best.csv"
     text = f"error: {path} has image x.png, which is not in test of {built_dataset}"
     refused(text, copy, built_dataset, "--compare", str(folder))
 
 
-def test_predictions_in_another_order_are_matched_by_image(copy, rival, altered_rival, built_dataset):
+def test_comparing_with_predictions_in_another_order(copy, rival, altered_rival, built_dataset):
     folder = altered_rival(lambda lines: [lines[0], *reversed(lines[1:])])
     run_evaluate(copy, built_dataset, "--compare", str(rival))
     expected = read_metrics(copy)["comparison"]

@@ -6,12 +6,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxr.evaluation import floors
-from cxr.evaluation.predictions import Predictions
+from cxr.evaluation.predictions import Metadata, Predictions
 from cxr.findings import FINDINGS, parse_findings
 
 
 def made(*, images: int = 400, patients: int = 100, seed: int = 0) -> Predictions:
-    """Mass goes with age, Edema with the AP view, Hernia with an unknown sex, the others with nothing."""
+    """Mass follows age, Edema view position AP, Hernia an unknown sex; the others follow nothing."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, (images, 14))
     old, lying, unsexed = generator.integers(0, 2, (3, images))
@@ -29,8 +29,12 @@ def made(*, images: int = 400, patients: int = 100, seed: int = 0) -> Prediction
     )
 
 
-def test_metadata_predict_what_goes_with_them_and_nothing_else():
-    floor = floors.metadata_floor(made(seed=1), made())
+def floor_of(train: Predictions, scored: Predictions) -> dict | None:
+    return floors.metadata_floor(train.metadata, scored.metadata, scored.patient_ids)
+
+
+def test_metadata_predict_what_follows_them_and_nothing_else():
+    floor = floor_of(made(seed=1), made())
     aurocs = {name: values["auroc"] for name, values in floor["findings"].items()}
     assert floor["images"] == 400
     assert aurocs["Edema"] == aurocs["Hernia"] == 1.0
@@ -40,32 +44,38 @@ def test_metadata_predict_what_goes_with_them_and_nothing_else():
     assert floor["mean_auroc"]["low"] < floor["mean_auroc"]["value"] < floor["mean_auroc"]["high"]
 
 
-def test_the_probabilities_of_the_model_do_not_matter():
-    one, other = made(), made()._replace(probabilities=np.zeros((400, 14)))
-    assert floors.metadata_floor(one, one) == floors.metadata_floor(other, other)
+def test_records_and_predictions_give_the_same_metadata():
+    words = Metadata(
+        np.zeros((3, 14), int), np.array([40.0, np.nan, 80]), np.array(["F", "M", ""]), np.array(["PA", "AP", ""])
+    )
+    codes = np.array([0, 1, -1])  # of cxr.patient; -1 is unknown
+    found = Metadata.from_codes(words.labels, words.ages.astype(np.float32), sexes=codes, view_positions=codes)
+    for ours, theirs in zip(found, words, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert found.ages.dtype == np.float64
 
 
 def test_a_finding_that_train_lacks_is_undefined_not_a_half():
     train = made(seed=1)
     train.labels[:, FINDINGS.index("Mass")] = 0
-    floor = floors.metadata_floor(train, made())
+    floor = floor_of(train, made())
     assert np.isnan(floor["findings"]["Mass"]["auroc"])
     assert floor["mean_auroc"]["findings"] == 13
 
 
-def test_metadata_that_nobody_knows():
+def test_unknown_metadata():
     blank = {"ages": np.full(400, np.nan), "sexes": np.full(400, ""), "view_positions": np.full(400, "")}
-    floor = floors.metadata_floor(made(seed=1)._replace(**blank), made()._replace(**blank))
+    floor = floor_of(made(seed=1)._replace(**blank), made()._replace(**blank))
     assert {values["auroc"] for values in floor["findings"].values()} == {0.5}  # all the same score: all ties
 
 
 def test_without_training_images_there_is_no_metadata_floor():
-    assert floors.metadata_floor(made().rows(np.zeros(400, bool)), made()) is None
+    assert floor_of(made().rows(np.zeros(400, bool)), made()) is None
 
 
 def test_without_images_to_score_the_floors_are_undefined():
     none = made().rows(np.zeros(400, bool))
-    assert floors.metadata_floor(made(), none)["mean_auroc"]["findings"] == 0
+    assert floor_of(made(), none)["mean_auroc"]["findings"] == 0
     assert np.isnan(floors.shuffled_labels(none)["mean_auroc"]["value"])
 
 
@@ -81,7 +91,7 @@ def test_shuffled_labels_give_a_half_even_to_a_perfect_model():
     assert control == floors.shuffled_labels(perfect)  # seeded
 
 
-def test_shuffled_labels_equal_dealing_out_the_rows_patient_by_patient():
+def test_shuffled_labels_equal_permuting_the_rows_patient_by_patient():
     predictions = made(images=30, patients=6)
     generator = np.random.default_rng(230)
     patients = np.unique(predictions.patient_ids)
@@ -107,20 +117,19 @@ def test_the_spread_is_wider_where_images_of_a_patient_are_copies():
     assert spread[0] / spread[1] == pytest.approx(np.sqrt(5), rel=0.15)
 
 
-def test_one_patient_has_nobody_to_swap_labels_with():
+def test_shuffled_labels_of_one_patient_are_undefined():
     control = floors.shuffled_labels(made()._replace(patient_ids=np.full(400, 7)))
     assert np.isnan(control["mean_auroc"]["value"])
 
 
-def read_metadata(folder, name: str) -> Predictions:
-    """The rows of Data_Entry_2017_v2020.csv that are on a list, as predictions of nothing."""
+def read_metadata(folder, name: str) -> Metadata:
+    """The rows of Data_Entry_2017_v2020.csv that are on a list."""
     listed = set((folder / name).read_text().split())
     with (folder / "Data_Entry_2017_v2020.csv").open(newline="") as file:
         rows = [row for row in itertools.islice(csv.reader(file), 1, None) if row[0] in listed]
     labels = np.array([parse_findings(row[1]) for row in rows])
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    patient_ids, ages = columns[3].astype(int), columns[4].astype(float)
-    return Predictions(columns[0], patient_ids, labels, np.zeros(labels.shape), ages, columns[5], columns[6])
+    return Metadata(labels, columns[4].astype(float), columns[5], columns[6])
 
 
 def test_the_floor_of_the_official_split(shared_dir):

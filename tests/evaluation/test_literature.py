@@ -51,11 +51,11 @@ OFFICIAL, RANDOM = literature.WANG_2017, literature.CHEXNET_2017
     ("row", "split", "split_name", "images", "reason"),
     [
         (OFFICIAL, "test", "official", 25_596, None),
-        (OFFICIAL, "test", "official", 25_595, "it is of the official test split, all 25,596 images"),
-        (OFFICIAL, "val", "official", 25_596, "it is of the official test split, all 25,596 images"),
-        (OFFICIAL, "test", "random", 25_596, "it is of the official split"),
-        (RANDOM, "test", "official", 25_596, "it is of the random split"),
-        (RANDOM, "test", "random", 22_000, "every random split is other images"),
+        (OFFICIAL, "test", "official", 25_595, "it is on the official test split, all 25,596 images"),
+        (OFFICIAL, "val", "official", 25_596, "it is on the official test split, all 25,596 images"),
+        (OFFICIAL, "test", "random", 25_596, "it is on the official split"),
+        (RANDOM, "test", "official", 25_596, "it is on the random split"),
+        (RANDOM, "test", "random", 22_000, "it is on another random split"),
     ],
 )
 def test_only_the_whole_official_test_split_is_comparable(row, split, split_name, images, reason):

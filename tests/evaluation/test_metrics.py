@@ -9,7 +9,7 @@ from cxr.findings import FINDINGS
 
 NAN = float("nan")
 
-# Few distinct scores, so that ties abound; both classes are there.
+# Few distinct scores, so many ties; both classes are present.
 mixed = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=2, max_size=60).filter(
     lambda pairs: len({label for label, _ in pairs}) == 2
 )
@@ -116,7 +116,7 @@ def test_intervals_over_patients_are_wider_where_their_images_are_copies():
     by_patient = metrics.bootstrap_aurocs(*copies, np.repeat(np.arange(60), 5), resamples=200)
     by_image = metrics.bootstrap_aurocs(*copies, np.arange(300), resamples=200)
     ratio = by_patient.std(axis=0) / by_image.std(axis=0)
-    assert ratio.mean() == pytest.approx(np.sqrt(5), rel=0.15)  # a fifth of the independent draws
+    assert ratio.mean() == pytest.approx(np.sqrt(5), rel=0.15)  # one fifth of the independent draws
 
 
 def test_the_interval_is_the_central_95_percent_of_the_resamples():
@@ -171,6 +171,6 @@ def test_a_thousand_resamples_of_chance_on_the_official_test_split_lie_around_on
     assert found.mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_none_stands_for_nan_however_deep():
+def test_none_for_nan_at_any_depth():
     found = metrics.none_for_nan({"a": NAN, "b": [{"c": NAN, "d": 0.5}], "e": "nan", "f": 0})
     assert found == {"a": None, "b": [{"c": None, "d": 0.5}], "e": "nan", "f": 0}

@@ -6,11 +6,11 @@ import pytest
 from cxr.evaluation import predictions
 from cxr.findings import FINDINGS
 
-HEADER = ["image_id", "patient_id", *predictions.LABELS, *predictions.PROBABILITIES, *predictions.METADATA]
+HEADER = ["image_id", "patient_id", *predictions.LABELS, *predictions.PROBABILITIES, *predictions.METADATA_COLUMNS]
 
 
 def made(images: int = 4) -> predictions.Predictions:
-    """Images a.png, b.png, ... of patients 1, 1, 2, 2, ...; the last knows neither age, sex nor view."""
+    """Images a.png, b.png, ... of patients 1, 1, 2, 2, ...; age, sex and view position of the last are unknown."""
     generator = np.random.default_rng(0)
     return predictions.Predictions(
         image_ids=np.array([f"{chr(97 + row)}.png" for row in range(images)]),
@@ -42,7 +42,7 @@ def refused(path, text: str):
         predictions.read_predictions(path)
 
 
-def test_what_is_written_is_read(write):
+def test_a_written_csv_is_read_back(write):
     found, expected = predictions.read_predictions(write()), made()
     assert predictions.to_csv(expected).splitlines()[0].split(",") == HEADER
     for name, value in expected._asdict().items():
@@ -59,7 +59,7 @@ def test_no_images(tmp_path):
     assert (found.image_ids.shape, found.labels.shape, found.ages.shape) == ((0,), (0, 14), (0,))
 
 
-def test_without_metadata_it_is_unknown(tmp_path):
+def test_without_metadata_columns_all_metadata_are_unknown(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("\n".join(",".join(line.split(",")[:30]) for line in predictions.to_csv(made()).splitlines()))
     found = predictions.read_predictions(path)
@@ -79,13 +79,13 @@ def test_without_metadata_it_is_unknown(tmp_path):
         ("label_Mass", "2", "label_Mass of image b.png is '2'; expected 0 or 1"),
         ("patient_id", "1.5", "patient_id of image b.png is '1.5'; expected a whole number"),
         ("patient_id", "", "patient_id of image b.png is ''; expected a whole number"),
-        ("age", "old", "age of image b.png is 'old'; expected years, or nothing"),
-        ("age", "-1", "age of image b.png is '-1'; expected years, or nothing"),
-        ("sex", "f", "sex of image b.png is 'f'; expected F, M, or nothing"),
-        ("view_position", "LATERAL", "view of image b.png is 'LATERAL'; expected PA, AP, or nothing"),
+        ("age", "old", "age of image b.png is 'old'; expected years or an empty cell"),
+        ("age", "-1", "age of image b.png is '-1'; expected years or an empty cell"),
+        ("sex", "f", "sex of image b.png is 'f'; expected F, M or an empty cell"),
+        ("view_position", "LATERAL", "view_position of image b.png is 'LATERAL'; expected PA, AP or an empty cell"),
     ],
 )
-def test_a_cell_that_cannot_be(write, column, text, expected):
+def test_an_impossible_cell(write, column, text, expected):
     path = write(1, column, text)
     refused(path, f"{path}: {expected}")
 
@@ -110,7 +110,7 @@ def test_findings_in_another_order(tmp_path, prefix):
     refused(path, f"{path} ({prefix}<Finding>) has the findings {swapped}; this code works with Atelectasis, ")
 
 
-def test_a_finding_too_few(tmp_path):
+def test_a_missing_finding(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text(predictions.to_csv(made()).replace("prob_Hernia", "hernia"))
     refused(path, f"{path} (prob_<Finding>) has the findings Atelectasis, ")
@@ -124,13 +124,13 @@ def test_a_missing_column(tmp_path, column):
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b'a,b\n"1,2\n', b"a,b\n1,2,3\n4,5,6,7\n"])
-def test_something_else_than_a_predictions_csv(tmp_path, data):
+def test_a_file_that_is_not_a_predictions_csv(tmp_path, data):
     path = tmp_path / "predictions.csv"
     path.write_bytes(data)
-    refused(path, f"{path} is no predictions CSV: ")
+    refused(path, f"{path} is not a predictions CSV: ")
 
 
-def test_an_absent_file(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"predictions\.csv"):
         predictions.read_predictions(tmp_path / "predictions.csv")
 

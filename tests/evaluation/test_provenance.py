@@ -17,7 +17,7 @@ def info(fingerprint: str) -> dict:
 
 
 def make_experiment(folder, *, fingerprint: str, train=None, val=(), over=()):
-    """A trained experiment on a dataset; train None keeps no patients; `over` are experiments it stands on."""
+    """A trained experiment on a dataset; without train there is no patients.json; `over` are its extractors."""
     folder.mkdir()
     extractors = [{"source": "experiment", "model_dir": str(below)} for below in over]
     model = {0: "simple_cnn", 1: "feature_extractor"}.get(len(over), "ensemble")
@@ -43,21 +43,21 @@ def test_patients_of_another_dataset_that_the_weights_have_seen(tmp_path, train,
         assert found == {"patients": patients, "images": images, "where": where, "unknown": []}
 
 
-def test_train_and_val_of_the_own_dataset_are_no_leak(tmp_path):
+def test_train_and_val_of_its_own_dataset_are_not_a_leak(tmp_path):
     model_dir = make_experiment(tmp_path / "a", fingerprint="one", train=[1, 2], val=[3])
     assert provenance.find_leak(model_dir, info("one"), "train", SCORED)["patients"] == 0
     assert provenance.find_leak(model_dir, info("one"), "val", SCORED[3:])["patients"] == 0
     assert provenance.find_leak(model_dir, info("one"), "test", SCORED)["patients"] == 3  # its lists were changed
 
 
-def test_an_experiment_without_a_list_is_unknown_but_for_its_own_dataset(tmp_path):
+def test_an_experiment_without_patients_json_is_unknown_except_on_its_own_dataset(tmp_path):
     model_dir = make_experiment(tmp_path / "a", fingerprint="old")
     nothing = {"patients": 0, "images": 0, "where": []}
     assert provenance.find_leak(model_dir, info("new"), "test", SCORED) == nothing | {"unknown": [str(model_dir)]}
     assert provenance.find_leak(model_dir, info("old"), "test", SCORED) == nothing | {"unknown": []}
 
 
-def test_the_experiments_below_count_too(tmp_path):
+def test_the_extractors_and_their_extractors_count_too(tmp_path):
     lowest = make_experiment(tmp_path / "lowest", fingerprint="older", train=[4])
     below = make_experiment(tmp_path / "below", fingerprint="old", train=[9], over=[lowest])
     beside = make_experiment(tmp_path / "beside", fingerprint="old", train=[1], val=[2])
@@ -68,14 +68,14 @@ def test_the_experiments_below_count_too(tmp_path):
     assert provenance.find_leak(top, info("new"), "val", SCORED)["patients"] == 2  # but for 2, of the val of `beside`
 
 
-def test_patients_of_the_own_val_that_other_weights_were_trained_on_are_a_leak(tmp_path):
+def test_patients_of_val_in_the_training_set_of_other_weights_are_a_leak(tmp_path):
     model_dir = make_experiment(
         tmp_path / "a", fingerprint="one", train=[3, 9], val=[3, 4]
     )  # trained with --allow_leak
     assert provenance.find_leak(model_dir, info("one"), "val", SCORED[3:])["patients"] == 1
 
 
-def test_patients_of_val_that_networks_were_trained_on_are_found_before_training(tmp_path):
+def test_patients_of_val_in_the_training_set_of_extractors_are_found_before_training(tmp_path):
     below = make_experiment(tmp_path / "below", fingerprint="old", train=[3], val=[4])
     over = make_experiment(tmp_path / "over", fingerprint="old", train=[9], over=[below])
     start = make_experiment(tmp_path / "start", fingerprint="old", train=[1])
@@ -90,18 +90,18 @@ def test_patients_of_val_that_networks_were_trained_on_are_found_before_training
         provenance.require_no_training_leak(found)
 
 
-def test_a_leak_is_refused_in_one_line():
+def test_the_error_of_a_leak():
     provenance.require_no_leak({"patients": 0}, "test", 9)
     text = (
         "2 of the 1,000 patients of test were in training or validation of a and b, so scores would be too good. "
-        "Evaluate on a dataset of other patients, or, if only their ids are the same or you want the number even so, "
-        "add --allow_leak: it is then marked"
+        "Evaluate on a dataset of other patients. If only the ids are equal, or you want the score anyway, add "
+        "--allow_leak: the result is then marked"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         provenance.require_no_leak({"patients": 2, "where": ["a", "b"]}, "test", 1000)
 
 
-def test_results_on_another_dataset_have_a_folder_of_their_own(tmp_path):
+def test_results_on_another_dataset_have_their_own_folder(tmp_path):
     model_dir = make_experiment(tmp_path / "a", fingerprint="0123456789abcdef")
     assert provenance.results_dir(model_dir, info("0123456789abcdef")) == model_dir
     assert provenance.results_dir(model_dir, info("fedcba9876543210")) == model_dir / "external/fedcba987654"
@@ -109,7 +109,7 @@ def test_results_on_another_dataset_have_a_folder_of_their_own(tmp_path):
     assert provenance.results_dir(model_dir, info("fedcba9876543210"), 2) == model_dir / "external/fedcba987654/tta_2"
 
 
-def test_a_dataset_is_described_by_its_csv_split_and_fingerprint():
-    assert provenance.described(info("one")) == {
+def test_a_dataset_is_identified_by_its_csv_split_and_fingerprint():
+    assert provenance.dataset_facts(info("one")) == {
         "csv": "a.csv", "csv_sha256": "77", "split_name": "random", "fingerprint": "one"
     }  # fmt: skip

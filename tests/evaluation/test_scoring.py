@@ -1,11 +1,10 @@
 import json
-import re
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxr.evaluation import calibration, scoring, thresholds
+from cxr.evaluation import calibration, operating_points, scoring
 from cxr.evaluation.predictions import Predictions
 from cxr.findings import FINDINGS
 
@@ -28,12 +27,12 @@ def made(*, images: int = 60, seed: int = 0) -> Predictions:
 
 @pytest.fixture(scope="module")
 def val() -> dict:
-    return scoring.score(made(), scoring.choose(made()), made(seed=2))
+    return scoring.score_predictions(made(), operating_points.fit(made()), made(seed=2).metadata)
 
 
 @pytest.fixture(scope="module")
 def test() -> dict:
-    return scoring.score(made(seed=1), scoring.choose(made()), made(seed=2))
+    return scoring.score_predictions(made(seed=1), operating_points.fit(made()), made(seed=2).metadata)
 
 
 def test_the_layout(val):
@@ -43,7 +42,7 @@ def test_the_layout(val):
         *("threshold", "sensitivity", "specificity", "f1", "operating_points"),
         *("brier", "expected_calibration_error", "reliability", "calibration", "calibrated"),
     ]
-    assert list(val["findings"]["Mass"]["operating_points"]) == list(thresholds.POINTS)
+    assert list(val["findings"]["Mass"]["operating_points"]) == list(operating_points.POINTS)
     assert list(val["subgroups"]) == ["view_position", "sex", "age"]
     assert list(val["floors"]) == ["metadata", "shuffled_labels"]
     json.dumps(val, allow_nan=False)
@@ -59,18 +58,18 @@ def test_the_numbers_are_those_of_scikit_learn(test):
         assert found["positives"] == labels.sum()
 
 
-def test_operating_points_are_chosen_on_one_set_and_judged_on_the_other(val, test):
+def test_operating_points_are_fitted_on_one_set_and_scored_on_the_other(val, test):
     labels, scores = made(seed=1).labels[:, 4], made(seed=1).probabilities[:, 4]
-    chosen = thresholds.choose_thresholds(made().labels[:, 4], made().probabilities[:, 4])
+    fitted = operating_points.choose_thresholds(made().labels[:, 4], made().probabilities[:, 4])
     for name, point in test["findings"]["Mass"]["operating_points"].items():
-        assert point["threshold"] == val["findings"]["Mass"]["operating_points"][name]["threshold"] == chosen[name]
-        assert point["sensitivity"] == (scores >= chosen[name])[labels == 1].mean()
+        assert point["threshold"] == val["findings"]["Mass"]["operating_points"][name]["threshold"] == fitted[name]
+        assert point["sensitivity"] == (scores >= fitted[name])[labels == 1].mean()
     youden = test["findings"]["Mass"]["operating_points"]["youden"]
     flat = {key: test["findings"]["Mass"][key] for key in ("threshold", "sensitivity", "specificity", "f1")}
     assert flat == {key: youden[key] for key in flat}
 
 
-def test_calibration_is_fitted_on_one_set_and_judged_on_the_other(val, test):
+def test_calibration_is_fitted_on_one_set_and_scored_on_the_other(val, test):
     fitted = val["findings"]["Mass"]["calibration"]
     assert fitted == calibration.fit_platt(made().labels[:, 4], made().probabilities[:, 4])
     found, given = test["findings"]["Mass"], made(seed=1)
@@ -80,8 +79,8 @@ def test_calibration_is_fitted_on_one_set_and_judged_on_the_other(val, test):
     assert found["calibrated"] == calibration.calibration_report(given.labels[:, 4], after)
 
 
-def test_without_anything_chosen_there_are_no_operating_points():
-    found = scoring.score(made(), {}, made())["findings"]["Mass"]
+def test_without_fitted_thresholds_there_are_no_operating_points():
+    found = scoring.score_predictions(made(), {}, made().metadata)["findings"]["Mass"]
     assert found["auroc"] is not None
     assert (found["threshold"], found["f1"], found["calibration"], found["calibrated"]) == (None,) * 4
     assert found["operating_points"]["best_f1"] == dict.fromkeys(
@@ -93,7 +92,7 @@ def test_undefined_is_none_and_left_out_of_the_mean():
     given = made()
     given.labels[:, 13] = 0  # no Hernia
     given.labels[:, 0] = 1  # all Atelectasis
-    report = scoring.score(given, scoring.choose(given), given)
+    report = scoring.score_predictions(given, operating_points.fit(given), given.metadata)
     hernia, atelectasis = report["findings"]["Hernia"], report["findings"]["Atelectasis"]
     assert (hernia["positives"], hernia["auroc"], hernia["low"], hernia["average_precision"]) == (0, None, None, None)
     assert (hernia["threshold"], hernia["calibration"]) == (None, None)
@@ -102,35 +101,11 @@ def test_undefined_is_none_and_left_out_of_the_mean():
     json.dumps(report, allow_nan=False)
 
 
-@pytest.mark.parametrize("chosen", [scoring.choose(made()), {}])
-def test_no_images(chosen):
+@pytest.mark.parametrize("fitted", [operating_points.fit(made()), {}])
+def test_no_images(fitted):
     none = made().rows(np.zeros(60, bool))
-    report = scoring.score(none, chosen, made())
+    report = scoring.score_predictions(none, fitted, made().metadata)
     assert (report["images"], report["patients"], report["loss"]) == (0, 0, None)
     assert report["mean_auroc"] == {"value": None, "low": None, "high": None, "findings": 0}
     assert report["findings"]["Mass"]["positives"] == 0
     assert report["findings"]["Mass"]["brier"] is None
-
-
-def test_what_was_chosen_is_read_back_from_the_file_of_val(val, tmp_path):
-    (tmp_path / "metrics_val_best.json").write_text(json.dumps(val))
-    assert scoring.chosen_on_val(tmp_path, "best") == scoring.choose(made())
-    assert scoring.chosen_on_val(tmp_path, "last") == {}
-
-
-def test_an_undefined_operating_point_comes_back_as_undefined(val, tmp_path):
-    val = json.loads(json.dumps(val))
-    val["findings"]["Mass"]["operating_points"]["youden"]["threshold"] = None
-    (tmp_path / "metrics_val_best.json").write_text(json.dumps(val))
-    report = scoring.score(made(), scoring.chosen_on_val(tmp_path, "best"), made())
-    assert (report["findings"]["Mass"]["threshold"], report["findings"]["Mass"]["f1"]) == (None, None)
-
-
-def test_a_val_file_of_an_earlier_version(tmp_path):
-    (tmp_path / "metrics_val_best.json").write_text('{"findings": {"Mass": {"threshold": 0.5}}}')
-    text = (
-        f"{tmp_path}/metrics_val_best.json has no operating points: an earlier version wrote it. "
-        f"Run: python evaluate.py --model_dir {tmp_path} --split val --checkpoint best"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        scoring.chosen_on_val(tmp_path, "best")

@@ -31,12 +31,12 @@ def test_the_bounds_of_the_groups():
     assert subgroups.groups_of(made(1))["age"].tolist() == NAMES
 
 
-def test_the_unknown_are_a_group_of_their_own():
+def test_unknown_is_a_group():
     assert subgroups.groups_of(made(1))["sex"].tolist() == ["F", "M", "M", "unknown"] * 3
     assert subgroups.groups_of(made(1))["view_position"].tolist() == ["PA", "PA", "AP"] * 4
 
 
-def test_each_group_is_scored_by_itself_and_groups_without_images_are_absent():
+def test_each_group_is_scored_alone_and_empty_groups_are_absent():
     predictions = made()
     report = subgroups.subgroup_report(predictions)
     assert {kind: list(groups) for kind, groups in report.items()} == {

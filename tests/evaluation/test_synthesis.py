@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.evaluation import synthesis, synthesis_table
+from cxr.evaluation import synthesis
 
 
 def metrics(value: float | None = 0.75, **changes) -> dict:
@@ -31,7 +31,7 @@ def collect(folder: Path, checkpoint: str = "best") -> tuple[list[synthesis.Row]
     return synthesis.collect(folder, checkpoint, warnings.append), warnings
 
 
-def test_every_experiment_below_is_a_row_but_for_runs_moved_aside(put, tmp_path):
+def test_every_experiment_below_is_a_row_except_runs_moved_aside(put, tmp_path):
     put("b/metrics_test_best.json", metrics())
     put("a/metrics_val_best.json", metrics())
     put("a/metrics_val_last.json", metrics(0.5))
@@ -53,7 +53,7 @@ def test_every_experiment_below_is_a_row_but_for_runs_moved_aside(put, tmp_path)
     assert [row.name for row in collect(tmp_path / "b")[0]] == ["b"]  # itself an experiment
 
 
-def test_a_folder_named_old_above_hides_nothing(put, tmp_path):
+def test_a_parent_folder_named_old_is_not_left_out(put, tmp_path):
     put("old/a/metrics_val_best.json", metrics())
     assert [row.name for row in collect(tmp_path / "old")[0]] == ["a"]
 
@@ -63,14 +63,17 @@ def test_a_folder_named_old_above_hides_nothing(put, tmp_path):
     [
         ("{", r"is not valid JSON: Expecting property name"),
         ("[]", r"must hold a JSON object \{\.\.\.\}, not list"),
-        ("{}", "is no metrics file: it has no mean_auroc with a value"),
-        ({"mean_auroc": 0.75}, "is no metrics file: it has no mean_auroc with a value"),
-        ({"mean_auroc": {"value": "high"}}, "is no metrics file: value of mean_auroc is 'high', expected 0 to 1 or nu"),
-        ('{"mean_auroc": {"value": NaN}}', "is no metrics file: value of mean_auroc is nan, expected 0 to 1 or null"),
-        ({"mean_auroc": {"value": 0.5, "low": -1}}, "is no metrics file: low of mean_auroc is -1, expected 0 to 1"),
+        ("{}", "is not a metrics file: it has no mean_auroc with a value"),
+        ({"mean_auroc": 0.75}, "is not a metrics file: it has no mean_auroc with a value"),
+        ({"mean_auroc": {"value": "high"}}, "is not a metrics file: value of mean_auroc is 'high', expected 0 to 1 or"),
+        (
+            '{"mean_auroc": {"value": NaN}}',
+            "is not a metrics file: value of mean_auroc is nan, expected 0 to 1 or",
+        ),
+        ({"mean_auroc": {"value": 0.5, "low": -1}}, "is not a metrics file: low of mean_auroc is -1, expected 0 to 1"),
     ],
 )
-def test_what_is_no_metrics_file_is_named_and_the_others_go_on(put, tmp_path, content, text):
+def test_a_file_that_is_not_a_metrics_file_is_named_and_left_out(put, tmp_path, content, text):
     path = put("a/metrics_val_best.json", content)
     put("a/metrics_test_best.json", metrics())
     put("b/metrics_val_best.json", content)
@@ -78,16 +81,16 @@ def test_what_is_no_metrics_file_is_named_and_the_others_go_on(put, tmp_path, co
     assert [(row.name, list(row.scores)) for row in rows] == [("a", ["test"])]
     assert len(warnings) == 2
     with pytest.raises(ValueError, match=f"^{path} {text}"):
-        synthesis.read_score(path)
+        synthesis.read_split_score(path)
     assert warnings[0].startswith(f"left out: {path} ")
 
 
 def test_a_file_of_a_version_with_fewer_fields_is_read(put):
-    score = synthesis.read_score(put("metrics_val_best.json", {"mean_auroc": {"value": 0.75}}))
+    score = synthesis.read_split_score(put("metrics_val_best.json", {"mean_auroc": {"value": 0.75}}))
     assert (score.value, score.low, score.findings, score.fingerprint, score.params) == (0.75, None, None, None, {})
 
 
-def test_views_that_a_score_is_averaged_over_are_a_column_where_they_differ():
+def test_tta_is_a_column_where_it_differs():
     rows = rows_of(("a", {"val": metrics(tta=1)}), ("b", {"val": metrics(tta=5)}))
     assert synthesis.differing_params(rows, "val") == {"evaluate --tta": ["1", "5"]}
     assert synthesis.differing_params(rows[:1], "val") == {}
@@ -103,7 +106,7 @@ def test_minutes_are_those_of_the_history_and_of_the_head(put, tmp_path):
     put("history.csv", "epoch\n1\n")
     assert synthesis.read_minutes(tmp_path, warnings.append) is None
     assert warnings == [
-        f"no minutes: {tmp_path}/history.csv has not a number of seconds in every row (KeyError('seconds'))"
+        f"no minutes: not every row of {tmp_path}/history.csv has a number of seconds (KeyError('seconds'))"
     ]
 
 
@@ -119,7 +122,7 @@ def rows_of(*found: tuple[str, dict[str, dict]]) -> list[synthesis.Row]:
     return rows
 
 
-def test_the_best_is_first_and_undefined_after_it_and_those_without_the_split_last():
+def test_the_best_row_is_first_and_rows_without_the_split_are_last():
     rows = rows_of(
         ("only val", {"val": metrics(0.875)}),
         ("undefined", {"test": metrics(None), "val": metrics(0.5)}),
@@ -127,12 +130,12 @@ def test_the_best_is_first_and_undefined_after_it_and_those_without_the_split_la
         ("worse", {"test": metrics(0.5)}),
         ("also better", {"test": metrics(0.75)}),
     )
-    names = [row.name for row in synthesis.by_score(rows, "test")]
+    names = [row.name for row in synthesis.best_first(rows, "test")]
     assert names == ["also better", "better", "worse", "only val", "undefined"]
-    assert synthesis.by_score(rows, "val")[0].name == "only val"
+    assert synthesis.best_first(rows, "val")[0].name == "only val"
 
 
-def test_rows_unlike_most_are_strangers_and_say_in_what():
+def test_rows_that_are_not_comparable_with_most_name_what_differs():
     mean = metrics()["mean_auroc"]
     rows = rows_of(
         ("a", {"val": metrics()}),
@@ -145,21 +148,21 @@ def test_rows_unlike_most_are_strangers_and_say_in_what():
         ("h", {"val": {"mean_auroc": {"value": 0.5}}}),
         ("i", {"test": metrics()}),
     )
-    assert synthesis.strangers(rows, "val") == {
+    assert synthesis.not_comparable(rows, "val") == {
         "c": ["fingerprint", "images"],
         "d": ["split"],
         "e": ["findings"],
         "f": ["leak"],
         "h": ["fingerprint", "split", "images", "findings"],
     }
-    assert synthesis.strangers(rows, "test") == {}
-    assert synthesis.strangers(rows[:2], "test") == {}
+    assert synthesis.not_comparable(rows, "test") == {}
+    assert synthesis.not_comparable(rows[:2], "test") == {}
 
 
 def test_a_leak_is_marked_also_where_all_rows_have_one():
     leaking = metrics(leak={"patients": 3, "images": 5})
     rows = rows_of(("a", {"test": leaking}), ("b", {"test": leaking}))
-    assert synthesis.strangers(rows, "test") == {"a": ["leak"], "b": ["leak"]}
+    assert synthesis.not_comparable(rows, "test") == {"a": ["leak"], "b": ["leak"]}
 
 
 def test_parameters_that_differ_are_columns_nested_ones_with_dots():
@@ -177,14 +180,14 @@ def test_parameters_that_differ_are_columns_nested_ones_with_dots():
     }
 
 
-def test_the_markdown_table_is_aligned_and_marks_what_does_not_compare():
+def test_the_markdown_table_is_aligned_and_marks_rows_that_are_not_comparable():
     keras = {"source": "keras", "name": "MobileNet"}
     rows = rows_of(
         ("a|b", {"val": metrics(), "test": metrics(0.5)}),
         ("c", {"val": metrics(None, params={"learning_rate": 0.5, "extractors": [keras, keras], "model": "ensemble"})}),
         ("d", {"val": metrics(images=99, params={"extractors": [], "model": "simple_cnn"})}),
     )
-    assert synthesis_table.markdown(rows, "val").splitlines() == [
+    assert synthesis.to_markdown(rows, "val").splitlines() == [
         "| experiment | val mean AUROC         | test mean AUROC      | findings | minutes | split    | dataset      "
         "| learning_rate | extractors                        | model      |",
         "|------------|------------------------|----------------------|----------|---------|----------|--------------"
@@ -204,7 +207,7 @@ def test_the_csv_has_every_number_in_full():
         ("b", {"val": metrics(images=99, split_name="random", params={"learning_rate": 0.5})}),
     )
     fingerprint = "a" * 64
-    assert synthesis_table.to_csv(rows, "val").splitlines() == [
+    assert synthesis.to_csv(rows, "val").splitlines() == [
         "experiment,val_mean_auroc,val_low,val_high,val_differs_in,test_mean_auroc,test_low,test_high,test_differs_in,"
         "images,findings,minutes,split_name,dataset_fingerprint,learning_rate",
         f"a,0.3333333333333333,{1 / 3 - 0.125},{1 / 3 + 0.125},,,,,,100,14,,official,{fingerprint},0.001",

@@ -44,11 +44,11 @@ def test_the_table_is_printed_and_written(tmp_path, capsys):
             ("better", "0.75", "231"),
             ("worse", "0.5", "230"),
         ]
-    synthesize(tmp_path)  # what it wrote is no row of the next one
+    synthesize(tmp_path)  # its own output is not a row of the next table
     assert capsys.readouterr() == (output, "")
 
 
-def test_what_a_reader_must_know_stands_beside_the_table(tmp_path, capsys):
+def test_warnings_beside_the_table(tmp_path, capsys):
     for name in ("a", "b"):
         put(tmp_path / name / "metrics_val_last.json", 0.5)
     put(tmp_path / "c/metrics_val_last.json", 0.75, images=99, dataset_fingerprint="b" * 64)
@@ -58,16 +58,16 @@ def test_what_a_reader_must_know_stands_beside_the_table(tmp_path, capsys):
     synthesize(tmp_path, "--split", "val", "--checkpoint", "last")
     output, errors = capsys.readouterr()
     assert [line.split()[1] for line in output.splitlines()[2:6]] == ["c", "a", "b", "d"]
-    first, *others = errors.splitlines()
+    first, *rest = errors.splitlines()
     assert first.startswith(f"warning: left out: {tmp_path}/broken/metrics_val_last.json is not valid JSON: ")
-    assert others == [
-        "warning: val is not comparable with that of the other rows, and marked †: c (fingerprint, images)",
+    assert rest == [
+        "warning: val scores marked † are not comparable with the others: c (fingerprint, images)",
         "warning: no metrics of val, so at the end: d",
     ]
     assert (tmp_path / "results_val_last.md").read_text() in output
 
 
-def test_a_folder_that_is_absent(tmp_path):
+def test_a_missing_folder(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: no folder .*/nowhere; expected one that holds experiments$"):
         synthesize(tmp_path / "nowhere")
 

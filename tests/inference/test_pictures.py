@@ -27,51 +27,51 @@ def encoded(pixels, kind="PNG", **options):
     ("pixels", "options", "warning"),
     [
         (SOFT[:, :40], {}, None),
-        (SOFT[:, :40], {"size": 64}, "40 x 40 pixels, fewer than the 64 a side that the model sees"),
+        (SOFT[:, :40], {"size": 64}, "only 40 x 40 pixels; the model's input is 64 x 64"),
         (np.tile(SOFT, (1, 2)), {}, "96 x 40 pixels, far from square"),
-        (np.full((40, 40), 7, np.uint8), {}, "blank: its grey values have a standard deviation of 0.0"),
-        (np.dstack([SOFT, 255 - SOFT, SOFT]), {}, "in colour, expected a grey radiograph"),
+        (np.full((40, 40), 7, np.uint8), {}, "blank or nearly so: the standard deviation of its grey values is 0.0"),
+        (np.dstack([SOFT, 255 - SOFT, SOFT]), {}, "a colour image, expected a grey radiograph"),
         (np.dstack([SOFT, SOFT, SOFT]), {}, None),
-        (np.dstack([SOFT, 255 - SOFT, SOFT]), {"kind": "JPEG"}, "in colour, expected a grey radiograph"),
+        (np.dstack([SOFT, 255 - SOFT, SOFT]), {"kind": "JPEG"}, "a colour image, expected a grey radiograph"),
         (np.dstack([SOFT, SOFT, SOFT]), {"kind": "JPEG", "quality": 60}, None),
     ],
 )
-def test_what_looks_unlike_a_radiograph_is_said(pixels, options, warning):
+def test_an_image_unlike_a_radiograph_has_a_warning(pixels, options, warning):
     size = options.pop("size", 32) if options else 32
     picture = read_picture(encoded(pixels, **({"kind": "PNG"} | options)), size, UNKNOWN_PATIENT)
     assert picture.warnings == ((warning,) if warning else ())
 
 
-@pytest.mark.parametrize(("orientation", "is_said"), [(1, False), (6, True), (None, False)])
-def test_an_image_that_its_exif_tag_turns_is_said(orientation, is_said):
+@pytest.mark.parametrize(("orientation", "has_warning"), [(1, False), (6, True), (None, False)])
+def test_an_exif_orientation_other_than_upright_has_a_warning(orientation, has_warning):
     tags = Image.Exif()
     if orientation:
         tags[0x0112] = orientation
     warnings = read_picture(encoded(SOFT[:, :40], "JPEG", exif=tags), 32, UNKNOWN_PATIENT).warnings
-    said = "lies on its side or head as stored: its EXIF orientation is not followed, save it upright"
-    assert warnings == ((said,) if is_said else ())
+    text = "stored rotated or mirrored: its EXIF orientation is ignored, so save it upright"
+    assert warnings == ((text,) if has_warning else ())
 
 
-def test_a_header_tells_the_patient_and_what_is_no_chest_radiograph():
+def test_a_dicom_header_gives_patient_inputs_and_warnings():
     header = Header("CT", "HAND", "006M", "F", "LL")
     assert (header.age, header.sex, header.view_position) == (0.5, "F", None)
     assert header.oddities() == [
         "DICOM of modality CT, expected DX or CR or RG",
         "DICOM of body part HAND, expected CHEST",
-        "DICOM of view LL, expected PA or AP",
+        "DICOM of view position LL, expected PA or AP",
     ]
     assert Header("DX", "CHEST", "058Y", "O", "PA").oddities() == Header().oddities() == []
     assert (Header(patient_age="old").age, Header(patient_age="414").age, Header().sex) == (None, None, None)
 
 
-def test_flags_go_before_the_header(shared_dir):
+def test_flags_override_the_dicom_header(shared_dir):
     pydicom = pytest.importorskip("pydicom")
     file = pydicom.dcmread(shared_dir / "odd/nih_dicom.dcm")
     file.PatientAge, file.PatientSex, file.ViewPosition = "058Y", "M", "AP"
     buffer = io.BytesIO()
     file.save_as(buffer)
     assert read_picture(buffer.getvalue(), 32, UNKNOWN_PATIENT).patient == Patient(58, "M", "AP")
-    assert read_picture(buffer.getvalue(), 32, Patient(age=3.0, view="PA")).patient == Patient(3.0, "M", "PA")
+    assert read_picture(buffer.getvalue(), 32, Patient(age=3.0, view_position="PA")).patient == Patient(3.0, "M", "PA")
 
 
 READ_IN_THREADS = """
@@ -87,7 +87,7 @@ def read(path):
         return path.name, str(error)
 
 files = sorted(pathlib.Path(sys.argv[1]).iterdir())
-first = set(map(read, files))  # imports libraries, which add filters of their own
+first = set(map(read, files))  # imports libraries, which add their own filters
 before = list(warnings.filters)
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
     found = set(pool.map(read, files * 200))
@@ -97,7 +97,7 @@ print("filters unchanged:", warnings.filters == before)
 
 
 def warning_files() -> dict[str, bytes]:
-    """Files of even grey values, of which Pillow and pydicom warn at different places, and good and broken ones."""
+    """Uniform grey images: some intact, some damaged, some that make Pillow or pydicom issue a warning."""
     samples = pytest.importorskip("pydicom.data")
     even = np.full((40, 40), 100, np.uint8)
     palette = io.BytesIO()
@@ -120,7 +120,7 @@ def warning_files() -> dict[str, bytes]:
     }
 
 
-def test_in_many_threads_every_file_has_its_own_outcome_and_no_filter_of_warnings_changes(tmp_path):
+def test_reading_in_threads_keeps_outcomes_apart_and_leaves_warning_filters_alone(tmp_path):
     files = warning_files()
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)

@@ -5,6 +5,7 @@ import math
 import struct
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ import predict
 from cxr.findings import FINDINGS
 from cxr.patient import UNKNOWN_PATIENT, Patient
 from inference import readings
+from inference.files import find_files
 from inference.predictor import Predictor
 
 SOFT = np.clip(np.random.default_rng(0).normal(120, 40, (40, 48)), 0, 255).astype(np.uint8)  # 48 wide
@@ -37,13 +39,13 @@ def predictor(model_dir):
 
 @pytest.fixture
 def xrays(tmp_path):
-    """A folder of five images that can be read, one in a subfolder, and a file that is none."""
+    """A folder of five readable images, two of them in a subfolder, and a text file."""
     folder = tmp_path / "xrays"
     (folder / "more").mkdir(parents=True)
     for index, name in enumerate(["a.png", "b.jpg", "c.webp", "more/a.png", "more/noending"]):
         kind = {"jpg": "JPEG", "webp": "WEBP"}.get(name.split(".")[-1], "PNG")
         (folder / name).write_bytes(encoded(np.roll(SOFT, 5 * index), kind))
-    (folder / "notes.txt").write_text("not looked at")
+    (folder / "notes.txt").write_text("ignored")
     return folder
 
 
@@ -59,16 +61,26 @@ def run(capsys, *flags):
     return code, out, err
 
 
-def test_probabilities_are_those_of_the_keras_model_for_the_pixels_of_a_build(predictor):
+def test_probabilities_equal_those_of_the_keras_model(predictor):
     pictures = [predictor.read(encoded(np.roll(SOFT, shift))) for shift in range(3)]
     found = predictor.predict(pictures)
     squares = np.stack([picture.square for picture in pictures])[..., None]
     logits = predictor.network.keras_model().predict({"image": squares}, verbose=0)
     np.testing.assert_allclose([reading.probabilities for reading in found], 1 / (1 + np.exp(-logits)), atol=1e-6)
-    assert np.ptp([reading.probabilities for reading in found], axis=0).max() > 1e-3  # images differ, so do answers
+    assert (
+        np.ptp([reading.probabilities for reading in found], axis=0).max() > 1e-3
+    )  # different images have different predictions
 
 
-def test_an_image_alone_reads_as_in_a_batch(predictor):
+def test_outputs_that_are_nan_are_an_error(predictor):
+    keras_model = keras.models.clone_model(predictor.network.keras_model())
+    keras_model.set_weights([np.full_like(weights, np.nan) for weights in keras_model.get_weights()])
+    damaged = predictor.with_network(keras_model, predictor.points)
+    with pytest.raises(ValueError, match=r"^the network's outputs are NaN or infinite: its weights are damaged; train"):
+        damaged.predict([damaged.read(encoded(SOFT))])
+
+
+def test_an_image_has_the_same_predictions_alone_and_in_a_batch(predictor):
     pictures = [predictor.read(encoded(np.roll(SOFT, shift))) for shift in range(3)]
     together = predictor.predict(pictures, rows=8)
     assert len(together) == 3
@@ -91,7 +103,7 @@ def test_the_table_the_csv_and_the_json_agree(capsys, model_dir, predictor, xray
     assert rows[1]["call_Mass"] == str(int(reading.probabilities[4] >= 0.5))
     assert rows[1]["call_Hernia"] == ""
     lines = out.splitlines()
-    assert lines[1].split() == ["file", *readings.CODES, "called"]
+    assert lines[1].split() == ["file", *readings.ABBREVIATIONS, "called"]
     shown = lines[3].removeprefix(("..." + str(xrays / "b.jpg")[-33:]).ljust(36)).split("  ", 1)
     assert (", ".join(reading.called) or "-") in lines[3]
     assert readings.percent(reading.calibrated[4]) in shown[-1].split()
@@ -104,7 +116,7 @@ def test_the_table_the_csv_and_the_json_agree(capsys, model_dir, predictor, xray
     assert image["findings"]["Mass"]["calibrated_threshold"] == pytest.approx(1 / (1 + math.e))
 
 
-def test_unreadable_files_are_a_line_each_and_the_others_go_on(capsys, model_dir, xrays, tmp_path):
+def test_an_unreadable_file_is_one_line_and_the_others_are_still_read(capsys, model_dir, xrays, tmp_path):
     (xrays / "huge.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 20_000, 20_000, 8, 0, 0, 0, 0) + bytes(4)
     )
@@ -124,27 +136,27 @@ def test_unreadable_files_are_a_line_each_and_the_others_go_on(capsys, model_dir
     assert written["unreadable"][1] == {"file": f"{xrays}/one.png", "error": "1 x 1 pixels, under 32 a side"}
 
 
-def test_nothing_readable_is_no_traceback(capsys, model_dir, tmp_path):
+def test_an_error_without_any_readable_file_has_no_traceback(capsys, model_dir, tmp_path):
     (tmp_path / "x.png").write_text("no")
     code, _, err = run(capsys, "--model_dir", model_dir, tmp_path / "x.png")
     assert (code, err.splitlines()[-1]) == (1, "error: 1 of 1 files could not be read")
 
 
-def test_warnings_are_one_line_a_file(capsys, model_dir, tmp_path):
+def test_the_warnings_of_a_file_are_one_line(capsys, model_dir, tmp_path):
     (tmp_path / "x.png").write_bytes(encoded(np.zeros((90, 33), np.uint8)))
     code, _, err = run(capsys, "--model_dir", model_dir, tmp_path / "x.png")
-    text = "33 x 90 pixels, far from square; blank: its grey values have a standard deviation of 0.0"
+    text = "33 x 90 pixels, far from square; blank or nearly so: the standard deviation of its grey values is 0.0"
     assert (code, err) == (0, f"warning: {tmp_path}/x.png: {text}\n")
 
 
-def test_dicom_and_png_of_the_same_pixels_agree(predictor, shared_dir):
+def test_dicom_and_png_with_the_same_pixels_have_the_same_predictions(predictor, shared_dir):
     pytest.importorskip("pydicom")
     files = shared_dir / "odd/nih_dicom.dcm", shared_dir / "nih-1024/images/00000001_000.png"
-    of_dicom, of_png = (predictor.predict([predictor.read(file.read_bytes())])[0] for file in files)
-    np.testing.assert_allclose(of_dicom.probabilities, of_png.probabilities, rtol=0, atol=1e-6)
+    dicom, png = (predictor.predict([predictor.read(file.read_bytes())])[0] for file in files)
+    np.testing.assert_allclose(dicom.probabilities, png.probabilities, rtol=0, atol=1e-6)
 
 
-def test_without_pydicom_the_line_to_run_is_named(capsys, model_dir, tmp_path, monkeypatch):
+def test_without_pydicom_the_error_names_the_command_that_installs_it(capsys, model_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     (tmp_path / "x.dcm").write_bytes(bytes(128) + b"DICM")
     code, _, err = run(capsys, "--model_dir", model_dir, tmp_path / "x.dcm")
@@ -152,7 +164,7 @@ def test_without_pydicom_the_line_to_run_is_named(capsys, model_dir, tmp_path, m
     assert (code, err.splitlines()[0]) == (1, f"unreadable: {tmp_path}/x.dcm: {text}")
 
 
-def test_heat_maps_are_drawn_of_calls(capsys, model_dir, predictor, xrays, tmp_path):
+def test_heat_maps_of_called_findings_are_drawn(capsys, model_dir, predictor, xrays, tmp_path):
     code, _, _ = run(capsys, "--model_dir", model_dir, xrays, "--heatmaps", tmp_path / "heat")
     assert code == 0
     found = {path.relative_to(tmp_path / "heat").as_posix() for path in (tmp_path / "heat").rglob("*.png")}
@@ -165,7 +177,7 @@ def test_heat_maps_are_drawn_of_calls(capsys, model_dir, predictor, xrays, tmp_p
         assert (image.mode, image.size) == ("RGB", (512, 427))  # 48 x 40
 
 
-def test_heat_maps_stay_in_their_folder(capsys, model_dir, tmp_path, monkeypatch):
+def test_heat_maps_are_written_only_into_their_folder(capsys, model_dir, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     for name in ("above.png", "here/beside.png"):
         (tmp_path / name).write_bytes(encoded(SOFT))
@@ -175,25 +187,25 @@ def test_heat_maps_stay_in_their_folder(capsys, model_dir, tmp_path, monkeypatch
     assert drawn == {("here", "heat"), ("here", "heat", "here")}
 
 
-def test_files_of_a_folder_are_known_by_their_ending_or_a_uid(tmp_path):
+def test_images_in_a_folder_are_found_by_ending_or_dicom_uid(tmp_path):
     names = ["1.2.840.113619.2.66.2158", "a.PNG", "noending"]
     for name in [*names, "notes.txt", ".hidden.png", "1.2.zip"]:
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in predict.files_of([tmp_path])] == names
+    assert [path.name for path in find_files([tmp_path])] == names
 
 
-def test_a_heat_map_lies_over_exactly_the_image(predictor):
+def test_a_heat_map_covers_exactly_the_image(predictor):
     heat = predictor.heat_map(predictor.read(encoded(SOFT)), "Effusion")
     assert (heat.shape, bool(np.isfinite(heat).all())) == (SOFT.shape, True)
 
 
-def test_a_heat_map_of_a_crop_is_flat_beyond_it(tiny_release, build, tmp_path):
+def test_a_heat_map_is_constant_outside_the_crop(tiny_release, build, tmp_path):
     build(tiny_release(), tmp_path / "records", "--image_size", 48)
     cropped = Predictor(make_experiment(tmp_path / "cropped", tmp_path / "records", crop_size=32))
     image = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
     heat = cropped.heat_map(cropped.read(encoded(image)), "Effusion")
     inside = np.zeros((48, 48), bool)
-    inside[8:40, 8:40] = True  # all that the network sees
+    inside[8:40, 8:40] = True  # the crop, all that the network sees
     assert heat[inside].max() > heat[~inside].max() == heat.min()
 
 
@@ -201,22 +213,24 @@ def test_without_operating_points_nothing_is_called(capsys, built_dataset, tmp_p
     model_dir = make_experiment(tmp_path / "bare", built_dataset, points=False)
     code, out, err = run(capsys, "--model_dir", model_dir, xrays / "a.png", "--output", tmp_path / "p.csv")
     advice = f"python evaluate.py --model_dir {model_dir} --split val"
-    assert (code, err) == (0, f"no operating points: nothing is called, nothing calibrated. Run: {advice}\n")
+    assert (code, err) == (0, f"no operating points: nothing is called or calibrated. Run: {advice}\n")
     assert out.splitlines()[2].endswith("  ?")
     row = next(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert (row["call_Mass"], row["prob_Mass"]) == ("", row["calibrated_Mass"])
 
 
-def test_age_sex_and_view_reach_a_model_that_is_told_of_them(built_dataset, tmp_path):
-    told = Predictor(make_experiment(tmp_path / "told", built_dataset, metadata=True))
+def test_patient_inputs_change_the_predictions(built_dataset, tmp_path):
+    predictor = Predictor(make_experiment(tmp_path / "with_patient_inputs", built_dataset, metadata=True))
     data = encoded(SOFT)
-    pictures = [told.read(data, patient) for patient in (UNKNOWN_PATIENT, Patient(80.0, "M", "AP"), Patient(sex="F"))]
-    found = np.stack([reading.probabilities for reading in told.predict(pictures)])
+    pictures = [
+        predictor.read(data, patient) for patient in (UNKNOWN_PATIENT, Patient(80.0, "M", "AP"), Patient(sex="F"))
+    ]
+    found = np.stack([reading.probabilities for reading in predictor.predict(pictures)])
     assert np.abs(np.diff(found, axis=0)).max(axis=1).min() > 1e-4
-    assert told.heat_map(pictures[1], "Mass").shape == SOFT.shape
+    assert predictor.heat_map(pictures[1], "Mass").shape == SOFT.shape
 
 
-def test_an_experiment_without_weights_and_one_of_other_architecture(built_dataset, tmp_path):
+def test_an_experiment_with_changed_params_weights_or_findings_is_rejected(built_dataset, tmp_path):
     model_dir = make_experiment(tmp_path / "tiny", built_dataset)
     (model_dir / "params.json").write_text('{"image_size": 32, "num_channels": 8, "num_blocks": 2}')
     with pytest.raises(ValueError, match=r"params\.json was changed since the run began: num_channels 4, now 8\."):
@@ -231,13 +245,15 @@ def test_an_experiment_without_weights_and_one_of_other_architecture(built_datas
         Predictor(model_dir)
 
 
-def test_paths_that_lead_nowhere_are_named_before_anything_is_loaded(tmp_path):
+def test_a_missing_file_and_a_folder_without_images_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"no file or folder {tmp_path}/x"):
-        predict.files_of([tmp_path / "x"])
+        find_files([tmp_path / "x"])
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="no PNG, JPEG, WebP or DICOM file below"):
-        predict.files_of([tmp_path])
-    assert predict.files_of([tmp_path / "notes.txt"] * 2) == [tmp_path / "notes.txt"]  # named is meant; once is enough
+        find_files([tmp_path])
+    assert find_files([tmp_path / "notes.txt"] * 2) == [
+        tmp_path / "notes.txt"
+    ]  # a named file is taken whatever its ending, and once
 
 
 @pytest.mark.parametrize(
@@ -256,5 +272,5 @@ def test_impossible_flags_exit_with_2(capsys, flags, text):
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0, "<1"), (0.0049, "<1"), (0.5, "50"), (0.994, "99"), (0.999, ">99")])
-def test_percent_never_reads_as_none_or_all(p, text):
+def test_percent_is_never_0_or_100(p, text):
     assert readings.percent(p) == text

@@ -9,7 +9,7 @@ UNTOUCHED = Params()
 
 
 def some_images(count: int = 6, size: int = 32) -> np.ndarray:
-    """Smooth grey hills: a turn or a shift changes them a little, not wholly."""
+    """Smooth images: a small rotation or shift changes their pixels a little."""
     y, x = np.mgrid[:size, :size] / size
     hills = [128 + 100 * np.sin(3 * x + place) * np.cos(2 * y - place) for place in range(count)]
     return np.stack(hills).astype(np.uint8)[..., None]
@@ -19,7 +19,7 @@ def changed(images: np.ndarray, params: Params, *seed: int) -> np.ndarray:
     return augment.augment(images.copy(), params, np.random.default_rng(seed))
 
 
-def test_the_same_seed_changes_images_alike_and_another_otherwise():
+def test_augmentation_depends_on_seed_epoch_and_step():
     images = some_images()
     first = changed(images, STRONG, 230, 0, 5)
     np.testing.assert_array_equal(first, changed(images, STRONG, 230, 0, 5))
@@ -28,12 +28,12 @@ def test_the_same_seed_changes_images_alike_and_another_otherwise():
     assert (first.dtype, first.shape) == (np.uint8, images.shape)
 
 
-def test_every_image_of_a_batch_has_draws_of_its_own():
-    alike = np.repeat(some_images(1), 6, axis=0)
-    assert len({image.tobytes() for image in changed(alike, STRONG, 1)}) == 6
+def test_every_image_of_a_batch_is_changed_differently():
+    same_images = np.repeat(some_images(1), 6, axis=0)
+    assert len({image.tobytes() for image in changed(same_images, STRONG, 1)}) == 6
 
 
-def test_the_images_given_stay_as_they_are():
+def test_the_input_images_are_not_modified():
     images = some_images()
     before = images.copy()
     augment.change_batch({"image": images}, np.zeros((6, 14), np.float32), STRONG, seed=(1,))
@@ -53,18 +53,18 @@ def test_a_stronger_preset_changes_more():
     assert found[0] == 0 < found[1] < found[2] < found[3]
 
 
-def test_images_are_mirrored_only_when_asked_for():
+def test_images_are_mirrored_only_with_horizontal_flip():
     images = some_images(40)
     flipped = changed(images, Params(horizontal_flip=True), 1)
     mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
     kept = (flipped == images).all(axis=(1, 2, 3))
     assert (mirrored ^ kept).all()
-    assert 10 < mirrored.sum() < 30  # 20 of 40; 10 or fewer come once in a thousand
+    assert 10 < mirrored.sum() < 30  # expected 20 of 40; 10 or fewer have a probability of 0.001
     linear = augment.draw_matrices(STRONG, 200, 32, random=np.random.default_rng(0))[:, :, :2]
     assert (np.linalg.det(linear) > 0).all()
 
 
-def test_the_limits_of_the_geometry_are_kept():
+def test_rotation_and_zoom_stay_within_their_limits():
     matrices = augment.draw_matrices(STRONG, 500, 100, random=np.random.default_rng(0))
     angles = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 1, 1]))
     zooms = 1 / np.hypot(matrices[:, 1, 0], matrices[:, 1, 1])
@@ -77,7 +77,7 @@ def test_the_limits_of_the_geometry_are_kept():
     [
         ((1.0, 1.0, 0.0), 100, 100),
         ((1.0, 1.0, 20.0), 100, 120),
-        ((1.0, 1.0, 20.0), 250, 255),  # no wrapping round
+        ((1.0, 1.0, 20.0), 250, 255),  # clipped, not wrapped around
         ((1.0, 0.5, 0.0), 0, 64),  # half way to 127.5
         ((2.0, 1.0, 0.0), 51, 10),  # 0.2 ** 2 * 255 = 10.2
     ],
@@ -89,14 +89,14 @@ def test_gamma_contrast_and_brightness(light, grey, expected):
     assert set(found.ravel()) == {expected}
 
 
-def test_noise_has_the_deviation_asked_for_and_no_mean():
+def test_noise_has_the_given_standard_deviation_and_mean_zero():
     images = np.full((3, 128, 128, 1), 128, np.uint8)
     found = augment.add_noise(images, np.array([0.0, 4.0, 8.0]), np.random.default_rng(0)).astype(float)
     assert found.mean(axis=(1, 2, 3)) == pytest.approx([128] * 3, abs=0.2)
     assert found.std(axis=(1, 2, 3)) == pytest.approx([0, 4, 8], abs=0.15)
 
 
-def test_a_rectangle_is_erased_from_the_chosen_images_alone():
+def test_a_rectangle_is_erased_in_the_chosen_images_only():
     images = np.zeros((40, 50, 50, 1), np.uint8)
     chosen = np.arange(40) % 2 == 0
     erased = augment.erase(images, chosen, np.random.default_rng(1)) > 0
@@ -107,11 +107,11 @@ def test_a_rectangle_is_erased_from_the_chosen_images_alone():
         assert {5 <= len(side) <= 15 for side in (rows, across)} == {True}  # a tenth to three tenths
 
 
-def test_mixing_blends_an_image_and_its_labels_with_those_that_face_it():
+def test_mixup_mixes_row_i_with_row_b_minus_1_minus_i():
     images = np.array([[[[100]]], [[[0]]], [[[200]]]], np.uint8)
     labels = np.array([[1.0], [0.0], [0.0]], np.float32)
     share = np.array([0.25, 0.5, 1.0], np.float32)
-    assert augment.mix(images, share).ravel().tolist() == [175, 0, 200]  # 25 + 150; the middle one faces itself
+    assert augment.mix(images, share).ravel().tolist() == [175, 0, 200]  # 25 + 150; the middle row is mixed with itself
     assert augment.mix(labels, share).ravel().tolist() == [0.25, 0.0, 0.0]
     assert augment.mix(images, share).dtype == np.uint8
 
@@ -124,7 +124,7 @@ def test_mixup_changes_features_and_labels_by_the_same_share():
     assert ((mixed > 0).sum(axis=1) == 2).all()
 
 
-def test_some_patients_are_withheld_and_all_of_them_together():
+def test_all_inputs_of_some_patients_are_withheld():
     columns = {
         "age": np.full(2000, 50, np.float32),
         "sex": np.ones(2000, np.int64),
@@ -141,27 +141,27 @@ def test_some_patients_are_withheld_and_all_of_them_together():
     assert not np.isnan(again["age"]).any()
 
 
-def test_a_random_crop_is_the_image_moved_under_the_centre_crop():
+def test_a_random_crop_is_a_shift_of_the_image_under_the_centre_crop():
     image = np.random.default_rng(0).integers(0, 256, (1, 9, 9, 1), np.uint8)
     crops = {image[0, y : y + 6, x : x + 6].tobytes() for y in range(4) for x in range(4)}
     moved = changed(np.repeat(image, 300, axis=0), Params(crop_size=6), 1)
-    assert {each[1:7, 1:7].tobytes() for each in moved} == crops  # all sixteen, exactly
+    assert {each[1:7, 1:7].tobytes() for each in moved} == crops  # exactly the sixteen crops
 
 
-def test_views_of_a_crop_are_the_centre_and_the_corners():
+def test_copies_of_a_crop_are_the_centre_and_the_corners():
     image = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 1), np.uint8)
-    views = [augment.tta_images(image, view, 6)[:, 1:7, 1:7] for view in range(6)]
+    copies = [augment.tta_images(image, number, 6)[:, 1:7, 1:7] for number in range(6)]
     corners = [(1, 1), (0, 0), (0, 3), (3, 0), (3, 3)]  # row, column
-    for view, (y, x) in zip(views[:5], corners, strict=True):
-        np.testing.assert_array_equal(view, image[:, y : y + 6, x : x + 6])
-    assert not any(np.array_equal(views[5], view) for view in views[:5])
+    for copy, (y, x) in zip(copies[:5], corners, strict=True):
+        np.testing.assert_array_equal(copy, image[:, y : y + 6, x : x + 6])
+    assert not any(np.array_equal(copies[5], copy) for copy in copies[:5])
 
 
-def test_views_are_small_changes_and_the_same_at_every_call():
+def test_copies_for_test_time_augmentation_differ_a_little_and_are_reproducible():
     images = some_images()
-    views = [augment.tta_images(images, view, None) for view in range(4)]
-    np.testing.assert_array_equal(views[0], images)
-    assert len({view.tobytes() for view in views}) == 4
-    for number, view in enumerate(views[1:], 1):
-        assert 0 < np.abs(view.astype(int) - images).mean() < 20
-        np.testing.assert_array_equal(view, augment.tta_images(images, number, None))
+    copies = [augment.tta_images(images, number, None) for number in range(4)]
+    np.testing.assert_array_equal(copies[0], images)
+    assert len({copy.tobytes() for copy in copies}) == 4
+    for number, copy in enumerate(copies[1:], 1):
+        assert 0 < np.abs(copy.astype(int) - images).mean() < 20
+        np.testing.assert_array_equal(copy, augment.tta_images(images, number, None))

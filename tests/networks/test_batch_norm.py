@@ -8,7 +8,7 @@ EPSILON = 1e-3  # Keras's default
 
 
 def norms(**options) -> tuple[keras.Layer, keras.Layer]:
-    """The fused layer and Keras's own, built for [B, H, W, 2] and with the same weights."""
+    """The fused layer and that of Keras, built for [B, H, W, 2] with the same weights."""
     pair = FusedBatchNormalization(**options), keras.layers.BatchNormalization(**options)
     for layer in pair:
         layer.build((None, 3, 3, 2))
@@ -24,12 +24,12 @@ def test_values_and_statistics_worked_by_hand():
     np.testing.assert_allclose(layer(images, training=True), expected, atol=1e-6)
     np.testing.assert_allclose(layer.moving_mean, [0.75 * 0 + 0.25 * 3])
     np.testing.assert_allclose(layer.moving_variance, [0.75 * 1 + 0.25 * 5])
-    np.testing.assert_allclose(layer(images), (images - 0.75) / np.sqrt(2 + EPSILON), atol=1e-6)  # by the statistics
+    np.testing.assert_allclose(layer(images), (images - 0.75) / np.sqrt(2 + EPSILON), atol=1e-6)  # moving statistics
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"momentum": 0.9, "epsilon": 0.1}])
 @pytest.mark.parametrize("training", [True, False])
-def test_outputs_gradients_and_statistics_are_those_of_keras(options, training):
+def test_outputs_gradients_and_statistics_equal_those_of_keras(options, training):
     import tensorflow as tf
 
     draw = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_in_lower_precision_statistics_stay_float32(policy):
     np.testing.assert_allclose(layer.moving_mean, [3, 3], rtol=1e-5)  # 0.01 of 300, whose square float16 cannot hold
 
 
-def test_a_network_keeps_its_weights_layers_and_answers():
+def test_a_network_keeps_its_weights_layers_and_outputs():
     network = keras.applications.MobileNet(
         include_top=False, alpha=0.25, weights=None, pooling="avg", input_shape=(32, 32, 3)
     )
@@ -78,13 +78,13 @@ def test_a_network_keeps_its_weights_layers_and_answers():
 
 
 @pytest.mark.parametrize("options", [{"axis": 1}, {"renorm": True}, {"synchronized": True}])
-def test_norms_the_kernel_does_not_do_stay_as_they_are(options):
+def test_batch_norms_that_the_kernel_does_not_support_are_not_replaced(options):
     image = keras.Input((8, 8, 3))
     network = keras.Model(image, keras.layers.BatchNormalization(**options)(image))
     assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization
 
 
-def test_norms_of_vectors_stay_as_they_are():
+def test_batch_norms_of_vectors_are_not_replaced():
     vector = keras.Input((8,))
     network = keras.Model(vector, keras.layers.BatchNormalization()(vector))
     assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization

@@ -13,8 +13,7 @@ from cxr.evaluation.localization import find
 from cxr.findings import FINDINGS
 from cxr.images.resize import resize_square
 from cxr.networks import assembly, patient
-from cxr.networks.cam import HeatMapper, fitting_method, weighted
-from cxr.networks.cutting import NoFeatureMapError, feature_maps, split
+from cxr.networks.cam import HeatMapper, NoFeatureMapError, cut_model, feature_maps, fitting_method, sum_channels
 from cxr.params import Params, load_params
 from model_fn import model_fn
 
@@ -33,7 +32,7 @@ def random_images(count: int = 3, size: int = 32) -> np.ndarray:
 
 
 def save_experiment(folder: Path, **params) -> dict:
-    """An experiment with random weights, as if it had been trained; returns it as an extractor of params.json."""
+    """An experiment with random weights in place of trained ones; returns it as an extractor of params.json."""
     folder.mkdir()
     model = params.get("model")
     widths = {"hidden_units": [16, 12]} if model else {}
@@ -49,7 +48,7 @@ def save_experiment(folder: Path, **params) -> dict:
 
 
 def save_mobilenet(path: Path) -> dict:
-    """A MobileNet as an extractor of params.json; random kernels so large that something arrives at its end."""
+    """A MobileNet as an extractor of params.json, with random kernels so large that its features are not all 0."""
     keras.utils.set_random_seed(0)
     network = keras.applications.MobileNet(include_top=False, alpha=0.25, weights=None, input_shape=(32, 32, 3))
     network.set_weights([w * 3 if w.ndim == 4 else w for w in network.get_weights()])
@@ -67,14 +66,16 @@ def trained(tmp_path_factory) -> dict[str, keras.Model]:
     save_experiment(root / "network", model="feature_extractor", extractors=[mobilenet])
     pair = save_experiment(root / "ensemble", model="ensemble", extractors=[cnn, deep])
     save_experiment(root / "over_ensemble", model="ensemble", extractors=[pair, cnn])
-    save_experiment(root / "told_cnn", **SMALL, metadata=True)
-    told = save_experiment(root / "told_network", model="feature_extractor", extractors=[cnn], metadata=True)
-    save_experiment(root / "over_told", model="feature_extractor", extractors=[told])
+    save_experiment(root / "metadata_cnn", **SMALL, metadata=True)
+    with_metadata = save_experiment(
+        root / "metadata_network", model="feature_extractor", extractors=[cnn], metadata=True
+    )
+    save_experiment(root / "over_metadata", model="feature_extractor", extractors=[with_metadata])
     return {folder.name: patient.image_only(assembly.trained_model(folder)) for folder in root.iterdir()}
 
 
 ARCHITECTURES = pytest.mark.parametrize(
-    "name", ["cnn", "deep", "network", "ensemble", "over_ensemble", "told_cnn", "told_network", "over_told"]
+    "name", ["cnn", "deep", "network", "ensemble", "over_ensemble", "metadata_cnn", "metadata_network", "over_metadata"]
 )
 
 
@@ -87,12 +88,12 @@ def pooled_model(feature_map, image, kernel, *, activation=None) -> keras.Model:
 
 
 def brightness_model(size: int, cell: int, kernel=((1.0,),), **options) -> keras.Model:
-    """Its only feature map is the mean brightness of cells of so many pixels."""
+    """A model whose only feature map is the mean brightness of cells of the given size."""
     image = keras.Input((size, size, 1), dtype="uint8", name="image")
     return pooled_model(layers.AveragePooling2D(cell)(keras.ops.cast(image, "float32")), image, kernel, **options)
 
 
-def test_a_class_activation_map_worked_by_hand():
+def test_class_activation_map_by_hand():
     image = np.array([[10, 30], [0, 200]], np.uint8)[None, ..., None]
     mapper = HeatMapper(brightness_model(2, 1, [[2.0, -1.0]]), "cam")
     assert mapper(image, [0, 1]).tolist() == [[[[20, 60], [0, 400]], [[-10, -30], [0, -200]]]]
@@ -100,7 +101,7 @@ def test_a_class_activation_map_worked_by_hand():
 
 
 @pytest.mark.parametrize("name", ["cnn", "deep"])
-def test_the_mean_of_a_class_activation_map_is_the_logit_but_for_the_bias(trained, name):
+def test_the_mean_of_a_class_activation_map_is_the_logit_without_bias(trained, name):
     model, images = trained[name], random_images()
     maps = HeatMapper(model, "cam")(images, COLUMNS)
     assert maps.dtype == np.float32
@@ -110,9 +111,9 @@ def test_the_mean_of_a_class_activation_map_is_the_logit_but_for_the_bias(traine
 
 @ARCHITECTURES
 @pytest.mark.parametrize("cells", [1, 7])
-def test_the_two_halves_of_a_model_are_the_model(trained, name, cells):
+def test_the_two_parts_of_a_cut_model_compute_the_model(trained, name, cells):
     model, images = trained[name], random_images()
-    lower, upper = split(model, cells)
+    lower, upper = cut_model(model, cells)
     between = keras.tree.flatten(lower({"image": images}, training=False))
     maps = feature_maps(between)
     assert len(maps) == {"ensemble": 2, "over_ensemble": 3}.get(name, 1)
@@ -140,15 +141,15 @@ def test_gradient_maps_of_every_architecture(trained, name, method):
         ("cnn", "cam"),  # 8 x 8 cells under a linear head
         ("deep", "layer_cam"),  # 2 x 2 cells
         ("network", "layer_cam"),  # 1 x 1
-        ("ensemble", "layer_cam"),  # one of its two is coarse
-        ("told_cnn", "grad_cam"),  # its logits are of the patient too
+        ("ensemble", "layer_cam"),  # one of its two maps is coarse
+        ("metadata_cnn", "grad_cam"),  # its logits also depend on patient inputs
     ],
 )
-def test_the_method_that_fits(trained, name, expected):
+def test_the_method_that_auto_selects(trained, name, expected):
     assert HeatMapper(trained[name]).method == expected
 
 
-def test_grad_cam_fits_a_fine_map_under_layers_that_are_not_linear():
+def test_auto_selects_grad_cam_for_a_fine_map_under_a_nonlinear_head():
     assert fitting_method(brightness_model(16, 2, activation="relu")) == "grad_cam"
 
 
@@ -158,20 +159,20 @@ def test_grad_cam_under_a_linear_head_is_the_positive_part_of_the_class_activati
     np.testing.assert_allclose(HeatMapper(trained["cnn"], "grad_cam")(images, COLUMNS), np.maximum(exact, 0), atol=1e-4)
 
 
-def test_weights_of_the_methods_worked_by_hand():
+def test_weights_of_the_methods_by_hand():
     features = np.array([[[1.0, 2.0], [3.0, 4.0]]])[..., None]
     gradients = np.array([[[2.0, 0.0], [-1.0, 3.0]]])[..., None]
-    assert weighted(features, gradients, "grad_cam").tolist() == [[[1, 2], [3, 4]]]  # mean gradient 1
-    assert weighted(features, gradients, "layer_cam").tolist() == [[[2, 0], [0, 12]]]
+    assert sum_channels(features, gradients, "grad_cam").tolist() == [[[1, 2], [3, 4]]]  # mean gradient 1
+    assert sum_channels(features, gradients, "layer_cam").tolist() == [[[2, 0], [0, 12]]]
     # Features sum to 10, so alpha is g^2 / (2 g^2 + 10 g^3): 4 / 88 and 9 / 288; where the gradient is 0, 0.
     weight = (4 / 88 * 2 + 9 / 288 * 3) / 4
     np.testing.assert_allclose(
-        weighted(features, gradients, "grad_cam++"), [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-6
+        sum_channels(features, gradients, "grad_cam++"), [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-6
     )
 
 
 def two_networks(kernel) -> keras.Model:
-    """Two networks over one image, of 2 x 2 and 4 x 4 cells, each pooled to one feature."""
+    """Two networks over one image, with 2 x 2 and 4 x 4 cells, each pooled to one feature."""
     image = keras.Input((8, 8, 1), dtype="uint8", name="image")
     features = []
     for cell in (4, 2):
@@ -196,18 +197,18 @@ def test_maps_of_several_networks_are_added_as_logit_per_area():
     np.testing.assert_allclose(both, fine + coarse, rtol=1e-6)
 
 
-def test_occlusion_is_how_far_the_logit_falls():
+def test_occlusion_is_the_fall_of_the_logit():
     image = np.zeros((1, 16, 16, 1), np.uint8)
     image[0, :2, 2:4] = 128  # the second of 8 x 8 cells; the mean is 2
     maps = HeatMapper(brightness_model(16, 1, [[1.0, -1.0]]), "occlusion")(image, [0, 1])
     fall = 4 * (128 - 2) / 256  # four pixels become 2
     assert maps[0, 0, 0].tolist() == pytest.approx([0, fall, 0, 0, 0, 0, 0, 0])
-    assert maps[0, 0, 1:].max() == 0  # where black becomes 2 the logit rises
+    assert maps[0, 0, 1:].max() == 0  # where black pixels become 2 the logit rises
     assert maps[0, 1, 0, 0] == pytest.approx(4 * 2 / 256)
 
 
 class Closed(layers.Layer):
-    """A network that shows nothing of its inside, as a hub module does."""
+    """A network without an exposed feature map, like a hub module."""
 
     def call(self, pixels):
         return keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=(1, 2))
@@ -220,7 +221,7 @@ def closed_model() -> keras.Model:
     return keras.Model({"image": outer}, layers.Dense(1, name="logits")(extractor({"image": outer})), name="whole")
 
 
-def test_a_model_without_a_feature_map_is_occluded():
+def test_auto_selects_occlusion_for_a_model_without_a_feature_map():
     assert HeatMapper(closed_model()).method == "occlusion"
     assert HeatMapper(closed_model())(random_images(2, 16), [0]).shape == (2, 1, 8, 8)
 
@@ -237,14 +238,14 @@ def test_cam_needs_a_linear_head(make):
         HeatMapper(make(), "cam")
 
 
-def test_without_tensorflow_there_are_no_gradients(trained, monkeypatch):
+def test_gradient_methods_need_the_tensorflow_backend(trained, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert [fitting_method(trained[name]) for name in ("deep", "network")] == ["cam", "occlusion"]
     with pytest.raises(ValueError, match="layer_cam needs the TensorFlow backend, not jax; use occlusion"):
         HeatMapper(trained["deep"], "layer_cam")
 
 
-def test_maps_follow_the_weights_as_they_train(trained):
+def test_maps_follow_the_weights_during_training(trained):
     model, images = trained["cnn"], random_images()
     mappers = [HeatMapper(model, method) for method in ("cam", "grad_cam")]
     before, weights = [mapper(images, [0]) for mapper in mappers], model.get_weights()
@@ -264,7 +265,7 @@ def test_maps_in_half_precision_are_float32(method):
     assert np.ptp(maps) > 0
 
 
-def test_a_model_stays_as_it_was(trained):
+def test_a_heat_mapper_does_not_change_the_model(trained):
     model, images = trained["ensemble"], random_images()
     before, names = model.predict({"image": images}, verbose=0), [layer.name for layer in model.layers]
     HeatMapper(model, "layer_cam")(images, [0])
@@ -290,8 +291,8 @@ def test_a_planted_spot_is_found_where_it_was_planted(width, height):
     assert (peak < box[0, 2:]).all()
 
 
-def test_a_map_covers_what_the_networks_see():
+def test_a_map_covers_the_crop_that_the_networks_see():
     model = model_fn(Params(**SMALL | {"image_size": 24}, crop_size=24), INFO)
     assert HeatMapper(model, "cam", crop_size=24).covers == 24
-    assert HeatMapper(model, "occlusion", crop_size=24).covers == 32  # it covers cells of the whole image
+    assert HeatMapper(model, "occlusion", crop_size=24).covers == 32  # cells of the whole image are covered
     assert HeatMapper(model, "cam").covers == 32

@@ -1,4 +1,4 @@
-"""How TensorFlow's devices are prepared and described. No test here has a GPU: what needs one meets a faked list."""
+"""Setup and description of TensorFlow's devices. No test needs a GPU: some put fake ones into TensorFlow's lists."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from cxr.networks import devices
 
 ROOT = Path(__file__).resolve().parents[2]
-# Two GPUs that this machine does not have, put into TensorFlow's own lists: what it says about them is its own word.
+# Two fake GPUs in TensorFlow's own lists; the messages about them are TensorFlow's.
 FAKE_GPUS = """
 import logging, sys
 import tensorflow as tf
@@ -39,7 +39,7 @@ from cxr.networks.devices import mirrored_devices, prepare_devices
 prepare_devices(deterministic=True)
 tests.register_tiny()
 images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
-CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3, "balanced_sampling": True}
+CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3}
 CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
 TUNED = {"metadata": True, "fine_tune": tests.TUNE | {"batch_norm": "trained"}}
 found = {}
@@ -47,9 +47,9 @@ for name, values, count in (("cnn", CNN, 1), ("tuned", tests.SMALL | TUNED, 1), 
     for _ in range(2):
         params = tests.parse_params(values | CHANGED, where=name)
         with mirrored_devices(*["CPU:0", "CPU:1"][:count]).scope():
-            run = tests.fit.Run(params, tests.model_fn(params, images.info), {"image": images}, folder)
+            run = tests.Run(params, tests.model_fn(params, images.info), {"image": images}, folder)
         before = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
-        tests.fit.fit_epoch(run, 0)
+        tests.fit_epoch(run, 0)
         after = np.concatenate([np.ravel(weight) for weight in run.model.get_weights()])
         kinds = sorted({type(layer).__name__ for layer in run.model._flatten_layers()})
         found.setdefault(name, []).append([float(np.abs(after - before).max()), after.tobytes().hex(), kinds])
@@ -65,19 +65,19 @@ print(json.dumps([found, unseeded]))
 
 
 def run_alone(code: str, *arguments: object) -> str:
-    """Run code in a process of its own, for state that is a process's; returns what it printed."""
+    """Run code in a separate process, for state that is global to a process; returns its output."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
 
-def test_gpu_memory_grows_before_tensorflow_starts_and_stays_so():
+def test_gpu_memory_growth_is_set_and_stays_set():
     code = "prepare_devices(); print(growth()); tf.constant(1); prepare_devices(); print(growth())"
     assert run_alone(FAKE_GPUS + code) == "[True, True]\n[True, True]\n"
 
 
-def test_gpus_that_tensorflow_has_opened_are_named_and_nothing_fails():
+def test_gpus_that_tensorflow_has_opened_are_only_logged():
     *said, grows = run_alone(FAKE_GPUS + "tf.constant(1); prepare_devices(); print(growth())").splitlines()
     text = "memory growth of /physical_device:GPU:{} cannot be set: Physical devices cannot be modified after being in"
     assert [line[: len(text) - 1] for line in said] == [text.format(0), text.format(1)]
@@ -91,7 +91,7 @@ def test_without_a_gpu_there_is_nothing_to_prepare(caplog):
 
 
 def test_deterministic_training_on_one_and_on_two_devices_gives_the_same_weights_twice(built_dataset, tmp_path):
-    """Augmentation in numpy, dropout, antialiased resizing, both batch norms, embeddings: nothing is refused."""
+    """Augmentation, dropout, antialiased resizing, both batch norms and embeddings all have deterministic kernels."""
     found, unseeded = json.loads(run_alone(TRAINED_TWICE, built_dataset, tmp_path).splitlines()[-1])
     for name, (one, again) in found.items():
         assert one[0] > 1e-4, f"{name} was not trained"
@@ -107,10 +107,10 @@ def test_deterministic_training_on_one_and_on_two_devices_gives_the_same_weights
         (["NVIDIA A100-SXM4-40GB"], "NVIDIA A100-SXM4-40GB"),
         (["NVIDIA A100-SXM4-40GB"] * 2, "2 x NVIDIA A100-SXM4-40GB"),
         (["NVIDIA L4", "NVIDIA T4", "NVIDIA L4"], "2 x NVIDIA L4, NVIDIA T4"),
-        ([None], "GPU of unknown name"),  # other makers' plugins may tell nothing
+        ([None], "GPU of unknown name"),  # plugins of other vendors may report no name
     ],
 )
-def test_gpus_are_described_by_number_and_name(monkeypatch, names, expected):
+def test_gpus_are_described_by_count_and_name(monkeypatch, names, expected):
     import tensorflow as tf
 
     fakes = [tf.config.PhysicalDevice(f"/physical_device:GPU:{place}", "GPU") for place in range(len(names))]
@@ -120,7 +120,7 @@ def test_gpus_are_described_by_number_and_name(monkeypatch, names, expected):
     assert devices.describe_devices() == expected
 
 
-def test_a_cpu_is_described_by_its_name_and_the_cores_this_process_may_use():
+def test_a_cpu_is_described_by_its_name_and_the_usable_cores():
     one_core = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); "
     code = "from cxr.networks.devices import describe_devices; print(describe_devices())"
     assert run_alone(one_core + code) == f"CPU {devices.processor_name()}, 1 core\n"
@@ -149,7 +149,7 @@ def test_one_device_needs_no_mirroring():
     assert devices.mirrored_devices("CPU:0") is tf.distribute.get_strategy()
 
 
-def test_the_gpu_requirements_are_of_the_same_tensorflow():
+def test_the_gpu_requirements_pin_the_same_tensorflow():
     pins = {}
     for name in ("requirements.txt", "requirements/gpu.txt"):
         [pins[name]] = re.findall(r"^tensorflow(?:\[and-cuda\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE)

@@ -28,7 +28,7 @@ SMALL_HEAD = {"hidden_units": [6, 5]}
 
 
 class Bands(tf.Module):
-    """A hub module: the mean of each of `count` horizontal bands of an image."""
+    """A hub module whose features are the means of `count` horizontal bands of an image."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def run_train(model_dir: Path, data_dir: Path, *flags: str, **params) -> Path:
 
 @pytest.fixture(scope="module")
 def world(built_dataset, tmp_path_factory) -> Path:
-    """records/, two hub modules, and three experiments: cnn, ensemble over a module and the cnn, over over ensemble."""
+    """records/, two hub modules and three experiments: cnn, ensemble (a module and cnn) and over (over ensemble)."""
     folder = tmp_path_factory.mktemp("world")
     data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
     narrow = save_bands(folder / "narrow", 4)
@@ -95,7 +95,7 @@ def written(model_dir: Path, split: str, checkpoint: str = "best") -> np.ndarray
 
 
 @pytest.mark.parametrize("name", ["ensemble", "over"])
-def test_a_run_leaves_what_design_says(world, name):
+def test_a_run_writes_its_files(world, name):
     expected = "params.json run.json .lock dataset.json patients.json train.log history.csv tensorboard resume "
     expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
     expected += "predictions_val_best.csv predictions_val_last.csv "
@@ -108,7 +108,7 @@ def test_a_run_leaves_what_design_says(world, name):
 
 
 @pytest.mark.parametrize("name", ["ensemble", "over"])
-def test_the_assembled_model_agrees_with_the_way_through_the_cache(world, name):
+def test_the_assembled_model_agrees_with_the_cached_features(world, name):
     for split, checkpoint in (("val", "best"), ("val", "last"), ("test", "best")):
         model = trained_model(world / name, checkpoint)
         assert list(model.input) == ["image"]
@@ -116,11 +116,11 @@ def test_the_assembled_model_agrees_with_the_way_through_the_cache(world, name):
         logits = model.predict(batches, verbose=0)
         assert (logits.dtype, logits.shape) == (np.float32, written(world / name, split).shape)
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), written(world / name, split, checkpoint), atol=1e-3)
-    assert np.ptp(written(world / name, "val", "last"), axis=0).max() > 0.05  # else to agree would be no feat
+    assert np.ptp(written(world / name, "val", "last"), axis=0).max() > 0.05  # otherwise agreement would mean nothing
 
 
 def test_predictions_follow_the_order_of_records_and_findings(world):
-    """Whether a model is fed images or features: same rows, same labels, same columns."""
+    """Models of images and models of features: same rows, same labels, same columns."""
     tables = [
         [line.split(",") for line in experiment.predictions_path(world / name, "val", "best").read_text().splitlines()]
         for name in ("cnn", "ensemble", "over")
@@ -143,7 +143,7 @@ def test_features_are_extracted_once_for_all_experiments(world, monkeypatch):
     assert (world / "later/metrics_val_best.json").exists()
 
 
-def test_an_ensemble_brings_its_extractors_to_one_width_and_adds_them(world):
+def test_an_ensemble_projects_its_extractors_to_one_width_and_adds_them(world):
     params, info = load_params(world / "ensemble"), experiment.dataset_of(world / "ensemble")
     head = model_fn(params, info, {"narrow": 4, "cnn": 8})
     assert {name: tensor.shape for name, tensor in head.input.items()} == {"narrow": (None, 4), "cnn": (None, 8)}
@@ -154,7 +154,7 @@ def test_an_ensemble_brings_its_extractors_to_one_width_and_adds_them(world):
     assert (head.output.dtype, head.output.shape) == ("float32", (None, 14))
 
 
-def test_the_sum_in_an_ensemble_is_that_of_its_transitions(world):
+def test_an_ensemble_adds_the_outputs_of_its_transition_layers(world):
     params, info = load_params(world / "ensemble"), experiment.dataset_of(world / "ensemble")
     head = model_fn(params, info, {"narrow": 4, "cnn": 8})
     [add] = [layer for layer in head.layers if isinstance(layer, keras.layers.Add)]
@@ -174,7 +174,7 @@ def test_a_feature_extractor_has_no_transition(world):
 
 
 @pytest.mark.parametrize("name", ["cnn", "ensemble", "over"])
-def test_penultimate_features_are_what_the_logits_are_made_of(world, name):
+def test_penultimate_features_are_the_input_of_the_logits_layer(world, name):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8)
     whole, penultimate = trained_model(world / name), trained_features(world / name)
     params = load_params(world / name)
@@ -184,7 +184,7 @@ def test_penultimate_features_are_what_the_logits_are_made_of(world, name):
     np.testing.assert_allclose(features @ kernel + bias, whole({"image": images}), atol=1e-4)
 
 
-def test_two_extractors_of_one_name_are_two_extractors(world, tmp_path):
+def test_two_extractors_of_the_same_name(world, tmp_path):
     specs = [save_bands(tmp_path / "a/bands", 4), save_bands(tmp_path / "b/bands", 8)]
     model_dir = run_train(tmp_path / "twins", world / "records", model="ensemble", extractors=specs, num_epochs=1)
     datasets = feature_datasets(load_params(model_dir), images_of(world))
@@ -215,7 +215,7 @@ def test_records_of_another_size_are_resized_for_an_experiment(world):
             "model 'feature_extractor' takes one extractor, not 2",
         ),
         ({"model": "ensemble", "extractors": [{}]}, "model 'ensemble' takes two extractors or more, not 1"),
-        ({"fine_tune": {}}, "fine_tune is for models with extractors; 'simple_cnn' trains all of itself"),
+        ({"fine_tune": {}}, "fine_tune needs extractors; 'simple_cnn' trains all of its layers anyway"),
         (
             {"model": "feature_extractor", "extractors": [{"source": "experiment", "model_dir": "never/trained"}]},
             "never/trained has not been trained. Run: python train.py",
@@ -227,6 +227,6 @@ def test_records_of_another_size_are_resized_for_an_experiment(world):
         ({"model": "feature_extractor", "extractors": [{"source": "keras", "name": 50}]}, "name"),
     ],
 )
-def test_params_that_cannot_be_trained_end_in_one_line(world, tmp_path, params, text):
+def test_params_that_cannot_be_trained_give_a_one_line_error(world, tmp_path, params, text):
     with pytest.raises(SystemExit, match=f"^error: .*{re.escape(text)}"):
         run_train(tmp_path, world / "records", **params)

@@ -11,7 +11,7 @@ from cxr.networks.extractors import (
     as_cached,
     extractor_name,
     extractor_names,
-    load_extractor,
+    load_network,
 )
 from cxr.params import FineTune
 
@@ -20,7 +20,7 @@ MOBILE = {"source": "keras", "name": "MobileNet", "weights": None, "alpha": 0.25
 
 
 def tiny_network(*, include_top: bool, pooling: str, input_shape: tuple, weights: None, width: int = 4) -> keras.Model:
-    """As small as a keras.applications network can be: 2 * width features."""
+    """A tiny network with the interface of keras.applications: 2 * width features."""
     assert (include_top, pooling, weights) == (False, "avg", None)
     image = hidden = keras.Input(input_shape)
     for channels in (width, 2 * width):
@@ -41,7 +41,7 @@ def tiny():
 def load(
     spec: dict, *, record_size: int = 32, normalization: str = "extractor", fine_tune: FineTune | None = None
 ) -> Extractor:
-    return load_extractor(
+    return load_network(
         spec,
         record_size=record_size,
         normalization=normalization,
@@ -54,7 +54,7 @@ def random_images(count: int = 3, size: int = 32) -> np.ndarray:
 
 
 def hand_built(name: str, **options) -> keras.Model:
-    """A keras.applications network of 32 px as a user would make it, with the random weights that extractors get."""
+    """A network of keras.applications for 32 px, with the random weights that extractors get."""
     keras.utils.set_random_seed(RANDOM_WEIGHTS_SEED)
     make = getattr(keras.applications, name)
     return make(include_top=False, pooling="avg", input_shape=(32, 32, 3), weights=None, **options)
@@ -79,22 +79,22 @@ def test_batch_norms_of_a_frozen_network_stay_in_inference_mode():
     ("name", "options", "to_range"),
     [
         ("MobileNet", {"alpha": 0.25}, lambda rgb: rgb / 127.5 - 1),  # [-1, 1]
-        ("VGG16", {}, lambda rgb: rgb[..., ::-1] - [103.939, 116.779, 123.68]),  # BGR without ImageNet's mean
+        ("VGG16", {}, lambda rgb: rgb[..., ::-1] - [103.939, 116.779, 123.68]),  # BGR minus ImageNet's mean
     ],
 )
-def test_a_keras_network_is_fed_its_own_range(name, options, to_range):
+def test_a_keras_network_gets_its_own_range(name, options, to_range):
     images = random_images()
     rgb = np.repeat(images, 3, axis=-1).astype(np.float32)
     module = {"MobileNet": keras.applications.mobilenet, "VGG16": keras.applications.vgg16}[name]
     np.testing.assert_allclose(module.preprocess_input(rgb.copy()), to_range(rgb), atol=1e-4)
     expected = np.asarray(hand_built(name, **options)(to_range(rgb).astype(np.float32)))
     spec = {"source": "keras", "name": name, "weights": None, "image_size": 32, **options}
-    found = load(spec, fine_tune=FineTune())  # frozen, it would round 1e-17 to float16
+    found = load(spec, fine_tune=FineTune())  # a frozen network would round 1e-17 to float16
     assert np.ptp(expected) > 0
     np.testing.assert_allclose(found.model({"image": images}), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
-def test_per_image_feeds_standardised_pixels_instead():
+def test_per_image_normalization_feeds_standardised_pixels():
     images = random_images()
     pixels = images.astype(np.float64)
     mean, stddev = (f(pixels, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.std))
@@ -125,7 +125,7 @@ def test_random_weights_are_the_same_at_every_load():
     assert load({**TINY, "width": 3}).sha256 != first.sha256
 
 
-def test_a_weights_file_is_loaded_and_its_hash_follows_every_weight(tmp_path):
+def test_the_hash_of_a_weights_file_depends_on_every_weight(tmp_path):
     network = hand_built("Tiny")
     network.save_weights(tmp_path / "same.weights.h5")
     bias = network.layers[2].beta
@@ -146,22 +146,22 @@ def test_a_weights_file_is_loaded_and_its_hash_follows_every_weight(tmp_path):
         ({"source": "keras"}, "has no 'name'"),
         ({"source": "torch", "name": "resnet50"}, "source must be 'keras', 'hub', 'experiment'"),
         ({"name": "ResNet50"}, "source must be 'keras', 'hub', 'experiment'"),
-        ({**MOBILE, "image_size": 16}, "refuses images of 16 pixels"),
+        ({**MOBILE, "image_size": 16}, "rejects images of 16 pixels"),
         ({**MOBILE, "image_size": "large"}, "image_size is 'large', of the wrong type"),
         ({**MOBILE, "alfa": 0.5}, "alfa"),
-        ({**MOBILE, "alpha": -1}, "MobileNet with {'alpha': -1} refuses"),
+        ({**MOBILE, "alpha": -1}, "MobileNet rejects images of 32 pixels or the options {'alpha': -1}"),
         ({**MOBILE, "include_top": True}, "include_top"),
         ({"source": "hub", "handle": "x", "imagesize": 160}, "imagesize"),  # DESIGN: unknown keys raise
         ({"source": "experiment", "model_dir": "x", "image_size": 160}, "image_size"),
     ],
 )
-def test_what_no_extractor_is_made_of(spec, text):
+def test_invalid_extractors_are_rejected(spec, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         load(spec)
 
 
-def test_a_weights_file_that_is_not_there(tmp_path):
-    text = f'no weights file {tmp_path / "absent.h5"} for Tiny; mend "weights" in params.json'
+def test_a_missing_weights_file(tmp_path):
+    text = f'no weights file {tmp_path / "absent.h5"} for Tiny; correct "weights" in params.json'
     with pytest.raises(FileNotFoundError, match=re.escape(text)):
         load({**TINY, "weights": str(tmp_path / "absent.h5")})
 
@@ -175,23 +175,25 @@ def test_a_weights_file_that_does_not_fit(tmp_path, kind):
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
     else:
         path.write_text("<html>404</html>")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} does not fit Tiny without its top: ") as caught:
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(str(path))} does not fit Tiny without its classification layers: "
+    ) as caught:
         load({**TINY, "weights": str(path)})
-    assert len(str(caught.value).splitlines()) == 1  # it becomes the one line that a command ends with
+    assert len(str(caught.value).splitlines()) == 1  # the command prints it as one line
 
 
-def test_imagenet_weights_without_a_network(tmp_path, monkeypatch):
+def test_imagenet_weights_offline(tmp_path, monkeypatch):
     def no_network(*arguments, **options):
         raise URLError("no route to host")
 
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", no_network)
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # read once, when Keras is imported
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # read when Keras is imported
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     spec = {"source": "keras", "name": "MobileNet", "alpha": 0.25}  # weights "imagenet" is the default
     with pytest.raises(ConnectionError) as caught:
         load(spec)
     text = str(caught.value)
-    assert "could not fetch the ImageNet weights of MobileNet: " in text
+    assert "could not download the ImageNet weights of MobileNet: " in text
     assert "mobilenet_2_5_224_tf_no_top.h5" in text  # "the file of that name"
     assert "no route to host" in text
     assert f"into {tmp_path}/models, or give its path as weights in params.json" in text
@@ -227,12 +229,12 @@ def test_equal_names_are_numbered(folders, names):
     assert extractor_names(specs) == dict(zip(names, specs, strict=True))
 
 
-def test_no_extractor_is_lost_to_a_name_that_looks_numbered():
+def test_a_name_that_looks_numbered_does_not_replace_another_extractor():
     specs = [{"source": "experiment", "model_dir": folder} for folder in ("a/x", "b/x", "a/x_2")]
     assert list(extractor_names(specs).values()) == specs
 
 
-def test_one_network_from_keras_and_from_hub_gives_the_same_features(shared_dir):
+def test_the_same_network_from_keras_and_from_hub_gives_the_same_features(shared_dir):
     path = str(shared_dir / "hub/mobilenet_2_5_224_tf_no_top.h5")
     images = random_images(2, 128)
     specs = (
@@ -245,7 +247,7 @@ def test_one_network_from_keras_and_from_hub_gives_the_same_features(shared_dir)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_features_are_rounded_as_a_cache_keeps_them():
+def test_features_are_rounded_to_float16_as_in_the_cache():
     found = np.asarray(as_cached(np.array([[0.1, 1 / 3, 2049.0]], np.float32)))
     np.testing.assert_array_equal(found, np.array([[0.1, 1 / 3, 2048.0]]).astype(np.float16).astype(np.float32))
 
@@ -254,7 +256,7 @@ def test_features_are_rounded_as_a_cache_keeps_them():
     ("batch_norm", "unfreeze", "needed"),  # MobileNet ends with a convolution, its batch norm, ReLU and pooling
     [("frozen", 1, 4), ("frozen", 3, 4), ("trained", 2, 3)],
 )
-def test_unfreezing_layers_without_weights_is_refused(batch_norm, unfreeze, needed):
+def test_unfreezing_layers_without_weights_is_rejected(batch_norm, unfreeze, needed):
     text = (
         rf"^fine_tune: unfreeze {unfreeze} has no effect in params\.json: none of the last layers of "
         rf"mobilenet_0\.25_32 has weights to train with batch_norm '{batch_norm}'; unfreeze {needed} or more$"

@@ -27,7 +27,7 @@ GAINS = [1.0, 2.0, 1000.0]  # the features of an image are its mean, in [0, 1], 
 
 
 class Intensity(tf.Module):
-    """A hub module of three features per image; above a mean of `limit` the last one is `beyond`."""
+    """A hub module with three features per image; above a mean of `limit` the last feature is `beyond`."""
 
     def __init__(self, gains: list[float], limit: float, beyond: float) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def save_module(folder: Path, *, gains: list[float] = GAINS, limit: float = 2.0,
 
 
 def extract(images: Dataset, spec: dict, **changes) -> Dataset:
-    extraction.prepared.entry = None  # as in another process
+    extraction.prepared.entry = None  # as in a new process
     copy, base = changes.pop("copy", 0), changes.pop("params", Params())
     return features.cached_features(images, spec, dataclasses.replace(base, **changes), copy=copy)
 
@@ -71,14 +71,14 @@ def values_of(dataset: Dataset, split: str, key: str) -> list[bytes | float]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    """Hash of every file of a dataset, by name."""
+    """The hash of every file of a dataset, by name."""
     return {
         str(path.relative_to(folder)): storage.sha256_of(path) for path in Path(folder).rglob("*") if path.is_file()
     }
 
 
 def written_shards(monkeypatch) -> list[str]:
-    """The names of the feature shards that are written from now on."""
+    """A list that collects the names of the feature shards written after this call."""
     names, write = [], features.write_features
 
     def note(job):
@@ -94,9 +94,9 @@ def test_records_hold_float16_features_in_the_order_of_the_images(images, tmp_pa
     for split in SPLITS:
         assert values_of(found, split, "image/id") == values_of(images, split, "image/id")
         assert values_of(found, split, "patient/age") == values_of(images, split, "patient/age")
-        mean = np.array(values_of(images, split, "image/mean")) / 255  # [n] written when the records were built
+        mean = np.array(values_of(images, split, "image/mean")) / 255  # [n], written by build_dataset
         stored = values_of(found, split, "features")
-        assert {len(vector) for vector in stored} == {6}  # three float16
+        assert {len(vector) for vector in stored} == {6}  # bytes of three float16
         vectors = np.array([np.frombuffer(vector, "<f2") for vector in stored], np.float64)
         np.testing.assert_allclose(vectors, mean[:, None] * GAINS, rtol=1e-3)  # float16 has 11 bits
         assert len(stored) == images.images(split) > 0
@@ -133,7 +133,7 @@ def test_input_fn_reads_features(images, tmp_path):
     np.testing.assert_allclose(vectors, mean[:, None] * GAINS, rtol=1e-3)
 
 
-def test_the_second_call_finds_the_cache_and_runs_nothing(images, tmp_path, monkeypatch):
+def test_the_second_call_uses_the_cache(images, tmp_path, monkeypatch):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
     before, names = bytes_of(first.folder), written_shards(monkeypatch)
@@ -142,7 +142,7 @@ def test_the_second_call_finds_the_cache_and_runs_nothing(images, tmp_path, monk
     assert bytes_of(again.folder) == before
 
 
-def test_everything_that_changes_the_numbers_has_a_folder_of_its_own(images, tmp_path):
+def test_everything_that_changes_the_features_has_its_own_folder(images, tmp_path):
     spec = save_module(tmp_path / "one/intensity")
     other = save_module(tmp_path / "two/intensity", gains=[1.0, 2.0, 1001.0])
     stranger = images._replace(info={**images.info, "fingerprint": "of other images"})
@@ -163,22 +163,6 @@ def vectors_of(dataset: Dataset, split: str) -> np.ndarray:
     return np.array([np.frombuffer(vector, "<f2") for vector in values_of(dataset, split, "features")], np.float64)
 
 
-def test_views_are_augmented_copies_of_the_training_images_alone(images, tmp_path):
-    spec, params = save_module(tmp_path / "intensity"), Params(augmentation="strong")
-    plain = extract(images, spec)
-    views = [extract(images, spec, params=params, copy=number) for number in (1, 2)]
-    seen = [vectors_of(dataset, "train") for dataset in (plain, *views)]
-    for view in views:
-        assert [view.images(split) for split in SPLITS] == [images.images("train"), 0, 0]
-        assert values_of(view, "train", "image/id") == values_of(images, "train", "image/id")
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert 0.001 < np.abs(seen[one] - seen[other])[:, 0].mean() < 0.2  # of a mean grey of about 0.5
-    other_seed = Params(augmentation="strong", seed=231)
-    assert extract(images, spec, params=other_seed, copy=1).info["fingerprint"] != views[0].info["fingerprint"]
-    shutil.rmtree(views[0].folder)
-    assert extract(images, spec, params=params, copy=1).info == views[0].info
-
-
 def test_a_crop_is_the_centre_of_the_records(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     found = extract(images, spec, crop_size=16)
@@ -186,7 +170,7 @@ def test_a_crop_is_the_centre_of_the_records(images, tmp_path):
     pixels = np.concatenate([inputs["image"] for inputs, _ in input_fn("val", {"image": images}, Params())])
     expected = pixels[:, 8:24, 8:24].mean(axis=(1, 2, 3)) / 255
     np.testing.assert_allclose(vectors_of(found, "val")[:, 0], expected, atol=0.01)
-    with pytest.raises(ValueError, match=r"^crop_size 64 is larger than the records, which have 32 pixels a side"):
+    with pytest.raises(ValueError, match=r"^crop_size 64 is larger than the records, which have 32 pixels per side"):
         extract(images, spec, crop_size=64)
 
 
@@ -232,7 +216,7 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(images, tmp_path, monkeyp
 
 
 def in_the_middle(folder: Path) -> bool:
-    """Whether some shard is whole and another is being written."""
+    """Whether one shard is finished and another one is being written."""
     return any(folder.glob("manifest/*-of-*.json")) and any(folder.glob("*.tfrecord*.partial"))
 
 
@@ -247,20 +231,20 @@ def test_one_process_at_a_time_extracts(images, tmp_path):
         extract(images, spec)
 
 
-@pytest.mark.parametrize("beyond", [float("nan"), float("inf"), 1e6])  # float16 ends at 65,504
-def test_features_that_are_no_numbers_name_their_image(images, tmp_path, beyond):
+@pytest.mark.parametrize("beyond", [float("nan"), float("inf"), 1e6])  # the largest float16 is 65,504
+def test_the_error_about_nan_or_infinite_features_names_the_image(images, tmp_path, beyond):
     means = {}
     for split in SPLITS:
         means |= zip(values_of(images, split, "image/id"), values_of(images, split, "image/mean"), strict=True)
     second, brightest = sorted(means, key=means.get)[-2:]
     limit = (means[second] + means[brightest]) / 2 / 255
-    text = f"^the features of {brightest.decode()} are not finite; the extractor's weights or input range are wrong$"
+    text = f"^the features of {brightest.decode()} are NaN or infinite; check the extractor's weights and range$"
     with pytest.raises(ValueError, match=text):
         extract(images, save_module(tmp_path / "intensity", limit=limit, beyond=beyond))
     assert not list(images.folder.glob("features/*/dataset.json"))
 
 
-def test_a_cache_that_other_weights_made_is_refused(images, tmp_path):
+def test_a_cache_of_other_weights_is_rejected(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     path = extract(images, spec).folder / "manifest/plan.json"
     plan = json.loads(path.read_text())
@@ -274,14 +258,14 @@ def test_a_cache_that_other_weights_made_is_refused(images, tmp_path):
 def test_a_complete_cache_opens_without_writing_or_locking(images, tmp_path):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
-    with storage.exclusive(first.folder, "extracting features into"):  # another start at the same moment
+    with storage.exclusive(first.folder, "extracting features into"):  # another process holds the lock
         before = {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")}
         assert extract(images, spec).info == first.info
     assert {path: path.stat().st_mtime_ns for path in Path(first.folder).rglob("*")} == before
 
 
 @pytest.mark.parametrize("damage", ["cut off", "absent"])
-def test_a_damaged_shard_alone_is_written_again(images, tmp_path, monkeypatch, damage):
+def test_only_a_damaged_shard_is_written_again(images, tmp_path, monkeypatch, damage):
     spec = save_module(tmp_path / "intensity")
     first = extract(images, spec)
     before = bytes_of(first.folder)

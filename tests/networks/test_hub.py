@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import threading
+import types
 from pathlib import Path
 
 import keras
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from cxr.networks import runtime
 from cxr.networks.extraction import Settings
-from cxr.networks.extractors import load_extractor
+from cxr.networks.extractors import load_network
 from cxr.networks.hub import HubModule, resolve
 from cxr.params import Params
 
@@ -36,7 +37,7 @@ class Reusable(tf.Module):
 
 
 class Signed(tf.Module):
-    """A module that only has a signature; `outputs` says of what."""
+    """A module that has only a signature, which returns `outputs`."""
 
     def __init__(self, outputs) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ def save_reusable(folder: Path, weights: np.ndarray = WEIGHTS) -> Path:
 
 
 def save_exported(folder: Path) -> Path:
-    """What keras writes for serving: no __call__, a signature serving_default."""
+    """A SavedModel as Keras exports it: no __call__, a signature serving_default."""
     dense = keras.layers.Dense(2, use_bias=False)
     model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.GlobalAveragePooling2D(), dense])
     dense.set_weights([WEIGHTS])
@@ -92,11 +93,11 @@ KINDS = {
 
 def load(folder: Path | str, image_size: int = 16):
     spec = {"source": "hub", "handle": str(folder), "image_size": image_size}
-    return load_extractor(spec, record_size=16, normalization="extractor")
+    return load_network(spec, record_size=16, normalization="extractor")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_module_is_fed_zero_to_one_and_gives_its_features(tmp_path, kind):
+def test_every_kind_of_module_gets_pixels_from_zero_to_one(tmp_path, kind):
     folder = KINDS[kind](tmp_path / "module")
     images = np.zeros((3, 16, 16, 1), np.uint8)
     images[1], images[2, :8] = 255, 255  # black, white, half white
@@ -106,7 +107,7 @@ def test_every_kind_of_module_is_fed_zero_to_one_and_gives_its_features(tmp_path
     np.testing.assert_allclose(extractor.model({"image": images}), expected, atol=1e-6)
     spec = json.dumps({"source": "hub", "handle": str(folder), "image_size": 16})
     run = runtime.prepare(Settings(spec, Params(), 16, "keras", "CPU").load().model, "keras", "float32")
-    np.testing.assert_allclose(run(tf.constant(images)), expected, atol=1e-6)  # the way of extraction
+    np.testing.assert_allclose(run(tf.constant(images)), expected, atol=1e-6)  # as in feature extraction
 
 
 def test_a_module_stays_float32_under_mixed_precision(tmp_path):
@@ -120,13 +121,26 @@ def test_a_module_stays_float32_under_mixed_precision(tmp_path):
     np.testing.assert_allclose(features, [[1 / 3, 2]], rtol=1e-6)  # bfloat16 would be off by 1e-3
 
 
-def test_the_hash_is_of_the_weights(tmp_path):
+def test_the_hash_depends_on_the_weights(tmp_path):
     changed = WEIGHTS.copy()
     changed[2, 1] += 1e-3
     first = load(save_reusable(tmp_path / "first")).sha256
     assert len(first) == 64
     assert first != load(save_reusable(tmp_path / "other", changed)).sha256
     assert first == load(shutil.copytree(tmp_path / "first", tmp_path / "moved")).sha256
+
+
+def test_the_hash_covers_the_files_of_the_variables(tmp_path):
+    first = save_reusable(tmp_path / "first")
+    other = Path(shutil.copytree(first, tmp_path / "other"))
+    assert HubModule(str(other), 16).sha256() == HubModule(str(first), 16).sha256()
+    values = next(other.glob("variables/variables.data*"))
+    before = WEIGHTS.astype(np.float32)[0].tobytes()
+    assert before in values.read_bytes()
+    changed = values.read_bytes().replace(before, (WEIGHTS[0] + 1).astype(np.float32).tobytes())
+    values.write_bytes(changed)  # saved_model.pb stays as it is
+    module = types.SimpleNamespace(folder=other)  # TensorFlow would refuse to load the changed file
+    assert HubModule.sha256(module) != HubModule(str(first), 16).sha256()
 
 
 def mean_map(images):
@@ -136,7 +150,7 @@ def mean_map(images):
 @pytest.mark.parametrize(
     ("outputs", "text"),
     [
-        (mean_map, "2, 2, 3), expected features [B, D]; take its feature-vector variant"),
+        (mean_map, "2, 2, 3), expected features [B, D]; use its feature-vector variant"),
         (lambda images: {"total": tf.reduce_sum(images)}, "(), expected features [B, D]"),
         (lambda images: {"flat": tf.reshape(images, [-1])}, ",), expected features [B, D]"),
         (
@@ -145,7 +159,7 @@ def mean_map(images):
         ),
     ],
 )
-def test_a_module_of_another_output_is_refused(tmp_path, outputs, text):
+def test_a_module_of_another_output_is_rejected(tmp_path, outputs, text):
     folder = save_signed(tmp_path / "module", outputs)
     with pytest.raises(ValueError, match=re.escape(text)) as caught:
         load(folder)
@@ -153,7 +167,7 @@ def test_a_module_of_another_output_is_refused(tmp_path, outputs, text):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_of_several_outputs_the_one_called_default_is_taken(tmp_path):
+def test_the_output_named_default_is_used(tmp_path):
     def outputs(images):
         return {"another": tf.reduce_max(images, [1, 2]), "default": tf.reduce_mean(images, [1, 2])}
 
@@ -162,21 +176,21 @@ def test_of_several_outputs_the_one_called_default_is_taken(tmp_path):
     np.testing.assert_allclose(extractor.model({"image": image}), [[0.5] * 3], atol=1e-6)
 
 
-def test_a_module_of_another_image_size_is_refused(tmp_path):
+def test_a_module_of_another_image_size_is_rejected(tmp_path):
     folder = save_reusable(tmp_path / "module")
-    with pytest.raises(ValueError, match=re.escape(f"{folder} refuses images of 32 x 32 x 3: ")) as caught:
+    with pytest.raises(ValueError, match=re.escape(f"{folder} rejects images of 32 x 32 x 3: ")) as caught:
         load(folder, image_size=32)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_module_without_a_known_signature_is_refused(tmp_path):
+def test_a_module_without_a_known_signature_is_rejected(tmp_path):
     folder = save_signed(tmp_path / "module", mean_map, "train")
-    text = f"{folder} can not be called and has no signature serving_default or default"
+    text = f"{folder} is not callable and has no signature serving_default or default"
     with pytest.raises(ValueError, match=re.escape(text)):
         load(folder)
 
 
-def test_a_folder_without_a_saved_model_is_refused(tmp_path):
+def test_a_folder_without_a_saved_model_is_rejected(tmp_path):
     text = "has no saved_model.pb; expected the folder of a SavedModel"
     with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))} {re.escape(text)}$"):
         load(tmp_path)
@@ -185,7 +199,7 @@ def test_a_folder_without_a_saved_model_is_refused(tmp_path):
 
 
 class ModuleServer(http.server.BaseHTTPRequestHandler):
-    """Serves a module as tfhub.dev does: an archive for ?tf-hub-format=compressed, else a page."""
+    """Serves a module like tfhub.dev: an archive for ?tf-hub-format=compressed, otherwise a page."""
 
     archive = b""
     requests: list[str]
@@ -203,7 +217,7 @@ class ModuleServer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A running server of one module, and an empty hub cache."""
+    """A running server of one module and an empty hub cache."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     packed = io.BytesIO()
@@ -235,22 +249,22 @@ def test_a_module_is_downloaded_once(server, tmp_path):
     np.testing.assert_allclose(load(handle).model({"image": white}), [[1, 6]], atol=1e-6)
 
 
-def test_what_is_no_archive_is_refused(server):
+def test_a_download_that_is_not_an_archive_is_rejected(server):
     handle = f"http://127.0.0.1:{server.server_port}/other/1"
-    with pytest.raises(ConnectionError, match=re.escape(f"could not fetch {handle}: ")):
+    with pytest.raises(ConnectionError, match=re.escape(f"could not download {handle}: ")):
         load(handle)
 
 
-def test_without_a_network_the_ways_on_are_named_and_lead_on(server, tmp_path):
+def test_the_offline_instructions_of_the_error_work(server, tmp_path):
     handle = f"http://127.0.0.1:{server.server_port}/mean/1"
     server.stop()
     place = cache_folder(tmp_path, handle)
     with pytest.raises(ConnectionError) as caught:
         load(handle)
     text = str(caught.value)
-    assert text.startswith(f"could not fetch {handle}: ")
+    assert text.startswith(f"could not download {handle}: ")
     assert "refused" in text
     assert f"unpack the module into {place} (TFHUB_CACHE_DIR moves that)" in text
     assert text.endswith("or give a local folder as the handle in params.json.")
-    save_reusable(place)  # as the text advises
+    save_reusable(place)  # as the error text says
     assert load(handle).dimension == 2

@@ -25,16 +25,17 @@ for place, count in enumerate((2, 1, 2)):
         images = tests.open_dataset(sys.argv[1])
         model = tests.model_fn(params, images.info)
         for layer in model.get_layer("feature_extractor").layers if place else ():
-            layer.trainable = "batch_normalization" not in layer.name  # a device norms its own share of a batch
-        run = tests.fit.Run(params, model, {"image": images}, pathlib.Path(sys.argv[2]))
-    row = tests.fit.fit_epoch(run, 0)
+            # Each device normalises by its own share of a batch.
+            layer.trainable = "batch_normalization" not in layer.name
+        run = tests.Run(params, model, {"image": images}, pathlib.Path(sys.argv[2]))
+    row = tests.fit_epoch(run, 0)
     found.append([strategy.num_replicas_in_sync, row["loss"], tests.logits_of(model, sys.argv[1]).tolist()])
 print(json.dumps(found))
 """
 
 
-def test_two_devices_train_as_one_does(built_dataset, tmp_path):
-    """Two models on two devices in one process, as a head and then the whole are, and one on a single device."""
+def test_training_on_two_devices_gives_the_same_numbers_as_on_one(built_dataset, tmp_path):
+    """Two models one after the other on two devices, like a head and the whole model, and one on a single device."""
     command = [sys.executable, "-c", MIRRORED, str(built_dataset), str(tmp_path)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr

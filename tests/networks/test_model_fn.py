@@ -27,7 +27,7 @@ def random_batch(count: int = 3, size: int = 32) -> dict:
     return {"image": random_images(count, size)}
 
 
-def test_logits_are_float32_one_per_finding():
+def test_logits_are_float32_with_one_per_finding():
     model = model_fn(Params(**SMALL), dataset_info())
     assert (model.name, list(model.input)) == ("simple_cnn", ["image"])
     assert (model.input["image"].dtype, model.input["image"].shape) == ("uint8", (None, 32, 32, 1))
@@ -53,7 +53,7 @@ def test_a_blank_image_has_finite_logits():
     assert np.isfinite(np.asarray(logits)).all()
 
 
-def test_an_answer_does_not_depend_on_the_rest_of_the_batch():
+def test_logits_do_not_depend_on_the_rest_of_the_batch():
     model = model_fn(Params(**SMALL), dataset_info())
     batch = random_batch(3)
     np.testing.assert_allclose(model({"image": batch["image"][:1]}), model(batch)[:1], atol=1e-5)
@@ -81,8 +81,8 @@ def test_records_of_the_right_size_are_not_resized():
 @pytest.mark.parametrize(
     ("images", "positives", "expected"),
     [
-        (98, 9, math.log(10 / 90)),  # 9 and 1 of 98 and 2
-        (98, 49, 0.0),  # as many with as without
+        (98, 9, math.log(10 / 90)),  # (9 + 1) of (98 + 2)
+        (98, 49, 0.0),  # half of the images
         (98, 0, math.log(1 / 99)),  # none: finite
         (98, 98, math.log(99 / 1)),  # all: finite
     ],
@@ -92,7 +92,7 @@ def test_prevalence_logits(images, positives, expected):
     assert found == pytest.approx([expected] * 14)
 
 
-def test_the_first_answer_is_the_prevalence_of_each_finding():
+def test_initial_probabilities_are_the_prevalences():
     info = dataset_info()
     info["splits"]["train"]["positives"]["Hernia"] = 0
     bias = model_fn(Params(**SMALL), info).get_layer("logits").bias
@@ -103,7 +103,7 @@ def test_the_bias_follows_the_names_of_the_findings():
     info = dataset_info()
     positives = info["splits"]["train"]["positives"]
     positives["Hernia"] = 0
-    info["splits"]["train"]["positives"] = dict(sorted(positives.items()))  # as a JSON tool may leave them
+    info["splits"]["train"]["positives"] = dict(sorted(positives.items()))  # as a JSON tool may order them
     assert prevalence_logits(info)[FINDINGS.index("Hernia")] == pytest.approx(math.log(1 / 99))
     assert prevalence_logits(info)[FINDINGS.index("Mass")] == pytest.approx(math.log(10 / 90))
 
@@ -115,7 +115,7 @@ def test_the_seed_decides_the_weights():
     assert not np.array_equal(first[0], other[0])
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_is_active_in_training_only():
     model = model_fn(Params(dropout=0.5, **SMALL), dataset_info())
     batch = random_batch()
     np.testing.assert_array_equal(model(batch), model(batch))
@@ -173,11 +173,11 @@ def test_an_ensemble_adds():
     assert total.shape == (4, 6)
 
 
-def test_under_weighted_positives_the_first_answer_is_the_weighted_prevalence():
+def test_initial_logits_under_weighted_positives():
     info = dataset_info()
     assert output_bias(Params(loss="inverse_frequency"), info) == pytest.approx([0.0] * 14)  # both sides weigh the same
-    assert output_bias(Params(loss="batch_balanced"), info) == pytest.approx([0.0] * 14)  # all findings alike here
-    for loss in ("bce", "focal", "asymmetric"):
+    assert output_bias(Params(loss="batch_balanced"), info) == pytest.approx([0.0] * 14)  # equal prevalences
+    for loss in ("bce", "focal"):
         assert output_bias(Params(loss=loss), info) == prevalence_logits(info)
 
 
@@ -190,6 +190,6 @@ def test_the_model_sees_the_centre_of_larger_records():
     np.testing.assert_allclose(cropped({"image": images}), whole({"image": images[:, 4:36, 4:36]}), atol=1e-5)
 
 
-def test_a_crop_larger_than_the_records_is_refused():
-    with pytest.raises(ValueError, match=r"^crop_size 64 is larger than the records, which have 32 pixels a side"):
+def test_a_crop_larger_than_the_records_is_rejected():
+    with pytest.raises(ValueError, match=r"^crop_size 64 is larger than the records, which have 32 pixels per side"):
         model_fn(Params(crop_size=64, **SMALL), dataset_info())

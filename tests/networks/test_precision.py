@@ -4,7 +4,8 @@ from cxr.networks.precision import layers_in
 from cxr.params import Params
 from cxr.records.dataset import open_dataset
 from model_fn import model_fn
-from training.run import Run, fit_epoch
+from training.epochs import fit_epoch
+from training.run import Run
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ def test_layers_compute_in_the_precision_and_keep_float32_weights(precision, com
     assert (layer.compute_dtype, layer.kernel.dtype) == (computes_in, "float32")
 
 
-def test_layers_made_outside_are_as_before_even_after_an_error():
+def test_the_policy_is_restored_even_after_an_error():
     import keras
 
     with pytest.raises(KeyError), layers_in("bfloat16"):
@@ -27,13 +28,13 @@ def test_layers_made_outside_are_as_before_even_after_an_error():
     assert keras.layers.Dense(2).compute_dtype == "float32"
 
 
-def test_half_precision_trains_under_a_scaled_loss_that_a_resume_restores(built_dataset, tmp_path):
+def test_mixed_float16_uses_a_loss_scale_that_a_resume_restores(built_dataset, tmp_path):
     import keras
 
     images = open_dataset(built_dataset)
     params = Params(precision="mixed_float16", image_size=32, num_channels=4, num_blocks=2, batch_size=8)
     run = Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
-    # float16 gradients under 6e-8 are zero: https://arxiv.org/abs/1710.03740, section 3.2
+    # float16 gradients below 6e-8 are zero: https://arxiv.org/abs/1710.03740, section 3.2
     assert isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer)
     before = len(run.variables())
     fit_epoch(run, 0)

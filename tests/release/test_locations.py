@@ -53,6 +53,14 @@ def test_a_zip_member_is_read_in_place(zipped, method):
     assert digest_of(location) == hashlib.sha256(DATA).hexdigest()
 
 
+def test_a_zip_member_with_an_extra_field_in_its_local_header_is_read(tmp_path):
+    member = zipfile.ZipInfo("b.png")
+    member.extra = b"UT\x05\x00\x03abcd"  # a time stamp, as Info-ZIP writes it
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(member, DATA)
+    assert read_bytes(dict(zip_members(epath.Path(tmp_path / "x.zip")))["b.png"]) == DATA
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_every_flipped_byte_of_a_zip_member_is_noticed(zipped, method):
     path, location = zipped(method)

@@ -9,6 +9,7 @@ import pytest
 from searching import search as searching
 from searching.search import Search, open_search
 
+BASE = {"model": "feature_extractor", "extractors": [{"source": "keras", "name": "MobileNet"}]}  # has hidden_units
 GRID = {"batch_size": [8, 16], "hidden_units": [[64], [64, 32]]}
 COMBINATIONS = [{"batch_size": b, "hidden_units": h} for b in (8, 16) for h in ([64], [64, 32])]
 RANGES = {
@@ -20,12 +21,12 @@ RANGES = {
 
 @pytest.fixture
 def search_of(tmp_path, built_dataset):
-    """search_of(search.json, ...): the search of a folder; `machine` as if on that one."""
+    """search_of(search.json, ...): the search of a folder, as on the machine `machine`."""
 
     def open_one(space: dict = GRID, *, name: str = "search", trials: int | None = None, machine=None, **params):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        (folder / "params.json").write_text(json.dumps(params))
+        (folder / "params.json").write_text(json.dumps(BASE | params))
         (folder / "search.json").write_text(json.dumps(space))
         search = open_search(folder, built_dataset, trials)
         search.locks.machine = machine or search.locks.machine
@@ -35,7 +36,7 @@ def search_of(tmp_path, built_dataset):
 
 
 def claim_all(search: Search) -> list[tuple[int, dict]]:
-    """Claim what there is, give each trial the value number / 10 and release it; numbers and values."""
+    """Claim all trials, finish each with the value number / 10, and release it; returns numbers and values."""
     claimed = []
     while found := search.claim():
         trial, values, lock = found
@@ -71,7 +72,7 @@ def test_processes_that_run_at_once_draw_different_values(search_of):
 @pytest.mark.parametrize(
     ("space", "trials", "limit"), [(GRID, None, 4), (GRID, 3, 3), (GRID, 9, 4), (RANGES, None, 20), (RANGES, 30, 30)]
 )
-def test_the_limit_is_a_grids_combinations_or_twenty_or_what_the_user_says(search_of, space, trials, limit):
+def test_the_number_of_trials(search_of, space, trials, limit):
     assert search_of(space, trials=trials).limit == limit
 
 
@@ -89,18 +90,18 @@ def test_ranges_are_kept_and_seeded(search_of):
     assert claim_all(search_of(RANGES, trials=3, name="other", seed=231)) != found
 
 
-def test_a_search_that_is_stopped_resumes_as_it_would_have_continued(search_of):
-    whole = claim_all(search_of(RANGES, trials=12, name="whole"))  # the last two by TPE, after ten at random
+def test_a_stopped_search_resumes_with_the_same_values(search_of):
+    whole = claim_all(search_of(RANGES, trials=12, name="whole"))  # ten at random, then two by TPE
     first = claim_all(search_of(RANGES, trials=11, name="parts"))
     assert first + claim_all(search_of(RANGES, trials=12, name="parts")) == whole
 
 
-def test_a_trial_that_a_killed_search_left_is_claimed_first(search_of):
+def test_an_abandoned_trial_is_claimed_first(search_of):
     _, values, lock = search_of().claim()
     other = search_of()
     second, _, its_lock = other.claim()
     assert second.number == 1  # the first is still locked
-    lock.release()  # as the system does for a process that dies
+    lock.release()  # as the system does when a process dies
     third, again, taken = other.claim()
     assert (third.number, again) == (0, values)
     fourth, _, last = other.claim()
@@ -110,21 +111,21 @@ def test_a_trial_that_a_killed_search_left_is_claimed_first(search_of):
 
 
 @pytest.mark.parametrize("space", [GRID, RANGES])
-def test_a_trial_that_was_killed_before_it_had_values_gets_those_it_would_have_had(search_of, space):
+def test_a_trial_that_was_killed_before_it_had_values_gets_the_same_values(search_of, space):
     expected = claim_all(search_of(space, trials=1, name="whole"))
     search = search_of(space)
-    search.study._storage.create_new_trial(search.study._study_id)  # the first thing that Study.ask does
+    search.study._storage.create_new_trial(search.study._study_id)  # the first step of Study.ask
     trial, values, lock = search_of(space).claim()
     lock.release()
     assert [(trial.number, values)] == expected
 
 
-def test_a_trial_of_a_dead_machine_is_taken_over_by_another(search_of, monkeypatch):
+def test_a_trial_of_a_dead_machine_is_claimed_by_another(search_of, monkeypatch):
     _, values, lock = search_of(machine="there").claim()
     here = search_of(machine="here")
     lock.release()
     assert [number for number, _ in claim_all(here)] == [1, 2, 3]
-    assert [trial.number for trial in here.running()] == [0]  # it is waited for
+    assert [trial.number for trial in here.running()] == [0]  # still waiting for it
     monkeypatch.setattr("searching.locks.STALE", 0)
     assert claim_all(here) == [(0, values)]
     assert here.running() == []
@@ -158,7 +159,7 @@ def test_four_trials_are_too_few_to_prune_another(search_of):
     lock.release()
 
 
-def test_a_pruned_combination_of_a_grid_is_not_tried_again(search_of):
+def test_a_pruned_combination_of_a_grid_is_not_repeated(search_of):
     search = search_of({"batch_size": [1, 2, 3, 4, 5, 6, 7]})
     found = claim_all(search_of({"batch_size": [1, 2, 3, 4, 5, 6, 7]}, trials=6))
     trial, last, lock = search.claim()

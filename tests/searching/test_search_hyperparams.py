@@ -1,4 +1,4 @@
-"""Searches as processes: with kills, side by side, and one with the real train.py."""
+"""Searches as processes: killed, in parallel, and one with the real train.py."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ import search_hyperparams
 from searching.search import ERROR, open_search
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"warmup_epochs": 0, "num_epochs": 3}  # for the stub: seconds an epoch
+QUICK = {"warmup_epochs": 0, "num_epochs": 3}  # the stub reads warmup_epochs as seconds per epoch
 UNLUCKY = "exit code 1: error: batch_size 13 is unlucky"
 
 
@@ -33,11 +33,8 @@ def make_search(folder: Path, space: dict, params: dict = QUICK, **changes) -> P
 
 @pytest.fixture(autouse=True)
 def stub_environment(monkeypatch):
-    """`main` treats SIGTERM like Ctrl-C, but not in the tests after it; the stub trainer finds the project."""
+    """The stub trainer can import the project."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def search(folder: Path, data_dir: Path, *flags: object) -> None:
@@ -59,7 +56,7 @@ def wait_until(condition, seconds: float = 120):
 
 
 def end(*processes: subprocess.Popen) -> list[str]:
-    """What processes print until they end, as they do without an error."""
+    """The output of processes, which must end without an error."""
     ended = [(*process.communicate(timeout=240), process.returncode) for process in processes]
     assert [(errors, code) for _, errors, code in ended] == [("", 0)] * len(processes)
     return [output for output, _, _ in ended]
@@ -71,9 +68,9 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def training_process(folder: Path) -> int | None:
-    """Process id of the trainer of a trial; None if there is none."""
+    """Process id of the training process of a trial; None if there is none."""
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             words = (process / "cmdline").read_bytes().decode().split("\0")
             if str(folder) in words and "--model_dir" in words:
                 return int(process.name)
@@ -86,19 +83,19 @@ def tried(folder: Path, name: str) -> list:
 
 @pytest.fixture(scope="module")
 def searched(built_dataset, tmp_path_factory) -> tuple[Path, list[str]]:
-    """A grid of six, one of which fails: begun by a search that is killed, ended by two at once.
+    """A grid of six trials, three of which fail: begun by a search that is killed, finished by two in parallel.
 
-    Returns its folder and what the two printed. Read it, do not change it.
+    Returns its folder and the output of the two. Read it, do not change it.
     """
     space = {"batch_size": [8, 13], "dropout": [0.25, 0.5, 0.75]}
     folder = make_search(tmp_path_factory.mktemp("grid") / "search", space, num_epochs=4, warmup_epochs=0.5)
     with start(folder, built_dataset) as killed:
         wait_until(lambda: list(folder.glob("trial_*/history.csv")))
-        killed.kill()  # its trainer lives on, and is waited for
+        killed.kill()  # its training process continues, and the others wait for it
     return folder, end(start(folder, built_dataset), start(folder, built_dataset, "--jobs", "2"))
 
 
-def test_two_processes_on_a_folder_try_everything_once(searched):
+def test_two_searches_on_a_folder_try_every_combination_once(searched):
     folder, outputs = searched
     found = trials_of(folder)
     pairs = sorted((trial.params["batch_size"], trial.params["dropout"], trial.state.name) for trial in found)
@@ -115,13 +112,13 @@ def test_two_processes_on_a_folder_try_everything_once(searched):
     assert len(re.findall(r"   batch_size 8, dropout 0\.\d+$", "".join(outputs), re.MULTILINE)) in (2, 3)
 
 
-def test_a_trial_that_ran_when_its_search_was_killed_was_not_trained_twice(searched):
+def test_the_trial_of_a_killed_search_is_not_trained_twice(searched):
     logs = [
         (folder / "train.log").read_text() for folder in searched[0].glob("trial_*") if (folder / "train.log").exists()
     ]
-    assert len(logs) == 3  # those with batch_size 13 end before they write any
+    assert len(logs) == 3  # trials with batch_size 13 end before they write a log
     epochs = [line.rpartition(" ")[2] for log in logs for line in log.splitlines() if line.startswith("resumed")]
-    assert epochs in ([], ["4"])  # its trainer had ended by itself when it was claimed again
+    assert epochs in ([], ["4"])  # its training process had finished before it was claimed again
 
 
 def test_failed_trials_are_recorded_with_the_last_line_of_their_error(searched):
@@ -185,7 +182,7 @@ def test_an_interrupted_search_ends_its_trials_and_the_same_command_resumes_them
         assert (first, second[:7]) == ("started after epoch 0", "resumed")
 
 
-def test_a_hopeless_trial_is_pruned_while_it_trains(built_dataset, tmp_path, capsys):
+def test_a_trial_below_the_median_is_pruned_while_it_trains(built_dataset, tmp_path, capsys):
     params = QUICK | {"num_epochs": 100_000, "warmup_epochs": 0.1}
     folder = make_search(tmp_path / "ranges", {"dropout": {"low": 0.1, "high": 0.2}}, params)
     study = open_search(folder, built_dataset).study
@@ -200,7 +197,7 @@ def test_a_hopeless_trial_is_pruned_while_it_trains(built_dataset, tmp_path, cap
     assert training_process(folder / "trial_0005") is None
 
 
-def test_a_leaked_val_is_not_ranked(built_dataset, tmp_path, capsys):
+def test_a_trial_with_a_leak_is_not_ranked(built_dataset, tmp_path, capsys):
     params = QUICK | {"dropout": 0.9}
     folder = make_search(tmp_path / "leaks", {"mixup": [0, 7], "dropout": [0.5]}, params)
     search(folder, built_dataset)
@@ -210,7 +207,7 @@ def test_a_leaked_val_is_not_ranked(built_dataset, tmp_path, capsys):
     assert " failed: val leaks: the weights have seen 7 of its patients, so the score is not ranked\n" in output
 
 
-def test_jobs_run_on_gpus_and_cores_of_their_own(built_dataset, tmp_path, monkeypatch):
+def test_each_job_has_its_own_gpu_and_cores(built_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("searching.slots.visible_gpus", lambda: ["0", "1"])
     folder = make_search(tmp_path / "search", {"dropout": [0.25, 0.5]}, warmup_epochs=0.5)
     search(folder, built_dataset, "--jobs", 2)
@@ -222,26 +219,26 @@ def test_jobs_run_on_gpus_and_cores_of_their_own(built_dataset, tmp_path, monkey
 
 
 @pytest.mark.parametrize("name", ["params.json", "search.json"])
-def test_a_search_that_was_changed_since_is_refused(searched, built_dataset, name):
+def test_a_changed_search_is_rejected(searched, built_dataset, name):
     path = searched[0] / name
     before = path.read_text()
     try:
         path.write_text(before.replace("4", "5") if name == "params.json" else before.replace("0.75", "0.8"))
-        with pytest.raises(SystemExit, match=f"^error: {name} is not what the search in .*/search began with, so its"):
+        with pytest.raises(SystemExit, match=f"^error: {name} has changed since the search in .*/search began, so its"):
             search(searched[0], built_dataset)
         path.write_text(json.dumps(json.loads(before), indent=3))
-        search(searched[0], built_dataset)  # other white space is not a change
+        search(searched[0], built_dataset)  # white space is not a change
     finally:
         path.write_text(before)
 
 
-def test_another_dataset_is_refused(searched, build, tiny_release, tmp_path):
+def test_another_dataset_is_rejected(searched, build, tiny_release, tmp_path):
     build(tiny_release(patients=10, images_each=1), tmp_path / "other")
-    with pytest.raises(SystemExit, match=r"^error: --data_dir is not what the search in .*/search began with"):
+    with pytest.raises(SystemExit, match=r"^error: --data_dir has changed since the search in .*/search began"):
         search(searched[0], tmp_path / "other")
 
 
-def test_a_search_without_one_good_trial(built_dataset, tmp_path, capsys):
+def test_a_search_without_a_complete_trial(built_dataset, tmp_path, capsys):
     folder = make_search(tmp_path / "bad", {"batch_size": [13]})
     text = r"^error: none of 1 trials has a score; see stderr\.log and train\.log in their folders$"
     with pytest.raises(SystemExit, match=text):
@@ -285,4 +282,4 @@ def test_a_search_with_the_real_train_py_is_killed_and_resumed(built_dataset, tm
     log = (trial / "train.log").read_text()
     epochs = [int(epoch) for epoch in re.findall(r"^epoch +(\d)/6", log, re.MULTILINE)]
     assert log.count("simple_cnn @ ") == 2
-    assert (epochs, epochs[-1]) == (sorted(set(epochs)), 6)  # none twice; one may lack its line, if killed before it
+    assert (epochs, epochs[-1]) == (sorted(set(epochs)), 6)  # none twice; a kill may leave out one line

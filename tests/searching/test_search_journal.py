@@ -14,7 +14,7 @@ SAME = {"params.json": "a", "search.json": "b", "--data_dir": "c"}
 
 def test_without_optuna_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements-search\.txt$"):
+    with pytest.raises(ImportError, match=r"^searching needs Optuna\. Run: pip install -r requirements/search\.txt$"):
         journal.import_optuna()
 
 
@@ -46,7 +46,7 @@ def open_together(folder: Path, number: int, start) -> None:
     assert study.ask().number in range(4)
 
 
-def test_processes_that_begin_at_the_same_moment_begin_one_study(tmp_path):
+def test_processes_that_start_at_the_same_time_create_one_study(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Barrier(4)
     processes = [spawn.Process(target=open_together, args=(tmp_path, number, start)) for number in range(4)]
@@ -61,31 +61,31 @@ def test_processes_that_begin_at_the_same_moment_begin_one_study(tmp_path):
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_a_study_whose_search_changed_is_refused(tmp_path, name):
+def test_a_study_of_a_changed_search_is_rejected(tmp_path, name):
     journal.open_study(tmp_path, SAME)
-    text = f"^{name} is not what the search in {tmp_path} began with, so its trials would not compare. Undo that"
+    text = f"^{name} has changed since the search in {tmp_path} began, so its trials cannot be compared. Undo that"
     with pytest.raises(ValueError, match=text):
         journal.open_study(tmp_path, SAME | {name: "other"})
-    journal.open_study(tmp_path, SAME)  # and nothing was overwritten
+    journal.open_study(tmp_path, SAME)  # nothing was overwritten
 
 
 def test_trials_without_their_journal_are_not_mixed_with_new_ones(tmp_path):
     (tmp_path / "trial_0000").mkdir()
-    with pytest.raises(ValueError, match=r"holds trials of a search whose search\.journal is gone\. Bring it back, or"):
+    with pytest.raises(ValueError, match=r"holds trials of a search but no search\.journal\. Restore it, or"):
         journal.open_study(tmp_path, SAME)
 
 
-def test_half_a_line_at_the_end_is_dropped(tmp_path):
+def test_an_incomplete_last_line_is_removed(tmp_path):
     journal.open_study(tmp_path, SAME).ask()
     path = tmp_path / "search.journal"
     whole = path.read_bytes()
-    path.write_bytes(whole + b'{"op_code": 4, "wor')  # what fitted on a full disk
+    path.write_bytes(whole + b'{"op_code": 4, "wor')  # the part that a full disk could hold
     study = journal.open_study(tmp_path, SAME)
     assert path.read_bytes().startswith(whole + b'{"op_code":0,')  # opening adds a line
     assert study.ask().number == 1
 
 
-def test_a_damaged_journal_is_one_line(tmp_path):
+def test_a_damaged_journal_gives_a_one_line_error(tmp_path):
     journal.open_study(tmp_path, SAME)
     path = tmp_path / "search.journal"
     path.write_bytes(b"not JSON\n" + path.read_bytes())

@@ -10,7 +10,7 @@ from searching.locks import Locks
 
 @pytest.fixture
 def clock(monkeypatch):
-    """clock(seconds): let so much time pass for searching.locks."""
+    """clock(seconds): advance the clock of searching.locks."""
     now = [1000.0]
     monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
 
@@ -32,19 +32,19 @@ def test_a_trial_is_locked_until_the_search_and_its_child_have_ended(tmp_path):
     lock = Locks().take(tmp_path / "trial_0000")
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock.descriptor,))
     assert Locks().take(tmp_path / "trial_0000") is None
-    lock.release()  # as the system does for a search that is killed
+    lock.release()  # as the system does when a search is killed
     assert Locks().take(tmp_path / "trial_0000") is None
     child.communicate(b"\n", timeout=60)
     Locks().take(tmp_path / "trial_0000").release()
 
 
-def test_a_trial_that_this_machine_left_is_taken_at_once(tmp_path):
+def test_an_abandoned_trial_of_this_machine_is_taken_immediately(tmp_path):
     Locks("here").take(tmp_path).release()
     assert (tmp_path / locks.FILE).read_text() == "here"
     Locks("here").take(tmp_path).release()
 
 
-def test_a_trial_of_another_machine_is_taken_when_it_was_not_touched_for_three_minutes(tmp_path, clock):
+def test_a_trial_of_another_machine_is_taken_after_three_minutes_without_a_touch(tmp_path, clock):
     Locks("a longer name").take(tmp_path).release()
     here = Locks("here")
     assert here.take(tmp_path) is None
@@ -55,9 +55,9 @@ def test_a_trial_of_another_machine_is_taken_when_it_was_not_touched_for_three_m
     assert (tmp_path / locks.FILE).read_text() == "here"
 
 
-def test_a_touched_trial_of_another_machine_is_left_to_it_even_without_shared_locks(tmp_path, clock, without_flock):
+def test_a_touched_trial_of_another_machine_is_not_taken_even_without_shared_locks(tmp_path, clock, without_flock):
     there, here = Locks("there").take(tmp_path), Locks("here")
-    os.utime(there.descriptor, (1, 1))  # its clock is wrong by decades
+    os.utime(there.descriptor, (1, 1))  # its clock is decades off
     for _ in range(10):
         assert here.take(tmp_path) is None
         clock(100)

@@ -14,7 +14,7 @@ from searching.slots import make_slots
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """start(**params): a TrainProcess of the stub trainer in trial_0000; ended when the test ends."""
+    """start(**params): a TrainProcess of the stub trainer in trial_0000, which ends with the test."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     started = []
 
@@ -71,9 +71,9 @@ def test_a_trial_that_is_killed_fails_with_its_signal(start):
 
 
 @pytest.mark.parametrize(("ignores", "signal_name"), [(False, "SIGTERM"), (True, "SIGKILL")])
-def test_stop_ends_a_trial_by_sigterm_or_if_that_is_ignored_by_sigkill(start, monkeypatch, ignores, signal_name):
+def test_stop_uses_sigterm_and_if_it_is_ignored_sigkill(start, monkeypatch, ignores, signal_name):
     monkeypatch.setattr(process, "GRACE", 0.5 if ignores else 60)
-    run = start(warmup_epochs=60, balanced_sampling=ignores)
+    run = start(warmup_epochs=60, num_epochs=100, horizontal_flip=ignores)
     wait_until((run.folder / "seen.json").exists)
     run.stop()
     assert failure(run) == f"ended by {signal_name}"
@@ -101,21 +101,21 @@ def test_a_trial_waits_for_the_features_that_another_process_extracts(start, tmp
     assert first.wait(60) == 1
     (run.folder / process.STDERR).write_text(f"error: {caught.value}\n")
     monkeypatch.setattr(process, "BUSY_WAIT", 0.2)
-    assert not run.is_over()  # though its process has ended
+    assert not run.is_over()  # although its process has ended
     assert run.waits_until > time.monotonic()
     wait_until(lambda: not run.is_over() and run.process is not first)
-    assert failure(run) == "exit code 1: error: batch_size 13 is unlucky"  # the second one has another reason
+    assert failure(run) == "exit code 1: error: batch_size 13 is unlucky"  # the second process fails for another reason
 
 
 def test_a_trainer_inherits_the_lock(start):
     run = start(warmup_epochs=60)
-    run.lock.release()  # as if the search had been killed
+    run.lock.release()  # as when the search is killed
     assert Locks().take(run.folder) is None
     run.stop()
     Locks().take(run.folder).release()
 
 
-def test_epochs_are_read_as_far_as_they_are_defined(tmp_path):
+def test_only_epochs_with_a_defined_value_are_read(tmp_path):
     assert process.read_epochs(tmp_path) == {}
     (tmp_path / "history.csv").write_text("epoch,seconds,val_mean_auroc\n1,2.5,0.625\n2,2.5,\n3,2.5,0.75\n")
     assert process.read_epochs(tmp_path) == {1: 0.625, 3: 0.75}

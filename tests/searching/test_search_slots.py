@@ -12,7 +12,7 @@ TWO = "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)\nGPU 1: NVIDIA A100-SXM4-40
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """nvidia_smi(output, code): a stand-in on PATH, and nothing else there; both variables are unset."""
+    """nvidia_smi(output, code): a fake one, alone on PATH; both environment variables are unset."""
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH"):
         monkeypatch.delenv(name, raising=False)
@@ -30,7 +30,7 @@ def gpus_of(jobs: int) -> list[str | None]:
     return [slot.environment.get("CUDA_VISIBLE_DEVICES") for slot in slots.make_slots(jobs)]
 
 
-def test_slots_take_the_gpus_in_turn(nvidia_smi):
+def test_slots_use_the_gpus_in_turn(nvidia_smi):
     nvidia_smi()
     assert gpus_of(3) == ["0", "1", "0"]
     assert gpus_of(1) == ["0"]
@@ -43,17 +43,17 @@ def test_slots_take_the_gpus_in_turn(nvidia_smi):
         ("1, 0", ["1", "0"]),
         ("GPU-bbbb,GPU-aaaa", ["GPU-bbbb", "GPU-aaaa"]),
         ("0,2,1", ["0", "0"]),  # as in CUDA, 2 is not a GPU and hides 1
-        ("", ["", ""]),  # none is allowed: left as it is
+        ("", ["", ""]),  # no GPU is allowed: unchanged
         ("-1", ["-1", "-1"]),
     ],
 )
-def test_a_users_cuda_visible_devices_restricts_the_gpus(nvidia_smi, monkeypatch, allowed, expected):
+def test_cuda_visible_devices_restricts_the_gpus(nvidia_smi, monkeypatch, allowed, expected):
     nvidia_smi()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     assert gpus_of(2) == expected
 
 
-def test_without_a_gpu_the_variable_is_not_touched(nvidia_smi, monkeypatch):
+def test_without_a_gpu_the_variable_is_not_set(nvidia_smi, monkeypatch):
     assert gpus_of(2) == [None, None]  # nvidia-smi is absent
     nvidia_smi("No devices were found\n")
     assert gpus_of(2) == [None, None]
@@ -63,12 +63,12 @@ def test_without_a_gpu_the_variable_is_not_touched(nvidia_smi, monkeypatch):
     assert gpus_of(2) == ["1", "1"]
 
 
-def test_an_instance_of_a_gpu_is_not_counted_as_another(nvidia_smi):
+def test_a_mig_instance_is_not_counted_as_a_gpu(nvidia_smi):
     nvidia_smi("GPU 0: NVIDIA A100 (UUID: GPU-aaaa)\n  MIG 1g.5gb Device 0: (UUID: MIG-cccc)\n")
     assert gpus_of(2) == ["0", "0"]
 
 
-def test_gpu_memory_grows_unless_the_user_says_otherwise(nvidia_smi, monkeypatch):
+def test_gpu_memory_grows_by_default(nvidia_smi, monkeypatch):
     assert [slot.environment["TF_FORCE_GPU_ALLOW_GROWTH"] for slot in slots.make_slots(2)] == ["true", "true"]
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
     assert slots.make_slots(1)[0].environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"

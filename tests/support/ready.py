@@ -1,4 +1,4 @@
-"""Experiments that can predict, made without training: random weights, operating points by hand."""
+"""Experiments that can predict, made without training: random weights and chosen operating points."""
 
 import json
 import shutil
@@ -12,7 +12,8 @@ from cxr.params import load_params
 def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **params) -> Path:
     """An experiment on a built dataset.
 
-    With points, every finding is called from 0.5 and calibrated by slope 2, intercept -1, but Hernia: val knew none.
+    With points, every finding has threshold 0.5 and calibration slope 2, intercept -1, except Hernia, which has no
+    positives in val.
     """
     import keras
 
@@ -30,7 +31,7 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
     write_identity(folder, {name: extractor.sha256 for name, extractor in extractors.items()})
     trained = model.get_layer(loaded.model) if loaded.extractors else model
     random = keras.random.SeedGenerator(1)
-    for variable in trained.trainable_variables:  # biases too, so that no probability is another's twin
+    for variable in trained.trainable_variables:  # biases too, so that all probabilities differ
         variable.assign(variable + 0.3 * keras.random.normal(variable.shape, seed=random))
     experiment.save_weights(trained, folder, "best")
     if points:
@@ -45,7 +46,7 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
 
 
 def write_identity(folder: Path, networks: dict[str, str] | None = None, **changes) -> None:
-    """The run.json of an experiment that was never trained, from its params.json and dataset.json."""
+    """Write the run.json of an untrained experiment from its params.json and dataset.json."""
     params = load_params(folder)
     run = identity.describe(
         params,

@@ -1,4 +1,4 @@
-"""Small training runs and what they leave, for the tests of train.py and fit.py."""
+"""Small training runs and the files they write, for the tests of training."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:
 
 @contextlib.contextmanager
 def interrupted_at(*saves: int, is_saved: bool = False) -> Iterator[None]:
-    """Ctrl-C in these of the times that a run saves its state, counted from 1: before it does, or just after."""
+    """Ctrl-C at the given times that a run saves its state, counted from 1: before it saves, or after if is_saved."""
     save_state, seen = experiment.save_state, []
 
     def interrupt(*arguments) -> None:
@@ -49,7 +49,7 @@ def interrupted_at(*saves: int, is_saved: bool = False) -> Iterator[None]:
 
 
 def read_history(model_dir: Path) -> list[dict]:
-    """Rows of history.csv as text, but for the columns that depend on the machine."""
+    """Rows of history.csv as text, without the columns that depend on the machine."""
     with (model_dir / "history.csv").open(newline="") as file:
         return [
             {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)
@@ -65,23 +65,23 @@ def read_weights(model_dir: Path, checkpoint: str) -> dict[str, np.ndarray]:
 
 def read_state(model_dir: Path) -> dict[str, np.ndarray]:
     with np.load(model_dir / "resume/state.npz") as state:
-        return {name: state[name] for name in state.files if name != "story"}
+        return {name: state[name] for name in state.files if name != "progress"}
 
 
 def assert_same_run(model_dir: Path, expected: Path) -> None:
-    """History, weights, optimizer and random state bit by bit, and the metrics that follow from them."""
+    """Both runs have identical history, weights, optimizer state, random state and metrics."""
     assert read_history(model_dir) == read_history(expected)
     np.testing.assert_equal(read_state(model_dir), read_state(expected))
     for name in experiment.CHECKPOINTS:
         np.testing.assert_equal(read_weights(model_dir, name), read_weights(expected, name))
     for name in ("metrics_val_best.json", "metrics_val_last.json"):
         found, wanted = (json.loads((folder / name).read_text()) for folder in (model_dir, expected))
-        # The checkout may have been edited between the two; the weights are compared above.
+        # The code may have been edited between the runs; the weights are compared above.
         assert found == wanted | {key: found[key] for key in ("git_sha", "weights_sha256")}
 
 
 def change_records(source: Path, target: Path, split: str, change) -> Path:
-    """A copy of a dataset in which `split` holds what change({split: its records}) returns, as one shard."""
+    """A copy of a dataset whose `split` holds the records that change({split: records}) returns, in one shard."""
     shutil.copytree(source, target)
     info = json.loads((target / "dataset.json").read_text())
     paths = {name: [source / shard["file"] for shard in part["shards"]] for name, part in info["splits"].items()}

@@ -1,4 +1,4 @@
-"""A running tools/serve.py and what is sent to it, for the tests of the page and of its JSON interface."""
+"""A running tools/serve.py, requests to it and actions on its page, for the tests of page and JSON interface."""
 
 import base64
 import importlib.util
@@ -30,8 +30,8 @@ POINTS = {finding: {"threshold": 0.5, "calibration": {"slope": 1.5, "intercept":
 POINTS |= {"Hernia": {"threshold": None, "calibration": None}, "Mass": {"threshold": 0.0001, "calibration": None}}
 HTML = b"<img src=x onerror='document.title=1'> ${document.title=2} {{value}}"
 NO_IMAGE = "not a PNG, JPEG, WebP or DICOM image "
-HTML_REFUSED = NO_IMAGE + f'(68 bytes, starting "{HTML[:40].decode()}")'
-BOMB_REFUSED = "declares 100000 x 100000 pixels, over the limit of 67,108,864"
+HTML_REJECTED = NO_IMAGE + f'(68 bytes, starting "{HTML[:40].decode()}")'
+BOMB_REJECTED = "declares 100000 x 100000 pixels, over the limit of 67,108,864"
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -41,13 +41,13 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def noise(seed: int, height: int = 60, width: int = 48) -> bytes:
-    """A grey PNG, another for every seed: noise over a ramp whose steepness goes with it."""
+    """A grey PNG: noise on a ramp. Both depend on the seed."""
     ramp = np.linspace(0, 20 * (seed % 10 + 1), width)
     return png((ramp + np.random.default_rng(seed).integers(0, 50, (height, width))).astype(np.uint8))
 
 
 def huge_png(side: int, *, pixels: bool) -> bytes:
-    """A PNG of one bit a pixel, all black, or one that only says so."""
+    """A black PNG with one bit per pixel; without pixels, one that only declares its size."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -58,7 +58,7 @@ def huge_png(side: int, *, pixels: bool) -> bytes:
 
 
 def seeded_experiment(folder: Path, data_dir: Path, *, metadata: bool = True, points: bool = True) -> Path:
-    """An experiment with seeded random weights; with points, operating points set by hand."""
+    """An experiment with random weights from a fixed seed and, with `points`, operating points set by hand."""
     import keras
 
     from model_fn import model_fn
@@ -72,13 +72,15 @@ def seeded_experiment(folder: Path, data_dir: Path, *, metadata: bool = True, po
         (folder / "metrics_val_best.json").write_text(json.dumps({"findings": POINTS}))
     keras.utils.set_random_seed(230)
     model = model_fn(load_params(folder), experiment.dataset_of(folder))
-    model.layers[-1].kernel.assign(20 * model.layers[-1].kernel)  # so that images differ by more than rounding
+    model.layers[-1].kernel.assign(
+        20 * model.layers[-1].kernel
+    )  # predictions of different images then differ by more than rounding
     experiment.save_weights(model, folder, "best")
     return folder
 
 
 def serve(model_dir: Path, scratch: Path) -> Iterator[subprocess.Popen]:
-    """The command in a process of its own, with .url, and .scratch where its temporary files are; then Ctrl-C."""
+    """Run the command in another process with `.url`, and `.scratch` for its temporary files; then send Ctrl-C."""
     if importlib.util.find_spec("fastapi") is None:
         pytest.skip("no FastAPI. Run: pip install -r requirements/serve.txt")
     command = [sys.executable, "-m", "tools.serve", "--model_dir", str(model_dir), "--port", "0"]
@@ -99,7 +101,7 @@ def post_predict(server: subprocess.Popen, data: bytes, **patient: object) -> re
 
 
 def status(process: subprocess.Popen, key: str) -> int:
-    """A number of /proc: "VmHWM" is the peak memory in kB, "Threads" how many threads there are."""
+    """A number from /proc: "VmHWM" is the peak memory in kB, "Threads" the number of threads."""
     return int(re.search(rf"{key}:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1])
 
 
@@ -108,7 +110,7 @@ def choose(tab, data: bytes) -> None:
 
 
 def drop(tab, data: bytes, name: str) -> None:
-    """Let a file fall on the page, beside the field."""
+    """Drop a file on the page, outside the field."""
     script = """([data, name]) => {
         const dropped = new DataTransfer();
         dropped.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], name));
@@ -122,7 +124,7 @@ def rgb_of(data: bytes) -> np.ndarray:
 
 
 def shown_image(tab) -> np.ndarray:
-    """RGB [height, width, 3] of what the page shows."""
+    """The image that the page shows, RGB [height, width, 3]."""
     script = """async image => {
         await image.decode();
         const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
@@ -138,7 +140,7 @@ def wait_for_text(tab, selector: str, text: str) -> None:
 
 
 def open_tab(browser, url: str, width: int = 1280):
-    """A tab with the page; `.logged` is what the console says, `.requested` every URL it asks for."""
+    """A tab with the page; `.logged` are its console messages, `.requested` the URLs that it requests."""
     tab = browser.new_page(viewport={"width": width, "height": 844})
     tab.logged, tab.requested = [], []
     tab.set_default_timeout(30_000)

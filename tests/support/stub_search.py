@@ -1,4 +1,4 @@
-"""search_hyperparams.py as a user runs it, but its trials are those of stub_trainer.py."""
+"""search_hyperparams.py as a user runs it, with trials by stub_trainer.py."""
 
 import os
 import pathlib
@@ -6,8 +6,8 @@ import sys
 
 SUPPORT = pathlib.Path(__file__).resolve().parent
 ROOT = SUPPORT.parents[1]
-sys.path.insert(0, str(ROOT))  # a script has its own folder there
-os.environ["PYTHONPATH"] = str(ROOT)  # and so does the trainer
+sys.path.insert(0, str(ROOT))  # it contains only the folder of this script
+os.environ["PYTHONPATH"] = str(ROOT)  # for the trainer
 TRAINER = (sys.executable, str(SUPPORT / "stub_trainer.py"))
 
 if __name__ == "__main__":

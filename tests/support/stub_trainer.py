@@ -1,8 +1,8 @@
-"""A trainer that takes no time: the flags and files of train.py, without TensorFlow.
+"""A stub of train.py that takes no time: the same flags and files, without TensorFlow.
 
-What it does is written in params.json: val mean AUROC is `dropout` in every epoch, an epoch takes `warmup_epochs`
-seconds, `batch_size` 13 is an error, `loss` "focal" leaves val AUROC undefined, `mixup` is how many patients of val
-leak, and with `balanced_sampling` SIGTERM is ignored.
+params.json controls it: val mean AUROC is `dropout` in every epoch, an epoch takes `warmup_epochs` seconds,
+`batch_size` 13 is an error, with `loss` "focal" val AUROC is undefined, `mixup` is the number of leaked val patients,
+and with `horizontal_flip` SIGTERM is ignored.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     model_dir, params = args.model_dir, load_params(args.model_dir)
-    if params.balanced_sampling:
+    if params.horizontal_flip:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not args.resume and experiment.products(model_dir):
         sys.exit(f"error: {model_dir} already holds a run")

@@ -1,4 +1,4 @@
-"""What the page of a dataset says; how a browser shows it is in test_browser.py."""
+"""The report of a dataset: its text and pictures. test_browser.py tests it in a browser."""
 
 import base64
 import io
@@ -48,19 +48,19 @@ def test_the_facts_of_a_split_by_hand():
         "patients": "2",
         "images per patient, mean (most)": "2.00 (3)",
         "no finding": "50.0 %",
-        "two findings and more": "25.0 %",
+        "two or more findings": "25.0 %",
         "age, median (quartiles)": "30 (25 to 35)",
         "age unknown": "1",
         "female": "33.3 %",
         "sex unknown": "1",
-        "view AP": "—",
-        "view unknown": "4",
+        "view position AP": "—",
+        "view position unknown": "4",
     }
     assert dataset_page.split_facts(index_of(labels, [1, 1, 1, 2]))["age, median (quartiles)"] == "—"
 
 
-def test_findings_together_by_hand():
-    rows = dataset_page.together(labels_of("Mass|Nodule", "Mass", "Mass|Edema", "Nodule", ""))
+def test_co_occurrence_by_hand():
+    rows = dataset_page.co_occurrence(labels_of("Mass|Nodule", "Mass", "Mass|Edema", "Nodule", ""))
     cells = {(row["name"], FINDINGS[place]): cell for row in rows for place, cell in enumerate(row["cells"])}
     assert cells["Mass", "Mass"] == (3, 1.0)
     assert cells["Mass", "Nodule"] == (1, pytest.approx(1 / 3))  # of the three with Mass
@@ -74,7 +74,7 @@ def test_blank_images_are_those_below_one_grey_level():
     train = index_of(labels, patients, means=np.array([9, 80, 7, 6.0]), stddevs=np.array([0.5, 1, 0.999, 0]))
     val = index_of(labels, patients, means=np.full(4, 3.0), stddevs=np.array([50, 0.25, 50, 50.0]))
     found = dataset_page.blank_images({"train": train, "val": val, "test": index_of(labels, patients)})
-    assert [tuple(one.values()) for one in found] == [
+    assert [tuple(image.values()) for image in found] == [
         ("3", "train", 6, 0),
         ("0", "train", 9, 0.5),
         ("2", "train", 7, 0.999),
@@ -82,13 +82,14 @@ def test_blank_images_are_those_below_one_grey_level():
     ]
 
 
-def test_grey_values_are_drawn_by_view_position_and_not_of_features():
-    labels, views = labels_of("", "", ""), np.array([0, 1, 1])
+def test_grey_values_are_drawn_by_view_position_and_not_for_features():
+    labels = labels_of("", "", "")
+    positions = np.array([0, 1, 1])
     index = index_of(
-        labels, [1, 2, 3], view_positions=views, means=np.array([90, 120, 130.0]), stddevs=np.array([50, 60, 0.0])
+        labels, [1, 2, 3], view_positions=positions, means=np.array([90, 120, 130.0]), stddevs=np.array([50, 60, 0.0])
     )
     drawn = dataset_figures.grey_levels(index)
-    assert [one.title for one in drawn] == ["Mean grey value by view position", "Contrast by view position"]
+    assert [drawing.title for drawing in drawn] == ["Mean grey value by view position", "Contrast by view position"]
     svg = base64.b64decode(drawn[0].uri.split(",")[1]).decode()
     assert "PA (1)" in svg
     assert "AP (2)" in svg
@@ -102,12 +103,12 @@ def test_the_page_names_blank_images(tiny_release, build, tmp_path):
         Image.fromarray(np.full((48, 48), 200, np.uint8)).save(path)
     build(release, tmp_path / "records", "--ratios", 1, 0, 0, "--split", "random")
     text = page_of(tmp_path / "records")
-    assert "11 images are blank or nearly so" in text
+    assert "11 images are blank" in text
     assert "<td>train</td><td>200.0</td><td>0.00</td>" in text
     assert "The first 10 of 11." in text
 
 
-def test_the_page_counts_as_dataset_json_does(copy):
+def test_the_page_has_the_counts_of_dataset_json(copy):
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", page_of(copy)))
     splits = open_dataset(copy).info["splits"]
     for key in ("images", "patients"):
@@ -129,23 +130,23 @@ def test_examples_are_of_the_finding_and_of_different_patients(built_dataset):
         assert all(example.uri.startswith("data:image/jpeg;base64,") for example in examples)
 
 
-def test_what_was_left_out_is_told_and_cannot_become_markup(copy):
+def test_what_was_left_out_is_listed_and_cannot_become_markup(copy):
     rows = [f"{row}.png,<script>" for row in range(101)]
     (copy / "rejected.csv").write_text("\n".join(["image_id,reason", *rows]) + "\n")
     info = json.loads((copy / "dataset.json").read_text()) | {"missing": 1234, "rejected": 101, "patients_sampled": 20}
     (copy / "dataset.json").write_text(json.dumps(info))
     text = page_of(copy)
     assert "No image is blank" in text
-    assert "1,234 images that the CSV lists were missing, 0 were on no list,\n101 could not be read." in text
-    assert "20 patients were drawn from all." in text
+    assert "1,234 images of the CSV were missing, 0 were not on a list,\n101 were unreadable." in text
+    assert "The dataset is a random sample of 20 patients." in text
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == 100
     assert "The first 100 of 101; all are in rejected.csv." in text
     (copy / "rejected.csv").unlink()
-    assert "No rejected.csv lies in the dataset" in page_of(copy)
+    assert "The dataset has no rejected.csv" in page_of(copy)
 
 
-def test_a_dataset_of_features_or_without_images_says_so(copy):
+def test_a_dataset_of_features_or_without_images(copy):
     info = json.loads((copy / "dataset.json").read_text())
     (copy / "dataset.json").write_text(json.dumps(info | {"kind": "features"}))
     assert "This dataset holds features, so there are no images to show." in page_of(copy)
@@ -163,14 +164,14 @@ def test_an_image_is_shown_whatever_its_encoding(tiny_release, build, tmp_path, 
     assert found["00000003_000.png"].startswith("data:image/jpeg;base64,/9j/")
 
 
-def test_large_pictures_shrink_and_colours_keep_their_place():
+def test_large_pictures_shrink_and_keep_their_colours():
     red = np.zeros((400, 800, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
     image = Image.open(io.BytesIO(base64.b64decode(pictures.picture_uri(red).split(",")[1])))
     assert image.size == (192, 96)
     np.testing.assert_allclose(image.getpixel((50, 50)), (255, 0, 0), atol=3)
 
 
-def test_a_folder_that_is_no_dataset(tmp_path):
+def test_a_folder_that_is_not_a_dataset(tmp_path):
     with pytest.raises(SystemExit) as caught:
         report.main(["--data_dir", str(tmp_path)])
     assert str(caught.value) == (

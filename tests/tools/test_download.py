@@ -15,7 +15,6 @@ import pytest
 from support.loopback import odd, serving, status
 
 from tools import download
-from tools.downloading.links import NIH, read_links
 from tools.downloading.transfer import RetryPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,27 +78,6 @@ def kaggle(tmp_path, monkeypatch):
     return install
 
 
-def test_the_built_in_list_is_the_whole_release():
-    links = read_links(NIH)
-    assert [download.part_of(link) for link in links] == [None] * 4 + list(range(1, 13))
-    assert sum(link.bytes for link in links) == 45_090_864_734  # "45 GB" in the manual page
-    assert all(link.checksum and link.url.startswith("https://nihcc.") for link in links)
-    assert len({link.url for link in links} | {link.checksum for link in links}) == 32
-
-
-def test_the_built_in_sizes_and_checksums_match_the_real_files(shared_dir):
-    # The copies differ from NIH's files in one column name and in a last line end; see tools/downloading/links.py.
-    known = {link.name: link for link in read_links(NIH)}
-    for name, restore in {
-        "Data_Entry_2017_v2020.csv": lambda data: data.replace(b"Patient Gender", b"Patient Sex", 1),
-        "BBox_List_2017.csv": lambda data: data,
-        "train_val_list.txt": lambda data: data.removesuffix(b"\n"),
-        "test_list.txt": lambda data: data.removesuffix(b"\n"),
-    }.items():
-        data = restore((shared_dir / "nih-128" / name).read_bytes())
-        assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (known[name].bytes, known[name].checksum)
-
-
 def test_all_files_are_downloaded_and_the_next_command_is_printed(run, folder, capsys):
     run()
     assert {f"/{path.name}": path.read_bytes() for path in folder.glob("*.*[vz]")} == FILES
@@ -116,6 +94,14 @@ def test_complete_files_are_not_downloaded_again(site, run):
     requests = len(site.ranges)
     run()
     assert requests == len(site.ranges) == 3
+
+
+def test_a_file_that_was_cut_after_its_check_is_downloaded_again(site, run, folder):
+    run()
+    whole = FILES["/images_001.tar.gz"]
+    (folder / "images_001.tar.gz").write_bytes(whole[:-5])
+    run()
+    assert (folder / "images_001.tar.gz").read_bytes() == whole
 
 
 def test_a_part_is_downloaded_with_the_small_files(run, folder, capsys):

@@ -32,7 +32,7 @@ def encoded(pixels, kind="PNG", mode=None, **options):
 
 @pytest.fixture(scope="module")
 def graph():
-    """Bytes of a file -> square of SIZE, in TensorFlow."""
+    """A function from the bytes of a file to its SIZE x SIZE pixels, in TensorFlow."""
     run = tf.function(lambda encoded: decoding.decode_squares(encoded, SIZE), autograph=False)
     return lambda data: run(tf.constant([data])).numpy()[0, :, :, 0]
 
@@ -70,33 +70,33 @@ def exported(model_dir, built_dataset, tmp_path_factory):
         pytest.param(encoded(NOISE // 2 + 60, "JPEG", progressive=True, subsampling=0), id="progressive jpeg"),
     ],
 )
-def test_the_graph_decodes_every_form_to_the_same_pixels(graph, data):
+def test_every_form_of_png_and_jpeg_decodes_to_the_pixels_of_a_build(graph, data):
     np.testing.assert_array_equal(graph(data), resize_square(decode_grey(data), SIZE))
 
 
 @pytest.mark.parametrize(
     ("height", "width"),
     [
-        pytest.param(48, 48, id="as it is"),
+        pytest.param(48, 48, id="unchanged"),
         pytest.param(33, 32, id="enlarged"),
         pytest.param(49, 47, id="hardly changed"),
         pytest.param(96, 96, id="half"),
-        pytest.param(191, 190, id="just not averaged before"),
+        pytest.param(191, 190, id="just too small for averaging"),
         pytest.param(192, 192, id="averaged over 2 x 2"),
-        pytest.param(301, 403, id="averaged with a rest at both edges"),
+        pytest.param(301, 403, id="averaged, smaller blocks at both edges"),
         pytest.param(1024, 1024, id="release"),
-        pytest.param(701, 100, id="tall: rows first"),
+        pytest.param(701, 100, id="tall, rows first"),
         pytest.param(100, 701, id="wide"),
         pytest.param(97, 48, id="just rows first"),
         pytest.param(96, 48, id="just not rows first"),
     ],
 )
-def test_the_graph_resizes_to_the_last_bit(graph, height, width):
+def test_resizing_equals_pillow_bit_for_bit(graph, height, width):
     pixels = np.random.default_rng(height).integers(0, 256, (height, width), np.uint8)
     np.testing.assert_array_equal(graph(encoded(pixels)), resize_square(pixels, SIZE))
 
 
-def test_sizes_at_random_resize_to_the_last_bit(graph):
+def test_random_sizes_resize_bit_for_bit(graph):
     random = np.random.default_rng(1)
     for height, width in random.integers(32, 500, (40, 2)):
         pixels = random.integers(0, 256, (height, width), np.uint8)
@@ -104,10 +104,10 @@ def test_sizes_at_random_resize_to_the_last_bit(graph):
         assert not difference.any(), (height, width)
 
 
-def test_answers_by_hand(predictor):
-    """Operating points of the fixture: 0.5, calibrated by sigmoid(2 logit - 1); Hernia has neither."""
+def test_signature_outputs_by_hand(predictor):
+    """The fixture has operating points of 0.5 and calibration sigmoid(2 * logit - 1); Hernia has neither."""
     logits = tf.constant([[0.0] * 14, [1.0] * 13 + [-30.0]])
-    found = {key: value.numpy() for key, value in saved_model.answers(logits, predictor.points).items()}
+    found = {key: value.numpy() for key, value in saved_model.signature_outputs(logits, predictor.points).items()}
     assert found["probabilities"][0] == pytest.approx([0.5] * 14)
     assert found["calibrated"][:, 0] == pytest.approx([1 / (1 + math.e), 1 / (1 + math.exp(-1))])
     assert found["calibrated"][1, 13] == found["probabilities"][1, 13] == pytest.approx(math.exp(-30))
@@ -118,7 +118,7 @@ def test_answers_by_hand(predictor):
     assert np.isnan(found["thresholds"][:, 13]).all()
 
 
-def test_tensorflow_alone_gives_what_predict_gives(exported, predictor, tmp_path):
+def test_the_saved_model_needs_only_tensorflow_and_predicts_as_predict_py(exported, predictor, tmp_path):
     files = [encoded(NOISE), encoded(NOISE[..., 0], "JPEG")]
     code = (
         "import base64, json, sys, tensorflow as tf\n"
@@ -145,7 +145,7 @@ def test_tensorflow_alone_gives_what_predict_gives(exported, predictor, tmp_path
     assert loaded == []
 
 
-def test_pixels_of_any_size_are_a_signature_too(exported, predictor):
+def test_the_pixels_signature_takes_any_size(exported, predictor):
     serve = tf.saved_model.load(str(exported / "saved_model/1")).signatures["pixels"]
     pixels = np.stack([NOISE[..., 0], NOISE[..., 1]])[..., None]
     found = serve(image=tf.constant(pixels))["calibrated"].numpy()
@@ -153,33 +153,43 @@ def test_pixels_of_any_size_are_a_signature_too(exported, predictor):
     np.testing.assert_allclose(found, [reading.calibrated for reading in ours], rtol=0, atol=1e-6)
 
 
-def test_the_folder_says_all_that_a_client_needs(exported, built_dataset):
+def test_the_folder_has_everything_that_a_client_needs(exported, built_dataset):
     names = {path.name for path in exported.iterdir()}
     assert names == {"saved_model", "model.float16.tflite", "model.int8.tflite", "export.json", "MODEL_CARD.md"}
-    said = json.loads((exported / "export.json").read_text())
-    assert list(said["findings"]) == list(FINDINGS)
-    assert said["findings"]["Mass"] == {"thresholds": 0.5, "slopes": 2.0, "intercepts": -1.0}
-    assert said["findings"]["Hernia"] == {"thresholds": None, "slopes": None, "intercepts": None}
+    written = json.loads((exported / "export.json").read_text())
+    assert list(written["findings"]) == list(FINDINGS)
+    assert written["findings"]["Mass"] == {"thresholds": 0.5, "slopes": 2.0, "intercepts": -1.0}
+    assert written["findings"]["Hernia"] == {"thresholds": None, "slopes": None, "intercepts": None}
     val = json.loads((built_dataset / "dataset.json").read_text())["splits"]["val"]["images"]
-    assert {found["images"] for found in said["files"].values()} == {24 + val, val}
+    assert {found["images"] for found in written["files"].values()} == {24 + val, val}
     for name, bound in (("saved_model/1", 1e-5), ("model.float16.tflite", 0.02), ("model.int8.tflite", 0.5)):
-        assert said["files"][name]["difference"] < bound
-    lost = said["files"]["model.int8.tflite"]["mean_auroc"]
+        assert written["files"][name]["difference"] < bound
+    lost = written["files"]["model.int8.tflite"]["mean_auroc"]
     assert lost["lost"] == pytest.approx(lost["before"] - lost["after"])
     text = (exported / "MODEL_CARD.md").read_text()
     assert "Not a medical device, not for clinical use." in text
-    assert "Not evaluated." not in text or "python evaluate.py" in text
     assert "| `model.int8.tflite` | `image`, uint8 [1, 32, 32, 1] |" in text
 
 
-def test_a_tflite_file_runs_on_squares(exported, predictor):
+def test_the_tflite_file_predicts_as_predict_py(exported, predictor):
     square = predictor.read(encoded(NOISE)).square[None, ..., None]
     found = converters.tflite_runner((exported / "model.float16.tflite").read_bytes())(square)
     ours = predictor.predict([predictor.read(encoded(NOISE))])[0].probabilities
     np.testing.assert_allclose(found[0], ours, rtol=0, atol=0.01)
 
 
-def test_an_onnx_file_agrees(model_dir, tmp_path, capsys):
+def test_tflite_rejects_a_network_that_resizes_its_input(built_dataset, tmp_path):
+    model_dir = make_experiment(tmp_path / "resizing", built_dataset, image_size=48)  # the dataset has 32
+    text = (
+        "error: this network resizes its input, because image_size in params.json differs from the dataset's; TFLite "
+        "cannot do that. Leave out --tflite, or build the dataset with that --image_size and train again"
+    )
+    with pytest.raises(SystemExit) as caught:
+        export.main(["--model_dir", str(model_dir), "--output_dir", str(tmp_path / "out"), "--tflite"])
+    assert str(caught.value) == text
+
+
+def test_the_onnx_file_predicts_as_the_model(model_dir, tmp_path, capsys):
     pytest.importorskip("tf2onnx")
     pytest.importorskip("onnxruntime")
     export.main(["--model_dir", str(model_dir), "--output_dir", str(tmp_path / "out"), "--onnx"])
@@ -187,20 +197,22 @@ def test_an_onnx_file_agrees(model_dir, tmp_path, capsys):
     assert json.loads((tmp_path / "out/export.json").read_text())["files"]["model.onnx"]["difference"] < 1e-4
 
 
-def test_without_tf2onnx_the_line_to_run_is_named(monkeypatch):
+def test_without_tf2onnx_the_error_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"an ONNX file needs tf2onnx. Run: pip install -r requirements/export.txt"):
         converters.require_onnx()
 
 
-def test_a_model_that_is_told_of_the_patient_has_signatures_for_that(built_dataset, tmp_path):
-    told = Predictor(make_experiment(tmp_path / "told", built_dataset, metadata=True))
-    saved_model.save(told.network.keras_model(), told.points, tmp_path / "saved")
+def test_a_model_with_patient_inputs_has_signatures_for_them(built_dataset, tmp_path):
+    predictor = Predictor(make_experiment(tmp_path / "with_patient_inputs", built_dataset, metadata=True))
+    saved_model.save(predictor.network.keras_model(), predictor.points, tmp_path / "saved")
     serve = tf.saved_model.load(str(tmp_path / "saved")).signatures
     assert sorted(serve) == ["patient", "patient_pixels", "pixels", "serving_default"]
     data, patient = encoded(NOISE), Patient(80.0, "M", "AP")
     codes = {"age": tf.constant([80.0]), "sex": tf.constant([1]), "view_position": tf.constant([1])}
-    unknown, known = (told.predict([told.read(data, who)])[0].probabilities for who in (Patient(), patient))
+    unknown, known = (
+        predictor.predict([predictor.read(data, inputs)])[0].probabilities for inputs in (Patient(), patient)
+    )
     assert np.abs(known - unknown).max() > 1e-3
     found = serve["serving_default"](image_bytes=tf.constant([data]))["probabilities"][0]
     np.testing.assert_allclose(found, unknown, rtol=0, atol=1e-6)
@@ -208,7 +220,7 @@ def test_a_model_that_is_told_of_the_patient_has_signatures_for_that(built_datas
     np.testing.assert_allclose(found, known, rtol=0, atol=1e-6)
 
 
-def test_a_hub_module_inside_is_exported(built_dataset, tmp_path):
+def test_an_experiment_with_a_hub_module_is_exported(built_dataset, tmp_path):
     class Means(tf.Module):
         def __init__(self):
             super().__init__()
@@ -221,17 +233,17 @@ def test_a_hub_module_inside_is_exported(built_dataset, tmp_path):
     tf.saved_model.save(Means(), str(tmp_path / "hub"))
     spec = {"source": "hub", "handle": str(tmp_path / "hub"), "image_size": 32}
     model_dir = make_experiment(
-        tmp_path / "over_hub", built_dataset, model="feature_extractor", extractors=[spec], hidden_units=[8]
+        tmp_path / "with_hub", built_dataset, model="feature_extractor", extractors=[spec], hidden_units=[8]
     )
-    over_hub = Predictor(model_dir)
-    saved_model.save(over_hub.network.keras_model(), over_hub.points, tmp_path / "saved")
-    assert parity.require_same(tmp_path / "saved", over_hub, parity.drawn_images(32)[:4]) < 1e-5
+    with_hub = Predictor(model_dir)
+    saved_model.save(with_hub.network.keras_model(), with_hub.points, tmp_path / "saved")
+    assert parity.require_same(tmp_path / "saved", with_hub, parity.drawn_images(32)[:4]) < 1e-5
 
 
-def test_a_file_that_disagrees_is_not_exported(model_dir, tmp_path, monkeypatch):
-    right = saved_model.answers
+def test_a_file_with_other_predictions_is_not_exported(model_dir, tmp_path, monkeypatch):
+    right = saved_model.signature_outputs
     wrong = lambda logits, points: right(logits + 0.01, points)  # noqa: E731
-    monkeypatch.setattr(saved_model, "answers", wrong)
+    monkeypatch.setattr(saved_model, "signature_outputs", wrong)
     with pytest.raises(SystemExit, match=r"error: the SavedModel differs from predict.py by up to 0.00\d+ in a prob"):
         export.main(["--model_dir", str(model_dir), "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
@@ -240,35 +252,35 @@ def test_a_file_that_disagrees_is_not_exported(model_dir, tmp_path, monkeypatch)
 
 
 def test_an_export_is_not_overwritten(model_dir, tmp_path):
-    with pytest.raises(SystemExit, match=f"error: {tmp_path} is there already; delete it or give another --output_dir"):
+    with pytest.raises(SystemExit, match=f"error: {tmp_path} already exists; delete it or give another --output_dir"):
         export.main(["--model_dir", str(model_dir), "--output_dir", str(tmp_path)])
 
 
-def test_auroc_lost_by_hand():
+def test_lost_auroc_by_hand():
     labels, before = np.zeros((4, 14), np.int64), np.zeros((4, 14), np.float32)
     labels[2:, 0], before[:, 0] = 1, [0.1, 0.2, 0.3, 0.4]
     after = before.copy()
-    after[:, 0] = [0.1, 0.35, 0.3, 0.4]  # one of the four pairs is turned round
-    found = parity.compare(lambda squares: after, np.zeros((4, 2, 2, 1), np.uint8), labels, before)
+    after[:, 0] = [0.1, 0.35, 0.3, 0.4]  # one of the four pairs is in the wrong order
+    found = parity.compare(lambda squares: after, parity.Samples(np.zeros((4, 2, 2, 1), np.uint8), labels), before)
     assert found["mean_auroc"] == pytest.approx({"before": 1.0, "after": 0.75, "lost": 0.25})
     assert found["difference"] == pytest.approx(0.15)
 
 
-def test_the_card_shows_intervals_and_marks_val(tmp_path):
+def test_the_card_shows_intervals_and_warns_about_val(tmp_path):
     numbers = {"auroc": 0.75, "low": 0.7, "high": 0.8, "positives": 9, "sensitivity": 0.6, "specificity": None}
     result = {"images": 20, "patients": 12, "findings": {"Mass": numbers}}
     result["mean_auroc"] = {"value": 0.75, "low": None, "high": None, "findings": 1}
-    assert card.quality(tmp_path, "best").startswith("Not evaluated. Run: `python evaluate.py")
+    assert card.performance(tmp_path, "best").startswith("Not evaluated. Run: `python evaluate.py")
     (tmp_path / "metrics_val_best.json").write_text(json.dumps(result))
-    text = card.quality(tmp_path, "best")
-    assert "so it flatters" in text
+    text = card.performance(tmp_path, "best")
+    assert "The weights were chosen on this split, so these numbers are too good." in text
     assert "| Mass | 9 | 0.750 [0.700, 0.800] | 0.600 |  |" in text
     assert text.endswith("| mean of 1 | | 0.750 | | |")
     (tmp_path / "metrics_test_best.json").write_text(json.dumps(result))
-    assert card.quality(tmp_path, "best").startswith("On test, 20 images of 12 patients")
+    assert card.performance(tmp_path, "best").startswith("Measured on test: 20 images of 12 patients. Brackets")
 
 
-def test_the_84_originals_serve_as_they_predict(shared_dir, exported, predictor):
+def test_the_saved_model_predicts_84_real_images_as_predict_py(shared_dir, exported, predictor):
     serve = tf.saved_model.load(str(exported / "saved_model/1")).signatures["serving_default"]
     files = sorted((shared_dir / "nih-1024/images").iterdir())
     assert len(files) == 84
@@ -277,7 +289,7 @@ def test_the_84_originals_serve_as_they_predict(shared_dir, exported, predictor)
         pictures = [predictor.read(one) for one in data]
         ours = np.stack([reading.probabilities for reading in predictor.predict(pictures)])
         squares = np.stack([picture.square for picture in pictures])[..., None]
-        keras_own = tf.sigmoid(predictor.network.keras_model()({"image": squares}, training=False)).numpy()
+        keras_model = tf.sigmoid(predictor.network.keras_model()({"image": squares}, training=False)).numpy()
         theirs = serve(image_bytes=tf.constant(data))["probabilities"].numpy()
-        np.testing.assert_allclose(ours, keras_own, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(ours, keras_model, rtol=0, atol=1e-4)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 from support.ready import write_identity
 
 from cxr import experiment
-from cxr.evaluation import localization
+from cxr.evaluation import literature, localization
 from cxr.findings import FINDINGS
 from cxr.params import load_params
 from model_fn import model_fn
@@ -23,7 +23,7 @@ BOXES = """Image Index,Finding Label,Bbox [x,y,w,h],,,
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse_maps():
-    """Maps cut at 64 pixels instead of 256, a sixteenth of the work: the geometry has tests of its own."""
+    """Maps of 64 pixels instead of 256, a sixteenth of the work; test_localization.py tests the geometry."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(localization, "SIDE", 64)
         yield
@@ -67,7 +67,7 @@ def copied(world):
     shutil.rmtree(world / name)
 
 
-def test_every_annotated_finding_is_judged_beside_its_controls(world, tmp_path, capsys):
+def test_every_annotated_finding_is_scored_beside_its_controls(world, tmp_path, capsys):
     result = run(world, tmp_path / "out", "--overlays", 1)
     counts = {
         name: (values["boxes"], values["images"], values["patients"]) for name, values in result["findings"].items()
@@ -91,7 +91,7 @@ def test_every_annotated_finding_is_judged_beside_its_controls(world, tmp_path, 
     assert [line.split()[0] for line in lines[1:-5:4]] == ["Infiltration", "Mass", "Nodule", "all"]
     assert lines[-3:] == [
         f"5 boxes in 3 images of 2 patients; 0 of the 3 images with boxes are not in {world / 'release'}",
-        f"NOT COMPARABLE: {localization.PUBLISHED_SOURCE}",
+        f"NOT COMPARABLE: {literature.LOCALIZATION_SOURCE}",
         f"written: {tmp_path / 'out' / 'localization.json'} and 3 pictures",
     ]
 
@@ -122,7 +122,7 @@ def test_the_default_folder_is_in_the_experiment():
     assert str(args.output_dir) == "experiments/x/localization"
 
 
-def test_images_that_are_absent_or_broken_are_counted_and_said(world, tmp_path, capsys, copied):
+def test_absent_and_broken_images_are_counted(world, tmp_path, capsys, copied):
     (world / copied / "images" / "00000003_000.png").unlink()
     (world / copied / "images" / "00000004_000.png").write_bytes(b"<html>")
     result = run(world, tmp_path, release=copied)
@@ -152,7 +152,7 @@ def leaking(world):
 
 
 @pytest.mark.usefixtures("leaking")
-def test_patients_that_the_weights_have_seen_are_refused(world, tmp_path):
+def test_patients_that_the_weights_have_seen_are_rejected(world, tmp_path):
     text = error_of(world, tmp_path)
     assert text.startswith(
         "error: 1 of the 2 patients of the images with boxes were in training or validation of "
@@ -162,7 +162,7 @@ def test_patients_that_the_weights_have_seen_are_refused(world, tmp_path):
 
 
 @pytest.mark.usefixtures("leaking")
-def test_a_leak_that_is_asked_for_marks_the_result(world, tmp_path, capsys):
+def test_an_allowed_leak_marks_the_result(world, tmp_path, capsys):
     leak = run(world, tmp_path, "--allow_leak")["leak"]
     assert (leak["patients"], leak["images"]) == (1, 1)
     assert f"LEAK: 1 of these patients (1 images) were in training or validation of {world / 'experiment'}; " in (
@@ -170,19 +170,19 @@ def test_a_leak_that_is_asked_for_marks_the_result(world, tmp_path, capsys):
     )
 
 
-def test_a_leak_among_images_that_are_absent_is_none(world, tmp_path, copied, leaking):
+def test_patients_of_absent_images_are_not_a_leak(world, tmp_path, copied, leaking):
     (world / copied / "images" / "00000003_000.png").unlink()
     assert run(world, tmp_path, release=copied)["leak"]["patients"] == 0
 
 
-def test_a_method_that_does_not_fit_is_refused(world, tmp_path, monkeypatch):
+def test_a_method_that_does_not_fit_is_rejected(world, tmp_path, monkeypatch):
     monkeypatch.setattr(localize.cam, "has_linear_head", lambda model: False)
     assert error_of(world, tmp_path, "--method", "cam") == (
         "error: simple_cnn is not linear after its pooling; cam needs that, use grad_cam or occlusion"
     )
 
 
-def test_an_untrained_experiment_is_refused(world, tmp_path):
+def test_an_untrained_experiment_is_rejected(world, tmp_path):
     with pytest.raises(SystemExit, match=f"^error: {tmp_path} has not been trained. Run: python train.py --model_dir"):
         localize.main(["--model_dir", str(tmp_path), "--data_dir", str(world / "release")])
 

@@ -1,4 +1,4 @@
-"""The command and what it reads and says; how a browser shows it is in test_browser.py."""
+"""The report of an experiment: its files and its text. test_browser.py tests it in a browser."""
 
 import json
 import re
@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from support.scored import add_localization, make_experiment, score
+from support.ready import write_identity
+from support.scored import add_localization, make_experiment, score_split
 
 from cxr.evaluation import comparison, metrics
 from cxr.evaluation.predictions import Predictions
@@ -25,7 +26,7 @@ HOSTILE = '"><script>alert(1)</script>'
 
 @pytest.fixture(scope="module")
 def full(built_dataset, tmp_path_factory):
-    """An experiment with everything that a report can show. Read it, or work on a copy."""
+    """An experiment with everything that a report can show. Shared: tests that change it work on `copy`."""
     folder = make_experiment(tmp_path_factory.mktemp("full") / "experiment", built_dataset)
     add_localization(folder)
     return folder
@@ -52,7 +53,7 @@ def error_of(*flags: object) -> str:
     return str(caught.value)
 
 
-def test_the_page_asks_the_network_for_nothing_and_runs_nothing(full_page):
+def test_the_page_loads_nothing_and_runs_no_script(full_page):
     assert set(re.findall(r"(?:src|href)=\"(data:image/[a-z+]+|#)", full_page)) == {
         *("data:image/svg+xml", "data:image/jpeg", "#"),
     }
@@ -62,7 +63,7 @@ def test_the_page_asks_the_network_for_nothing_and_runs_nothing(full_page):
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in full_page
 
 
-def test_the_page_says_what_the_metrics_file_says(full, full_page):
+def test_the_page_has_the_values_of_the_metrics_file(full, full_page):
     result, text = result_of(full), re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", full_page))
     assert f"Mean AUROC {result['mean_auroc']['value']:.3f}" in text
     for name, values in result["findings"].items():
@@ -77,21 +78,21 @@ def test_the_page_says_what_the_metrics_file_says(full, full_page):
     assert f"python -m tools.report --model_dir {full} --data_dir" in text
 
 
-def test_every_hardest_image_is_shown_and_undefined_findings_say_so(full, full_page):
+def test_every_hardest_image_is_shown_and_undefined_findings_are_noted(full, full_page):
     undefined = [name for name, values in result_of(full)["findings"].items() if values["auroc"] is None]
     assert 0 < len(undefined) < 14
-    assert full_page.count("Without both classes nothing more is defined.") == len(undefined)
+    assert full_page.count("Without both classes AUROC and curves are undefined.") == len(undefined)
     wrong = re.findall(r"<figure>\s*(<img[^>]+>)?\s*<figcaption>predicted", full_page)
     assert len(wrong) > 3
     assert all(wrong)
 
 
-def test_the_localization_names_the_findings_that_beat_their_controls(full_page):
+def test_the_localization_section_names_the_findings_that_beat_the_controls(full_page):
     assert "The heat maps hit most boxes of\nMass; no control does." in full_page
     assert "Annotated boxes are white and solid" in full_page
 
 
-def test_the_least_experiment_says_what_is_not_there(built_dataset, tmp_path):
+def test_a_minimal_experiment_names_what_is_missing(built_dataset, tmp_path):
     folder = make_experiment(tmp_path / "least", built_dataset, splits=("val",))
     for name in ("history.csv", "train.log"):
         (folder / name).unlink()
@@ -99,16 +100,16 @@ def test_the_least_experiment_says_what_is_not_there(built_dataset, tmp_path):
     text = (folder / "report_val.html").read_text()
     for line in (
         "No curves: the experiment has no history.csv.",
-        "No localisation: run python -m tools.localize on this experiment",
-        "Add --data_dir to see them as images.",
+        "No localization.json. Run python -m tools.localize on this experiment",
+        "Add --data_dir to see them.",
         "No train.log.",
-        "Thresholds and corrections were fitted to these very images",
+        "Thresholds and calibration were fitted to these same images",
         "--data_dir RECORDS",
     ):
         assert line in text
     assert error_of("--model_dir", folder) == (
         f"error: no {folder}/metrics_test_best.json. Run: python evaluate.py --model_dir {folder} --data_dir RECORDS "
-        "--split test; or add --split val, which is there"
+        "--split test; or report --split val, which is evaluated"
     )
 
 
@@ -155,26 +156,26 @@ def test_another_dataset_has_its_report_in_external(copy, built_dataset, tmp_pat
         f"error: no {folder}/metrics_test_best.json. "
         f"Run: python evaluate.py --model_dir {copy} --data_dir {data_dir} --split test"
     )
-    score(copy, data_dir, "test")
+    score_split(copy, data_dir, "test")
     evaluated = read_evaluated(copy, "test", data_dir)
     assert report_path(evaluated) == folder / "report_test.html"
     assert any(note.startswith("EXTERNAL: trained on Data_Entry_2017.csv") for note in notes(evaluated.result))
 
 
-def test_files_that_do_not_fit_are_named(copy):
+def test_inconsistent_files_are_named(copy):
     again = f"Run: python evaluate.py --model_dir {copy} --data_dir RECORDS --split test"
     path = copy / "metrics_test_best.json"
     (copy / "history.csv").write_text("epoch,loss\n1,low\n")
     assert error_of("--model_dir", copy) == (
-        f"error: {copy}/history.csv is no table of numbers (could not convert string to float: 'low'); "
-        "delete it to leave the curves out"
+        f"error: {copy}/history.csv is not a table of numbers (could not convert string to float: 'low'); "
+        "delete it to leave out the curves"
     )
     path.write_text(json.dumps(result_of(copy) | {"images": 9}))
     assert error_of("--model_dir", copy) == (
-        f"error: {path} is of 9 images, the predictions beside it of 12: they are of different runs. {again}"
+        f"error: {path} has 9 images, the predictions beside it 12: they are of different runs. {again}"
     )
     path.write_text(json.dumps({"split": "test"}))
-    assert error_of("--model_dir", copy) == (f"error: {path} says too little: an earlier version wrote it. {again}")
+    assert error_of("--model_dir", copy) == (f"error: {path} has no floors: an earlier version wrote it. {again}")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_missing_library_is_named(monkeypatch, library, use):
         (["--data_dir", "records", "--split", "val"], "--split goes with --model_dir"),
     ],
 )
-def test_flags_that_say_too_little_exit_with_2(capsys, flags, text):
+def test_missing_flags_exit_with_2(capsys, flags, text):
     with pytest.raises(SystemExit) as caught:
         report.parse_args(flags)
     assert caught.value.code == 2
@@ -205,7 +206,7 @@ def test_flags_that_say_too_little_exit_with_2(capsys, flags, text):
 
 
 def predictions(labels: list[int], scores: list[float]) -> Predictions:
-    """Of Mass; the other findings are 0."""
+    """Predictions of Mass; labels and probabilities of the other findings are 0."""
     number = len(labels)
     truth, probabilities = np.zeros((number, 14), int), np.zeros((number, 14))
     truth[:, MASS], probabilities[:, MASS] = labels, scores
@@ -213,14 +214,14 @@ def predictions(labels: list[int], scores: list[float]) -> Predictions:
     return Predictions(rows.astype(str), rows, truth, probabilities, np.full(number, np.nan), unknown, unknown)
 
 
-def test_the_hardest_are_the_furthest_on_the_wrong_side():
+def test_the_hardest_images_are_furthest_on_the_wrong_side():
     some = predictions([0, 1, 0, 1, 0, 1, 0, 0, 0], [0.9, 0.1, 0.5, 0.3, 0.2, 0.8, 0.7, 0.6, 0.55])
     wrong = {kind: rows.tolist() for kind, rows in hardest(some, "Mass", 0.5).items()}
     assert wrong == {"false positives": [0, 6, 7, 8], "false negatives": [1, 3]}  # of five, the four worst
     assert [len(rows) for rows in hardest(some, "Mass", None).values()] == [0, 0]
 
 
-def test_calls_are_counted_at_each_threshold_that_is_known():
+def test_calls_are_counted_at_each_defined_threshold():
     points = {"youden": {"threshold": 0.5}, "sensitivity_90": {"threshold": 0.1}, "best_f1": {"threshold": None}}
     labels, scores = np.array([1, 1, 0, 0, 0]), np.array([0.5, 0.2, 0.6, 0.1, 0.05])
     rows = confusion({"operating_points": points}, labels, scores)
@@ -253,6 +254,23 @@ def test_the_commands_take_the_dataset_from_the_log(full, built_dataset):
     ]
 
 
+def test_how_it_was_made_names_device_extractors_and_initial_weights(copy):
+    write_identity(
+        copy, {"resnet": "a" * 64}, restore_from={"model_dir": "experiments/start", "weights_sha256": "b" * 64}
+    )
+    evaluated = read_evaluated(copy, "test", None)
+    assert commands(evaluated, "this")[0].endswith(" --restore_from experiments/start")
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", experiment_page(evaluated, "this")))
+    for fact in (
+        "precision float32",
+        "device CPU",
+        f"extractor resnet SHA-256 {'a' * 64}, runtime keras",
+        f"initial weights best weights of experiments/start, SHA-256 {'b' * 64}",
+        f"trained weights best, SHA-256 {evaluated.result['weights_sha256']}",
+    ):
+        assert fact in text
+
+
 def test_a_figure_is_the_same_every_time():
     drawn = [figures.draw(lambda axes: axes.plot([0, 1]), title="a", alt="b").uri for _ in range(2)]
     assert drawn[0] == drawn[1]
@@ -273,5 +291,5 @@ def test_a_figure_is_the_same_every_time():
         (figures.readable("Pleural_Thickening"), "Pleural Thickening"),
     ],
 )
-def test_values_are_written_as_a_reader_writes_them(shown, expected):
+def test_values_are_formatted(shown, expected):
     assert shown == expected

@@ -1,4 +1,4 @@
-"""The page of tools/serve.py in Chromium: what it shows, by mouse and keyboard, on a desk and on a phone."""
+"""The page of tools/serve.py in Chromium, by mouse and keyboard, on a desktop and on a phone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from support import serving
 from support.serving import (
-    BOMB_REFUSED,
+    BOMB_REJECTED,
     HTML,
-    HTML_REFUSED,
+    HTML_REJECTED,
     choose,
     drop,
     huge_png,
@@ -27,7 +27,7 @@ from inference import readings
 from inference.predictor import Predictor
 from tools.serving.validation import MAX_BYTES, TOO_LARGE
 
-REFUSED = "Failed to load resource: the server responded with a status of 4"  # how Chromium logs a refused request
+REJECTED = "Failed to load resource: the server responded with a status of 4"  # how Chromium logs a rejected request
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def server(model_dir, browser, tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, server) -> Iterator:
-    """opened(width): the page; afterwards nothing may have been logged, requested from elsewhere, or kept."""
+    """opened(width) is a tab with the page; nothing may be logged, requested from elsewhere, or stored."""
     tabs = []
 
     def open_page(width: int = 1280):
@@ -59,15 +59,15 @@ def opened(browser, server) -> Iterator:
     stored = {tab.evaluate("indexedDB.databases().then(kept => kept.length + localStorage.length)") for tab in tabs}
     for tab in tabs:
         tab.close()
-        assert [text for text in tab.logged if not text.startswith(REFUSED)] == []
+        assert [text for text in tab.logged if not text.startswith(REJECTED)] == []
         assert [url for url in tab.requested if not url.startswith((server.url, "data:", f"blob:{server.url}"))] == []
-    assert titles == {"Chest X-ray findings: seeded"}  # no script of a bad file has run
+    assert titles == {"Chest X-ray findings: seeded"}  # no script in a hostile file has run
     assert stored == {0}
-    assert [path for path in server.scratch.rglob("*") if path.is_file()] == []  # nothing was kept
+    assert [path for path in server.scratch.rglob("*") if path.is_file()] == []  # nothing was stored
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_file_gives_14_probabilities_and_a_click_the_heat_map(opened, predictor, width):
+def test_a_file_gives_14_probabilities_and_a_click_gives_a_heat_map(opened, predictor, width):
     tab, data = opened(width), noise(7)
     picture = predictor.read(data)
     reading = predictor.predict([picture])[0]
@@ -83,17 +83,17 @@ def test_a_file_gives_14_probabilities_and_a_click_the_heat_map(opened, predicto
     grey = shown_image(tab)
     assert (grey.min(axis=2) == grey.max(axis=2)).all()
     tab.click("[data-finding=Effusion]")
-    tab.get_by_role("img", name="The X-ray under the heat map of Effusion").wait_for()
+    tab.get_by_role("img", name="The X-ray with the heat map of Effusion").wait_for()
     overlay = rgb_of(predictor.overlay(picture, "Effusion"))
     assert np.abs(shown_image(tab) - overlay).max() <= 2
     assert (overlay.max(axis=2) - overlay.min(axis=2)).max() > 50  # it has colour
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    tab.keyboard.press("Enter")  # the focus is still on it
+    tab.keyboard.press("Enter")  # the finding still has the focus
     tab.wait_for_selector("[data-finding=Effusion][aria-pressed=false]")
     np.testing.assert_array_equal(shown_image(tab), grey)
 
 
-def test_a_file_is_dropped_anywhere_and_patient_inputs_are_added(opened, predictor):
+def test_dropping_a_file_and_entering_patient_inputs(opened, predictor):
     tab, data = opened(), noise(5)
     drop(tab, data, "<b>x.png")
     tab.wait_for_selector("[data-finding]")
@@ -110,7 +110,7 @@ def test_a_file_is_dropped_anywhere_and_patient_inputs_are_added(opened, predict
     wait_for_text(tab, f"[data-finding={finding}] .percent", f"{wanted} %")
     tab.get_by_label("Age").fill("300")
     tab.keyboard.press("Tab")
-    wait_for_text(tab, "[role=alert]", "This patient is impossible: age 300: expected 0 to 120 years")
+    wait_for_text(tab, "[role=alert]", "These patient inputs are not valid: age 300: expected 0 to 120 years")
 
 
 def test_every_drawing_can_be_tried(opened):
@@ -137,10 +137,10 @@ def test_the_keyboard_is_enough(opened):
             tab.evaluate("document.activeElement.name || document.activeElement.textContent.trim() || 'file'")
         )
     samples = ["no finding", "cardiomegaly", "mass, effusion"]
-    assert reached == ["Its limits", "file", *samples, "age", "sex", "view_position"]
+    assert reached == ["Limits", "file", *samples, "age", "sex", "view_position"]
     for _ in range(5):
         tab.keyboard.press("Shift+Tab")
-    tab.keyboard.press("Space")  # on the first drawing
+    tab.keyboard.press("Space")  # chooses the first drawing
     tab.wait_for_selector("[data-finding]")
     for _ in range(6):
         tab.keyboard.press("Tab")
@@ -168,18 +168,18 @@ def test_a_late_answer_does_not_replace_a_later_one(opened, predictor):
     assert tab.inner_text("[data-finding=Edema] .percent") == f"{readings.percent(wanted[FINDINGS.index('Edema')])} %"
 
 
-def test_a_bad_file_gets_a_clear_message(opened, tmp_path):
+def test_a_bad_file_shows_a_clear_message(opened, tmp_path):
     tab, large = opened(), tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     choose(tab, HTML)
-    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {HTML_REFUSED}")
+    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {HTML_REJECTED}")
     tab.set_input_files("input[type=file]", large)
     wait_for_text(tab, "[role=alert]", f"This image cannot be read: {TOO_LARGE}")
     choose(tab, huge_png(100_000, pixels=False))
-    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {BOMB_REFUSED}")
+    wait_for_text(tab, "[role=alert]", f"This image cannot be read: {BOMB_REJECTED}")
     assert "Traceback" not in tab.inner_text("body")
-    choose(tab, noise(1))  # and the next image is read as if nothing had been
+    choose(tab, noise(1))  # the next image is read as usual
     tab.wait_for_selector("[data-finding]")
 
 
@@ -193,13 +193,13 @@ def test_without_operating_points_or_patient_inputs(browser, built_dataset, tmp_
     tab.wait_for_selector("[data-finding]")
     assert tab.locator("#warnings p").all_inner_texts() == [
         "Unlike the training images: 100 x 40 pixels, far from square",
-        "No operating points yet, so nothing is called and nothing is calibrated. "
+        "No operating points yet, so nothing is called or calibrated. "
         f"Run: python evaluate.py --model_dir {model_dir} --split val",
     ]
     assert tab.locator("#findings h2").all_inner_texts() == ["Without an operating point"]
     assert tab.locator("[data-finding]").count() == 14
     assert tab.locator("#findings :is(.called, .mark)").count() == 0
-    assert "operating point:" not in tab.inner_text("#findings")  # there is no line to explain
+    assert "operating point:" not in tab.inner_text("#findings")  # no vertical line to explain
     next(running, None)  # Ctrl-C
     tab.click("[data-finding=Mass]")
     wait_for_text(tab, "[role=alert]", "No answer: is the server still running in its terminal?")

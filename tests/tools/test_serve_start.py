@@ -1,4 +1,4 @@
-"""How tools/serve.py fails to start."""
+"""Errors when tools/serve.py starts."""
 
 import importlib.util
 from pathlib import Path
@@ -30,14 +30,14 @@ def test_without_fastapi_the_error_names_the_command_that_installs_it(model_dir,
     assert str(caught.value) == "error: the page needs FastAPI and uvicorn. Run: pip install -r requirements/serve.txt"
 
 
-def test_an_experiment_without_weights(model_dir):
+def test_an_experiment_without_weights_is_rejected(model_dir):
     with pytest.raises(SystemExit) as caught:
         serve.main(["--model_dir", str(model_dir), "--checkpoint", "last", "--port", "0"])
     wanted = f"error: no {model_dir}/last.weights.h5. Run: python train.py --model_dir {model_dir}"
     assert str(caught.value) == wanted
 
 
-def test_an_impossible_port_exits_with_2(capsys):
+def test_an_impossible_port_is_rejected_with_exit_code_2(capsys):
     with pytest.raises(SystemExit) as caught:
         serve.parse_args(["--model_dir", "x", "--port", "70000"])
     assert caught.value.code == 2

@@ -16,7 +16,7 @@ def value_of(model) -> float:
     return model.get_weights()[0].item()
 
 
-def test_a_young_average_moves_fast_and_an_old_one_by_the_decay():
+def test_the_average_moves_fast_at_first_and_later_by_the_decay():
     model = one_weight(1.0)
     average = WeightAverage(model, 0.5)
     model.set_weights([np.array([[11.0]])])
@@ -27,7 +27,7 @@ def test_a_young_average_moves_fast_and_an_old_one_by_the_decay():
     assert average.averages[0].numpy().item() == pytest.approx(5)
 
 
-def test_the_model_has_the_average_inside_and_its_own_weights_afterwards():
+def test_the_model_has_its_own_weights_again_after_the_block():
     model = one_weight(1.0)
     average = WeightAverage(model, 0.5)
     model.set_weights([np.array([[3.0]])])
@@ -37,7 +37,7 @@ def test_the_model_has_the_average_inside_and_its_own_weights_afterwards():
     assert average.averages[0].numpy().item() == 1
 
 
-def test_statistics_of_batch_norm_are_averaged_too_and_random_states_are_not():
+def test_batch_norm_statistics_are_averaged_and_random_states_are_not():
     import keras
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)])
@@ -45,7 +45,7 @@ def test_statistics_of_batch_norm_are_averaged_too_and_random_states_are_not():
     assert [tuple(value.shape) for value in average.averages] == [(2,)] * 4  # gamma, beta, mean, variance
 
 
-def test_a_weight_that_never_changes_stays_as_it_is_to_the_bit():
+def test_the_average_of_a_constant_weight_equals_it_exactly():
     model = one_weight(0.1)
     average = WeightAverage(model, 0.999)
     for step in range(50):

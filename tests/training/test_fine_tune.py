@@ -7,11 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.runs import assert_same_run, interrupted_at, make_experiment, read_weights, run_train
+from support.runs import interrupted_at, make_experiment, read_weights, run_train
 
 import evaluate
-import input_fn as input_fn_module
-import train
 from cxr import experiment
 from cxr.findings import FINDINGS
 from cxr.networks.assembly import trained_features, trained_model
@@ -19,7 +17,9 @@ from cxr.params import load_params, parse_params
 from cxr.records.dataset import open_dataset
 from input_fn import input_fn
 from model_fn import model_fn
-from training.run import Run, fit_epoch
+from training import epochs, figures, phases
+from training.epochs import fit_epoch
+from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ SMALL |= {"early_stopping_patience": 9, "dropout": 0.2, "fine_tune": TUNE}  # dr
 
 
 def tiny_network(*, include_top: bool, pooling: str, input_shape: tuple, weights: None) -> keras.Model:
-    """As small as a keras.applications network can be: layers image, conv, bn, relu, conv, bn, relu, mean."""
+    """A tiny network like those of keras.applications: image, conv, bn, relu, conv, bn, relu, mean."""
     assert (include_top, pooling, weights) == (False, "avg", None)
     image = hidden = keras.Input(input_shape)
     for place, channels in enumerate((4, 8), 1):
@@ -41,7 +41,7 @@ def tiny_network(*, include_top: bool, pooling: str, input_shape: tuple, weights
 
 
 def register_tiny() -> None:
-    """Make it keras.applications.Tiny, with the range of MobileNet: [-1, 1]."""
+    """Register it as keras.applications.Tiny, with the range of MobileNet: [-1, 1]."""
     tiny_network.__module__ = keras.applications.MobileNet.__module__
     keras.applications.Tiny = tiny_network
 
@@ -83,8 +83,8 @@ def begun() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def finished(data_dir, begun, tmp_path_factory) -> Path:
-    """A run that nothing disturbed. Read it, or work on a copy."""
-    run_epochs = train.run_epochs
+    """An uninterrupted run. Read it, or work on a copy."""
+    run_epochs = phases.run_epochs
 
     def watched(run, val):
         if run.model.name == "assembled":
@@ -92,18 +92,18 @@ def finished(data_dir, begun, tmp_path_factory) -> Path:
         run_epochs(run, val)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "run_epochs", watched)
+        patch.setattr(phases, "run_epochs", watched)
         return run_train(make_experiment(tmp_path_factory.mktemp("finished"), SMALL), data_dir)
 
 
-def test_a_run_leaves_what_design_says_and_a_head_that_is_an_experiment(finished, data_dir):
+def test_a_run_writes_its_files_and_a_head_that_is_an_experiment(finished, data_dir):
     products = "params.json run.json dataset.json patients.json history.csv tensorboard resume "
     products += "best.weights.h5 last.weights.h5 "
     products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
     assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head", ".lock"}
     assert {path.name for path in (finished / "head").iterdir()} >= set(products.split())
     assert load_params(finished / "head") == parse_params(SMALL | {"fine_tune": None}, where="")
-    head = trained_model(finished / "head")  # from images; what it wrote went through the cache
+    head = trained_model(finished / "head")  # from images; its own predictions used cached features
     np.testing.assert_allclose(sigmoid(logits_of(head, data_dir)), written(finished / "head"), atol=1e-3)
     rows = {folder: (folder / "history.csv").read_text().splitlines() for folder in (finished, finished / "head")}
     assert [len(lines) - 1 for lines in rows.values()] == [3, 2]  # epochs of fine_tune, num_epochs
@@ -112,7 +112,7 @@ def test_a_run_leaves_what_design_says_and_a_head_that_is_an_experiment(finished
 def test_the_whole_model_starts_from_the_logits_of_the_head(finished, begun, data_dir):
     [start] = begun
     head = logits_of(trained_model(finished / "head"), data_dir)
-    np.testing.assert_allclose(start, head, atol=1e-4)  # as a head, its features are rounded to float16
+    np.testing.assert_allclose(start, head, atol=1e-4)  # the features of the head are rounded to float16
     assert np.abs(logits_of(trained_model(finished, "last"), data_dir) - start).max() > 1e-3
 
 
@@ -125,7 +125,7 @@ def test_evaluate_and_trained_model_load_it(finished, data_dir, tmp_path, checkp
     np.testing.assert_allclose(written(model_dir, "test", checkpoint), probabilities, atol=1e-5)
 
 
-def test_as_an_extractor_it_gives_its_fine_tuned_features(finished):
+def test_as_an_extractor_it_returns_its_fine_tuned_features(finished):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8)
     whole = trained_model(finished)
     kernel, bias = whole.get_layer("feature_extractor").get_layer("logits").get_weights()
@@ -135,7 +135,8 @@ def test_as_an_extractor_it_gives_its_fine_tuned_features(finished):
 
 def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, data_dir, tmp_path):
     model_dir = make_experiment(tmp_path / "run", SMALL)
-    with interrupted_at(2, 5):  # 2: head, second epoch. 3: that again. 4, 5: fine-tuning, second epoch
+    # Saves: 2 second epoch of the head, 3 the same again, 4 and 5 the first two epochs of fine-tuning.
+    with interrupted_at(2, 5):
         for flags in ([], ["--resume"]):
             with pytest.raises(SystemExit, match=r"^interrupted"):
                 run_train(model_dir, data_dir, *flags)
@@ -145,7 +146,7 @@ def test_a_run_interrupted_in_both_phases_resumes_to_the_same_weights(finished, 
         np.testing.assert_equal(read_weights(model_dir, checkpoint), read_weights(finished, checkpoint))
 
 
-def test_a_run_that_ended_within_its_head_is_not_trained_over(finished, data_dir, tmp_path):
+def test_a_run_that_stopped_in_its_head_is_not_overwritten(finished, data_dir, tmp_path):
     model_dir = make_experiment(tmp_path / "run", SMALL)
     shutil.copytree(finished / "head", model_dir / "head")
     with pytest.raises(SystemExit, match=r"^error: .*/run already holds a run\. Add --resume to continue it"):
@@ -155,11 +156,11 @@ def test_a_run_that_ended_within_its_head_is_not_trained_over(finished, data_dir
 def test_restart_moves_the_head_aside_too(finished, data_dir, tmp_path):
     model_dir = shutil.copytree(finished, tmp_path / "run")
     assert experiment.move_aside(model_dir) == model_dir / "old/001"
-    assert {path.name for path in model_dir.iterdir()} == {"params.json", "old"}
+    assert {path.name for path in model_dir.iterdir()} == {"params.json", "old", ".lock"}
     assert (model_dir / "old/001/head/best.weights.h5").exists()
 
 
-def test_a_hub_extractor_is_refused_before_its_head_is_trained(data_dir, tmp_path):
+def test_a_hub_extractor_is_rejected_before_its_head_is_trained(data_dir, tmp_path):
     module = tf.Module()
     module.__call__ = tf.function(
         lambda images: tf.reduce_mean(images, [1, 2]), input_signature=[tf.TensorSpec([None, 32, 32, 3])]
@@ -208,11 +209,11 @@ def test_what_fine_tuning_changes(data_dir, tmp_path, fine_tune, expected):
     assert all(other for path, other in changed.items() if "logits" in path)
 
 
-def test_the_last_layers_of_a_real_network_train_alone(data_dir, tmp_path):
+def test_only_the_last_layers_of_a_real_network_are_trained(data_dir, tmp_path):
     run, changed, loss = one_epoch(data_dir, tmp_path, extractors=[MOBILE], fine_tune={"unfreeze": 8})
     assert np.isfinite(loss)
     trained = {path.split("/")[-2] for path, other in changed.items() if other and "conv" in path}
-    assert trained <= {"conv_dw_13", "conv_pw_13"}  # bn, relu, pw, bn, relu, mean and what the head leaves
+    assert trained <= {"conv_dw_13", "conv_pw_13"}  # bn, relu, pw, bn, relu, mean and one more
     assert "conv_pw_13" in {w.path.split("/")[-2] for w in run.model.trainable_weights}
 
 
@@ -225,55 +226,36 @@ def test_lower_precision_trains_with_float32_weights_and_logits(data_dir, tmp_pa
     network = run.model.get_layer("Tiny_extractor").get_layer("tiny")
     assert network.get_layer("conv1").compute_dtype == precision.removeprefix("mixed_")
     assert any(other for path, other in changed.items() if "conv1" in path)
-    assert keras.config.dtype_policy().name == "float32"  # as it was
+    assert keras.config.dtype_policy().name == "float32"  # restored
     scaled = isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (precision == "mixed_float16")  # float16 gradients below 6e-8 would be 0
 
 
-def watched_training(monkeypatch) -> list[tuple[str, str]]:
-    """(augmentation, folder) of the training data of every epoch from now on."""
-    seen, make = [], input_fn_module.input_fn
+def watched_training(monkeypatch) -> list[str]:
+    """The augmentation of all training data that is read from now on."""
+    seen = []
 
     def note(split, datasets, params, **options):
         if split == "train":
-            seen.append((params.augmentation, next(iter(datasets.values())).folder.name))
-        return make(split, datasets, params, **options)
+            seen.append(params.augmentation)
+        return input_fn(split, datasets, params, **options)
 
-    monkeypatch.setattr(input_fn_module, "input_fn", note)
+    for module in (epochs, figures):
+        monkeypatch.setattr(module, "input_fn", note)
     return seen
 
 
-def test_fine_tuning_augments_averages_and_is_told_of_the_patient(data_dir, tmp_path, monkeypatch):
+def test_fine_tuning_with_augmentation_moving_average_and_patient_inputs(data_dir, tmp_path, monkeypatch):
     seen = watched_training(monkeypatch)
     extra = {"augmentation": "light", "ema_decay": 0.9, "metadata": True, "crop_size": 32, "loss": "focal"}
     model_dir = run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
-    # Of the head, of the pictures for TensorBoard, of the whole.
-    assert [augmentation for augmentation, _ in seen] == ["none"] * 2 + ["none", "light"] + ["light"] * 3
+    # The head, the pictures for TensorBoard, the whole model.
+    assert seen == ["none"] * 2 + ["none", "light"] + ["light"] * 3
     model = trained_model(model_dir)
     assert list(model.input) == ["image", "age", "sex", "view_position"]
     batches = input_fn("val", {"image": open_dataset(data_dir)}, parse_params({}, where=""))
     probabilities = sigmoid(model.predict(batches, verbose=0))
     np.testing.assert_allclose(probabilities, written(model_dir), atol=1e-5)
-    features = trained_features(model_dir)  # of nobody in particular
+    features = trained_features(model_dir)  # patient inputs unknown
     assert (list(features.input), features.output.shape) == (["image"], (None, 6))
     assert (model_dir / "head/history.csv").exists()
-
-
-def test_epochs_take_turns_with_the_augmented_copies(data_dir, tmp_path, monkeypatch):
-    seen = watched_training(monkeypatch)
-    extra = {"fine_tune": None, "num_epochs": 3, "augmentation": "light", "augmented_copies": 1}
-    run_train(make_experiment(tmp_path / "run", SMALL, **extra), data_dir)
-    plain, view, again = (folder for _, folder in seen)
-    assert plain == again != view
-    infos = [open_dataset(data_dir / "features" / folder).info for folder in (plain, view)]
-    assert [info.get("copy", {}).get("number") for info in infos] == [None, 1]
-
-
-def test_views_and_withheld_patients_go_on_as_they_would_have(data_dir, tmp_path):
-    extra = {"fine_tune": None, "num_epochs": 4, "augmentation": "light", "augmented_copies": 2}
-    extra |= {"metadata": True, "ema_decay": 0.9, "dropout": 0.2}
-    whole = run_train(make_experiment(tmp_path / "whole", SMALL, **extra), data_dir)
-    model_dir = make_experiment(tmp_path / "run", SMALL, **extra)
-    with interrupted_at(3), pytest.raises(SystemExit, match=r"^interrupted"):
-        run_train(model_dir, data_dir)
-    assert_same_run(run_train(model_dir, data_dir, "--resume"), whole)

@@ -19,8 +19,8 @@ def history_of(folder, values):
         ([0.6], 0.6, 0),
         ([0.6, 0.7], 0.7, 0),
         ([0.7, 0.6, 0.65], 0.7, 2),
-        ([0.7, 0.7], 0.7, 1),  # a tie is no better: the earlier one stays
-        ([None, None], math.nan, 0),  # undefined: best follows last
+        ([0.7, 0.7], 0.7, 1),  # a tie is not better: the earlier one stays
+        ([None, None], math.nan, 0),  # undefined: the best is the last
         ([None, 0.6, 0.5], 0.6, 1),
     ],
 )
@@ -35,11 +35,11 @@ def test_best_and_the_epochs_since(tmp_path, values, best, since):
     [
         ([], 0),
         ([0.6, 0.5], 0),
-        ([0.6, 0.5, 0.6], 1),  # a tie is no better
-        ([0.6, 0.5, 0.5, 0.5, 0.5], 2),  # counted anew after each
+        ([0.6, 0.5, 0.6], 1),  # a tie is not better
+        ([0.6, 0.5, 0.5, 0.5, 0.5], 2),  # the count restarts after each
         ([0.6, 0.5, 0.7, 0.6], 0),
         ([0.6, 0.5, 0.5, 0.7, 0.6, 0.6], 2),
-        ([None, None, None], 0),  # undefined: nothing to wait for
+        ([None, None, None], 0),  # undefined: no plateau
     ],
 )
 def test_plateaus_of_two_epochs(tmp_path, values, expected):

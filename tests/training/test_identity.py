@@ -1,6 +1,5 @@
-"""What is used is what was measured: run.json, and the refusals that rest on it."""
+"""run.json, and the commands that reject an experiment that differs from it."""
 
-import csv
 import json
 import re
 import shutil
@@ -8,94 +7,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
+from support.identity import HEAD, error_of, png_of, predicted, save_mobilenet, scored, train_head
 from support.runs import assert_same_run, interrupted_at, make_experiment, run_train
 
 import evaluate
 import predict
 from cxr import experiment, identity, storage
-from cxr.findings import FINDINGS
-from cxr.params import Params, as_json, load_params
-from cxr.patient import UNKNOWN_PATIENT
+from cxr.networks.assembly import trained_model
+from cxr.params import as_json, load_params
 from cxr.records.dataset import open_dataset
-from inference.predictor import Predictor
-from input_fn import input_fn
 from tools import export, localize
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD = {"model": "feature_extractor", "hidden_units": [8], "batch_size": 8, "num_epochs": 2, "learning_rate": 0.03}
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def save_mobilenet(path: Path, seed: int = 0) -> dict:
-    """A MobileNet as an extractor of params.json; kernels so large that something arrives at its end."""
-    keras.utils.set_random_seed(seed)
-    network = keras.applications.MobileNet(include_top=False, alpha=0.25, weights=None, input_shape=(32, 32, 3))
-    network.set_weights([weight * 5 if weight.ndim == 4 else weight for weight in network.get_weights()])
-    network.save_weights(path)
-    return {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": str(path), "image_size": 32}
-
-
-def train_head(folder: Path, data_dir: Path, spec: dict, **changes) -> Path:
-    return run_train(make_experiment(folder, HEAD, extractors=[spec], **changes), data_dir)
-
-
-@pytest.fixture(scope="module")
-def world(built_dataset, tmp_path_factory) -> Path:
-    """records/, a weights file, and four experiments: a CNN, heads in float32 and bfloat16, a head over the CNN."""
-    folder = tmp_path_factory.mktemp("world")
-    data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
-    run_train(make_experiment(folder / "cnn"), data_dir)
-    spec = save_mobilenet(folder / "mobilenet.weights.h5")
-    train_head(folder / "float32", data_dir, spec)
-    train_head(folder / "bfloat16", data_dir, spec, precision="bfloat16")
-    train_head(folder / "over", data_dir, {"source": "experiment", "model_dir": str(folder / "cnn")})
-    return folder
-
-
-@pytest.fixture
-def copied(world, tmp_path):
-    """copied(name): a copy of an experiment, to be spoilt."""
-    return lambda name: Path(shutil.copytree(world / name, tmp_path / name))
-
-
-def error_of(main, *flags: object) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main([str(flag) for flag in flags])
-    return str(caught.value)
-
-
-def scored(model_dir: Path, split: str = "val") -> np.ndarray:
-    """Probabilities [n, 14] of the predictions CSV."""
-    rows = csv.DictReader(experiment.predictions_path(model_dir, split, "best").read_text().splitlines())
-    return np.array([[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows])
-
-
-def predicted(model_dir: Path, data_dir: Path, split: str = "val") -> np.ndarray:
-    """What predict.py gives for the images of a split."""
-    batches = input_fn(split, {"image": open_dataset(data_dir)}, Params(), inputs=["image"])
-    squares = np.concatenate([inputs["image"].numpy() for inputs, _ in batches])
-    predictor = Predictor(model_dir)
-    pictures = [predictor.read(storage_png(square), UNKNOWN_PATIENT) for square in squares]
-    return np.stack([reading.probabilities for reading in predictor.predict(pictures)])
-
-
-def storage_png(square: np.ndarray) -> bytes:
-    from cxr.images.encode import encode
-
-    return encode(square[:, :, 0], "png")
-
-
-def test_run_json_says_what_a_run_was_trained_from(world):
+def test_run_json_describes_the_origin_of_a_run(world):
     run = identity.read(world / "bfloat16")
     assert run["params"] == as_json(load_params(world / "bfloat16"))
     assert list(run["networks"]) == ["MobileNet"]
     assert HASH.fullmatch(run["networks"]["MobileNet"])
-    assert run["networks"] == identity.read(world / "float32")["networks"]  # the weights, whatever the arithmetic
+    assert run["networks"] == identity.read(world / "float32")["networks"]  # in both precisions
     assert run["dataset_fingerprint"] == open_dataset(world / "records").info["fingerprint"]
     assert (run["precision"], run["runtime"], run["restore_from"]) == ("bfloat16", "onednn", None)
     assert identity.read(world / "float32")["runtime"] == "keras"
@@ -112,50 +48,15 @@ def test_run_json_is_written_before_the_first_step_and_kept(world, tmp_path):
     assert identity.path_of(model_dir).read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("cnn", 1e-5), ("float32", 1e-5), ("bfloat16", 2e-3)])
-def test_predict_gives_what_evaluate_scored(world, name, tolerance):
-    np.testing.assert_allclose(predicted(world / name, world / "records"), scored(world / name), atol=tolerance)
-
-
-def test_the_two_precisions_are_two_models(world):
-    """Else the test above would pass with either of them."""
-    assert np.abs(scored(world / "bfloat16") - scored(world / "float32")).max() > 4e-3
-
-
-def test_views_are_scored_by_the_same_network(world, copied):
-    model_dir = copied("bfloat16")
-    evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(world / "records"), "--split", "val", "--tta", "2"])
-    views = scored(model_dir / "tta_2")
-    assert np.abs(views - scored(model_dir)).max() < 0.2  # moved by a pixel or two; in float32 it would be elsewhere
-
-
-def test_an_export_in_another_arithmetic_is_scored_again(world, tmp_path):
-    flags = ["--model_dir", world / "bfloat16", "--output_dir", tmp_path / "exported"]
-    text = "error: the frozen networks of this experiment compute in bfloat16, exported files in float32: that is"
-    assert error_of(export.main, *flags).startswith(text)
-    assert not (tmp_path / "exported").exists()
-    export.main([str(flag) for flag in [*flags, "--data_dir", world / "records", "--images", 3]])
-    result = storage.read_json(tmp_path / "exported/export.json")
-    assert result["rescored"]["images"] == 15
-    assert result["rescored"]["difference"] > 4e-3
-    metrics = storage.read_json(world / "bfloat16/metrics_val_best.json")
-    assert result["rescored"]["mean_auroc"]["before"] == pytest.approx(metrics["mean_auroc"]["value"], abs=0.02)
-    thresholds = [(result["findings"][name]["thresholds"], metrics["findings"][name]["threshold"]) for name in FINDINGS]
-    assert any(ours != theirs for ours, theirs in thresholds)
-    card = (tmp_path / "exported/MODEL_CARD.md").read_text()
-    assert "The experiment was scored in bfloat16; the files compute in float32, which is another model." in card
-    assert f"frozen network `MobileNet`, SHA-256 of its weights {result['run']['networks']['MobileNet']}" in card
-
-
-def test_an_exchanged_weights_file_is_refused_by_everything_that_uses_it(world, copied, tmp_path):
+def test_a_replaced_weights_file_is_rejected_by_every_command(world, copied, tmp_path):
     model_dir = copied("float32")
     other = save_mobilenet(tmp_path / "mobilenet.weights.h5", seed=1)
     params = json.loads((model_dir / "params.json").read_text()) | {"extractors": [other]}
-    (model_dir / "params.json").write_text(json.dumps(params))  # another path alone is no other network
+    (model_dir / "params.json").write_text(json.dumps(params))  # another path alone does not make another network
     text = f"error: the frozen networks of {model_dir} are not those it was trained on: SHA-256 of MobileNet "
     flags = ["--model_dir", model_dir]
     image = tmp_path / "xray.png"
-    image.write_bytes(storage_png(np.zeros((32, 32, 1), np.uint8)))
+    image.write_bytes(png_of(np.zeros((32, 32, 1), np.uint8)))
     for main, more in (
         (evaluate.main, ["--data_dir", world / "records", "--split", "val"]),
         (predict.main, [image]),
@@ -175,14 +76,14 @@ def test_a_moved_weights_file_is_the_same_network(world, copied, tmp_path):
     np.testing.assert_allclose(predicted(model_dir, world / "records"), scored(model_dir), atol=1e-5)
 
 
-def test_an_experiment_over_one_that_was_trained_again_is_refused(world, copied, tmp_path):
+def test_an_experiment_over_one_that_was_trained_again_is_rejected(world, copied, tmp_path):
     below, over = copied("cnn"), copied("over")
     params = json.loads((over / "params.json").read_text()) | {
         "extractors": [{"source": "experiment", "model_dir": str(below)}]
     }
     (over / "params.json").write_text(json.dumps(params))
     flags = ["--model_dir", over, "--data_dir", world / "records", "--split", "val"]
-    evaluate.main([str(flag) for flag in flags])  # as it was
+    evaluate.main([str(flag) for flag in flags])  # restored
     make_experiment(below, seed=231)
     run_train(below, world / "records", "--restart")
     text = f"error: the frozen networks of {over} are not those it was trained on: SHA-256 of cnn "
@@ -217,24 +118,24 @@ def test_a_run_is_bound_to_its_parameters(world, copied, tmp_path, name, change,
         assert error_of(main, *flags, *more).startswith(expected)
 
 
-def test_an_experiment_of_a_version_without_run_json_says_so(world, copied):
+def test_an_experiment_without_run_json_is_rejected(world, copied):
     model_dir = copied("cnn")
     identity.path_of(model_dir).unlink()
-    text = f"error: {model_dir} was trained by a version that kept no run.json, so which networks, parameters and data"
+    text = f"error: {model_dir} was trained by a version that wrote no run.json, so the networks, parameters and data"
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}"):
         run_train(model_dir, world / "records", "--resume")
 
 
-def test_another_dataset_json_is_refused(copied):
+def test_another_dataset_json_is_rejected(copied):
     model_dir = copied("cnn")
     info = json.loads((model_dir / "dataset.json").read_text()) | {"fingerprint": "0" * 64}
     (model_dir / "dataset.json").write_text(json.dumps(info))
-    text = f"error: {model_dir}/dataset.json is of another dataset than the one its weights were trained on"
+    text = f"error: {model_dir}/dataset.json describes another dataset than the one its weights were trained on"
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
 
 
-def test_operating_points_of_other_weights_are_refused(world, copied):
+def test_operating_points_of_other_weights_are_rejected(world, copied):
     model_dir = copied("cnn")
     shutil.copy(model_dir / "metrics_val_best.json", model_dir / "metrics_val_last.json")
     result = json.loads((model_dir / "metrics_val_best.json").read_text())
@@ -243,7 +144,7 @@ def test_operating_points_of_other_weights_are_refused(world, copied):
     assert error_of(predict.main, "--model_dir", model_dir, __file__).startswith(text)
     flags = ["--model_dir", model_dir, "--data_dir", world / "records"]
     assert error_of(evaluate.main, *flags, "--split", "test").startswith(text)
-    evaluate.main([str(flag) for flag in [*flags, "--split", "val"]])  # the way out
+    evaluate.main([str(flag) for flag in [*flags, "--split", "val"]])  # as the error text says
     evaluate.main([str(flag) for flag in [*flags, "--split", "test"]])
 
 
@@ -263,7 +164,29 @@ def test_a_restored_run_that_was_killed_in_its_first_epoch_begins_with_those_wei
     assert f"the run begins again with the best weights of {start}" in (model_dir / "train.log").read_text()
 
 
-def test_weights_to_begin_with_that_changed_meanwhile_are_refused(world, copied, tmp_path):
+def test_weights_that_were_trained_on_patients_of_val_are_rejected(world, copied, tmp_path):
+    start = copied("cnn")
+    patients = experiment.patients_of(start)
+    experiment.patients_path(start).write_text(
+        json.dumps(patients | {"train": patients["train"] + patients["val"][:1]})
+    )
+    text = f"error: 1 patients of val were in training of {start}: val scores would be too good."
+    with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*--allow_leak"):
+        run_train(make_experiment(tmp_path / "run"), world / "records", "--restore_from", str(start))
+
+
+def test_each_checkpoint_predicts_with_its_own_weights(world, copied):
+    model_dir = copied("cnn")
+    best = predicted(model_dir, world / "records")
+    model = trained_model(model_dir)
+    model.set_weights([0 * weight for weight in model.get_weights()])
+    experiment.save_weights(model, model_dir, "last")
+    (model_dir / "metrics_val_last.json").unlink()  # it was measured with other weights
+    np.testing.assert_allclose(predicted(model_dir, world / "records", checkpoint="last"), 0.5)  # all weights are 0
+    assert np.abs(best - 0.5).max() > 1e-2
+
+
+def test_changed_weights_of_restore_from_are_rejected(world, copied, tmp_path):
     start = copied("cnn")
     model_dir = make_experiment(tmp_path / "run")
     with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
@@ -300,29 +223,22 @@ def test_two_trainings_of_one_folder_do_not_mix(world, copied):
         other.communicate("")
 
 
-def test_networks_that_were_trained_on_patients_of_val_are_refused(world, copied, tmp_path):
+def test_networks_that_were_trained_on_patients_of_val_are_rejected(world, copied, tmp_path):
     below = copied("cnn")
     patients = experiment.patients_of(below)
     leaked = {"train": patients["train"] + patients["val"][:2], "val": patients["val"][2:]}
-    experiment.patients_path(below).write_text(json.dumps(leaked))  # as if its dataset had been split another way
+    experiment.patients_path(below).write_text(json.dumps(leaked))  # as with another split of its dataset
     spec = {"source": "experiment", "model_dir": str(below)}
     text = f"error: 2 patients of val were in training of {below}: val scores would be too good."
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*--allow_leak"):
-        train_head(tmp_path / "refused", world / "records", spec)
+        train_head(tmp_path / "rejected", world / "records", spec)
     model_dir = make_experiment(tmp_path / "marked", HEAD, extractors=[spec])
     run_train(model_dir, world / "records", "--allow_leak")
     assert identity.read(model_dir)["leak"]["patients"] == 2
     assert storage.read_json(model_dir / "metrics_val_best.json")["leak"]["patients"] == 2
 
 
-def test_an_experiment_in_another_precision_is_no_extractor(world, tmp_path):
-    spec = {"source": "experiment", "model_dir": str(world / "bfloat16")}
-    text = f"error: {world / 'bfloat16'} was trained and scored on features in bfloat16, this experiment computes in "
-    with pytest.raises(SystemExit, match=f"^{re.escape(text)}float32.*'bfloat16' here too$"):
-        train_head(tmp_path / "run", world / "records", spec)
-
-
-def test_differences_are_named_by_their_path():
+def test_differences_are_listed_by_their_path():
     before = {"a": 1, "extractors": [{"size": 2, "name": "x"}], "gone": "f" * 64}
     now = {"a": 1, "extractors": [{"size": 3, "name": "x"}], "new": None}
     assert list(identity.differences(before, now)) == ["extractors.0.size 2, now 3", "gone ffffffffffff, now None"]

@@ -10,7 +10,7 @@ from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import Dataset, open_dataset
 from cxr.records.splits import SPLITS
-from input_fn import balanced, batch_ids, input_fn, sampling_roots
+from input_fn import batch_ids, input_fn
 
 PARAMS = Params(batch_size=8, image_size=32)
 
@@ -30,7 +30,7 @@ def datasets(built_dataset):
 
 @pytest.fixture
 def read(datasets):
-    """read(split, epoch): the batches as numpy."""
+    """read(split, epoch): the batches as NumPy arrays."""
 
     def run(split, epoch=None, params=PARAMS, **options):
         batches = input_fn(split, datasets, params, epoch=epoch, **options)
@@ -40,7 +40,7 @@ def read(datasets):
 
 
 def images_of(batches):
-    """Every image as its bytes, in order; no two of the dataset are alike."""
+    """The bytes of every image, in order; all images of the dataset differ."""
     return [image.tobytes() for inputs, _ in batches for image in inputs["image"]]
 
 
@@ -67,7 +67,7 @@ def test_batches_have_the_shapes_and_types_of_the_contract(read):
     assert (labels.shape, labels.dtype.name) == ((8, 14), "float32")
 
 
-def test_the_shapes_are_known_before_the_first_batch(datasets):
+def test_the_shapes_are_known_in_advance(datasets):
     inputs, labels = input_fn("train", datasets, PARAMS, epoch=1).element_spec
     assert inputs["image"].shape.as_list()[1:] == [32, 32, 1]
     assert labels.shape.as_list()[1:] == [14]
@@ -76,7 +76,7 @@ def test_the_shapes_are_known_before_the_first_batch(datasets):
 @pytest.mark.parametrize(
     ("split", "epoch", "steps"), [("train", None, 5), ("train", 0, 4), ("val", None, 2), ("val", 3, 1)]
 )
-def test_the_number_of_batches_is_known_before_the_first(datasets, split, epoch, steps):
+def test_the_number_of_batches_is_known_in_advance(datasets, split, epoch, steps):
     assert int(input_fn(split, datasets, PARAMS, epoch=epoch).cardinality()) == steps
 
 
@@ -92,7 +92,7 @@ def test_training_drops_the_remainder_and_repeats_no_image(read):
     assert set(images_of(batches)) < set(images_of(read("train")))
 
 
-def test_training_is_shuffled_by_seed_and_epoch_and_by_nothing_else(read):
+def test_the_training_order_depends_on_seed_and_epoch_only(read):
     first = images_of(read("train", epoch=1))
     assert first == images_of(read("train", epoch=1))
     assert first != images_of(read("train", epoch=2))
@@ -111,7 +111,7 @@ def test_training_labels_stay_with_their_images(read):
     assert pairs(read("train", epoch=1)) < pairs(read("train"))
 
 
-def test_only_the_inputs_asked_for_are_handed_out(read):
+def test_only_the_requested_inputs_are_returned(read):
     assert set(read("val", inputs=["image"])[0][0]) == {"image"}
     assert set(read("val", inputs=["view_position", "age"])[0][0]) == {"view_position", "age"}
 
@@ -119,7 +119,7 @@ def test_only_the_inputs_asked_for_are_handed_out(read):
 AUGMENTED = Params(batch_size=8, image_size=32, augmentation="medium")
 
 
-def test_training_images_are_augmented_by_seed_epoch_and_step_and_labels_stay(read):
+def test_augmentation_depends_on_seed_epoch_and_step_and_keeps_labels(read):
     plain, first = read("train", epoch=1), read("train", epoch=1, params=AUGMENTED)
     assert images_of(first) == images_of(read("train", epoch=1, params=AUGMENTED))
     assert not set(images_of(first)) & set(images_of(plain))
@@ -132,13 +132,13 @@ def test_evaluation_is_never_augmented(read):
     assert images_of(read("val", params=AUGMENTED)) == images_of(read("val"))
 
 
-def test_the_shapes_of_augmented_batches_are_known_before_the_first(datasets):
+def test_the_shapes_of_augmented_batches_are_known_in_advance(datasets):
     plain, augmented = (input_fn("train", datasets, params, epoch=1) for params in (PARAMS, AUGMENTED))
     assert augmented.element_spec == plain.element_spec
     assert int(augmented.cardinality()) == 4
 
 
-def test_mixed_labels_lie_between_those_of_two_images(read):
+def test_mixed_labels_are_between_those_of_two_images(read):
     mixed = read("train", epoch=1, params=Params(batch_size=8, mixup=0.4))
     for (_, given), (_, labels) in zip(read("train", epoch=1), mixed, strict=True):
         low, high = np.minimum(given, given[::-1]), np.maximum(given, given[::-1])
@@ -146,43 +146,16 @@ def test_mixed_labels_lie_between_those_of_two_images(read):
     assert any(((labels > 0) & (labels < 1)).any() for _, labels in mixed)
 
 
-def test_a_view_is_another_look_at_the_same_images(read):
-    plain, view = read("val"), read("val", view=1)
-    for (given, labels), (seen, again) in zip(plain, view, strict=True):
+def test_a_copy_for_test_time_augmentation_has_other_pixels_of_the_same_images(read):
+    plain, copy = read("val"), read("val", tta_copy=1)
+    for (given, labels), (seen, again) in zip(plain, copy, strict=True):
         np.testing.assert_array_equal(labels, again)
         np.testing.assert_array_equal(given["age"], seen["age"])
-    assert not set(images_of(plain)) & set(images_of(view))
-    assert images_of(view) == images_of(read("val", view=1))
+    assert not set(images_of(plain)) & set(images_of(copy))
+    assert images_of(copy) == images_of(read("val", tta_copy=1))
 
 
-def test_how_often_images_of_a_finding_come():
-    shares = np.array([0.25, 0.01, 1.0, 0.0])
-    assert sampling_roots(shares).tolist() == pytest.approx([2, 10, 1, 1])  # a finding of nobody repeats nothing
-
-
-def test_balanced_sampling_shows_images_of_rare_findings_more_often(datasets, tensorflow):
-    paths = datasets["image"].paths("train")
-    records_of = tensorflow.data.TFRecordDataset(paths).map(lambda record: (record,)).repeat(60)
-    shown = [
-        example.unpack_row(record).image_id for (record,) in balanced(records_of, tuple(paths), 7).as_numpy_iterator()
-    ]
-    index = example.read_split_index(paths)
-    weights = np.maximum((index.labels * sampling_roots(index.labels.mean(axis=0))).max(axis=1), 1)
-    found = np.array([shown.count(name) for name in index.image_ids]) / 60
-    assert found == pytest.approx(weights / weights.mean(), abs=0.2)  # of 60 draws; uniform would be 1 each
-    assert found[weights == 1].mean() < 0.6 < 1.5 < found[weights > 3].mean()
-    assert found.mean() == pytest.approx(1, abs=0.05)  # a pass stays about as long
-
-
-def test_balanced_epochs_have_as_many_batches_and_are_the_same_for_a_seed(read):
-    params = Params(batch_size=8, image_size=32, balanced_sampling=True)
-    first = images_of(read("train", epoch=3, params=params))
-    assert len(first) == 32 > len(set(first))
-    assert first == images_of(read("train", epoch=3, params=params))
-    assert first != images_of(read("train", epoch=4, params=params))
-
-
-def test_the_images_of_a_training_batch_have_names(read, datasets):
+def test_the_image_ids_of_a_training_batch(read, datasets):
     index = example.read_split_index(datasets["image"].paths("train"))
     named = batch_ids(datasets, PARAMS, epoch=1, step=2)
     rows = [np.flatnonzero(index.image_ids == name).item() for name in named]
@@ -228,7 +201,7 @@ def test_the_pixels_are_those_of_the_release(encodings):
     assert sorted(images_of(read_encoding(encodings / "png"))) == sorted(expected)
 
 
-def test_a_damaged_shard_ends_in_an_error_and_not_in_fewer_images(encodings, tensorflow, tmp_path):
+def test_a_damaged_shard_is_an_error(encodings, tensorflow, tmp_path):
     images = open_dataset(encodings / "png")
     [shard] = images.paths("train")
     data = bytearray(Path(shard).read_bytes())
@@ -256,7 +229,7 @@ def features(datasets, tmp_path_factory):
     return made
 
 
-def test_features_go_under_the_name_of_their_dataset(features):
+def test_features_have_the_name_of_their_dataset(features):
     inputs, labels = next(iter(input_fn("val", features, PARAMS).as_numpy_iterator()))
     found = {name: (value.shape, value.dtype.name) for name, value in inputs.items()}
     assert found == {
@@ -279,7 +252,7 @@ def test_the_features_of_an_image_stay_together(features, epoch):
     assert len(set(ids[:, 0])) > 1
 
 
-def test_features_come_in_the_order_of_the_images(features, datasets):
+def test_features_have_the_order_of_the_images(features, datasets):
     orders = []
     for given in (features, datasets):
         batches = input_fn("train", given, PARAMS, epoch=3).as_numpy_iterator()

@@ -3,7 +3,7 @@ import pytest
 from cxr.params import Params
 from training.optimizers import learning_rate, make_optimizer
 
-STEPS = 10  # an epoch, so that two epochs are 20 steps
+STEPS = 10  # per epoch, so two epochs are 20 steps
 
 
 def rate_at(step: int, **values) -> float:
@@ -17,10 +17,10 @@ def rate_at(step: int, **values) -> float:
     ("schedule", "warmup_epochs", "step", "expected"),
     [
         ("cosine", 0.4, 0, 0.0),  # warm-up of 4 steps
-        ("cosine", 0.4, 2, 0.2),  # half way up
+        ("cosine", 0.4, 2, 0.2),  # half of the warm-up
         ("cosine", 0.4, 4, 0.4),  # the peak
         ("cosine", 0.4, 8, 0.341421),  # a quarter of the 16 that are left: 0.2 * (1 + cos 45°)
-        ("cosine", 0.4, 12, 0.2),  # half of them: (1 + cos 90°) / 2 = 1/2
+        ("cosine", 0.4, 12, 0.2),  # half of the 16: (1 + cos 90°) / 2 = 1/2
         ("cosine", 0.4, 20, 0.0),  # the end
         ("cosine", 0, 0, 0.4),  # no warm-up
         ("cosine", 0, 10, 0.2),
@@ -28,7 +28,7 @@ def rate_at(step: int, **values) -> float:
         ("constant", 0.4, 0, 0.0),
         ("constant", 0.4, 1, 0.1),
         ("constant", 0.4, 4, 0.4),
-        ("constant", 0.4, 20, 0.4),  # stays
+        ("constant", 0.4, 20, 0.4),  # constant
         ("constant", 0, 0, 0.4),
         ("constant", 0, 20, 0.4),
         ("cosine", 0.04, 0, 0.4),  # less than half a step of warm-up is none
@@ -58,7 +58,7 @@ def test_sgd_with_nesterov_momentum():
     assert (optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.9, True, 0.01)
 
 
-def test_weight_decay_shrinks_by_itself_times_the_step_size():
+def test_weight_decay_is_scaled_by_the_learning_rate():
     import keras
 
     params = Params(optimizer="sgd", learning_rate=0.5, lr_schedule="constant", warmup_epochs=0, weight_decay=0.1)
@@ -67,7 +67,7 @@ def test_weight_decay_shrinks_by_itself_times_the_step_size():
     assert keras.ops.convert_to_numpy(variable) == pytest.approx([1.9])  # 2 - 0.5 * 0.1 * 2, no gradient
 
 
-def test_a_plateau_lowers_the_step_size_in_the_compiled_step_too():
+def test_a_plateau_lowers_the_learning_rate_of_a_compiled_step():
     import keras
 
     params = Params(optimizer="sgd", learning_rate=0.5, lr_schedule="plateau", warmup_epochs=0, weight_decay=0)
@@ -78,16 +78,16 @@ def test_a_plateau_lowers_the_step_size_in_the_compiled_step_too():
     model.train_on_batch(one, one)
     assert model.get_weights()[0].item() == pytest.approx(1 - 0.5 * 1.9)
     rate.factor.assign(0.1)
-    model.train_on_batch(one, one)  # the velocity is -0.5 * 0.9 - 0.05, the step 0.9 of that and -0.05
+    model.train_on_batch(one, one)  # velocity -0.5 * 0.9 - 0.05; the step is 0.9 of that, minus 0.05
     assert model.get_weights()[0].item() == pytest.approx(1 - 0.5 * 1.9 - 0.9 * (0.45 + 0.05) - 0.05)
 
 
-def test_a_gradient_longer_than_the_limit_is_scaled_down():
+def test_a_gradient_above_the_maximum_norm_is_scaled_down():
     import keras
 
     variables = [keras.Variable([0.0]), keras.Variable([0.0])]
     params = Params(optimizer="sgd", weight_decay=0, gradient_clip_norm=1.0)
-    gradients = [keras.ops.convert_to_tensor([value]) for value in (3.0, 4.0)]  # together of length 5
+    gradients = [keras.ops.convert_to_tensor([value]) for value in (3.0, 4.0)]  # global norm 5
     make_optimizer(params, 1.0).apply(gradients, variables)
     found = [keras.ops.convert_to_numpy(variable).item() for variable in variables]
     assert found == pytest.approx([-0.6 * 1.9, -0.8 * 1.9])

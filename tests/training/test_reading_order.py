@@ -1,4 +1,4 @@
-"""Reading ahead changes no order: batches are those of shards that are read one after the other."""
+"""Reading ahead does not change the order of the records."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PARAMS = Params(batch_size=8)
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory) -> Dataset:
-    """A dataset of features whose shards are of very different length; patient and place are in the image id."""
+    """A dataset of features whose shards differ in length; the image id holds patient and position."""
     folder, shards = tmp_path_factory.mktemp("uneven"), []
     for number, size in enumerate(SIZES):
         path = folder / f"train-{number:05d}.tfrecord"
@@ -44,7 +44,7 @@ def ids(batches) -> list[str]:
 
 
 def taken_in_turn(shards: list[list[str]]) -> list[str]:
-    """Sixteen of each of eight open shards in turn; the next shard opens in the place of one that has ended."""
+    """Sixteen records of each of eight open shards in turn; the next shard replaces one that has ended."""
     waiting, found, turn = list(shards), [], 0
     places = [list(waiting.pop(0)) for _ in range(min(input_fn.OPEN_SHARDS, len(waiting)))]
     while any(places) or waiting:
@@ -67,7 +67,7 @@ def test_evaluation_reads_shard_after_shard(uneven):
 def test_training_reads_sixteen_of_each_open_shard_in_turn(uneven, monkeypatch, epoch):
     import tensorflow as tf
 
-    monkeypatch.setattr(input_fn, "SHUFFLE_BUFFER", 1)  # a buffer of one shuffles nothing
+    monkeypatch.setattr(input_fn, "SHUFFLE_BUFFER", 1)  # a buffer of one does not shuffle
     found = ids(input_fn.serialized_batches("train", {"a": uneven}, PARAMS, epoch))
     seed = (PARAMS.seed << 16) + epoch
     numbers = tf.data.Dataset.range(len(SIZES)).shuffle(len(SIZES), seed=seed, reshuffle_each_iteration=False)

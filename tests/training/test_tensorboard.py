@@ -1,4 +1,4 @@
-"""What TensorBoard is given: read back from the event files of short runs."""
+"""TensorBoard files of a short run, read back."""
 
 import json
 
@@ -11,7 +11,7 @@ import train
 from cxr.findings import FINDINGS
 from cxr.records import example
 from cxr.records.dataset import open_dataset
-from training import tensorboard
+from training import figures
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run(built_dataset, tmp_path_factory):
 
 
 def summaries(folder) -> dict[str, list[tuple[int, object]]]:
-    """(step, value) of everything in the event files of a run, by its tag."""
+    """(step, value) of every summary in the event files of a run, by its tag."""
     found = {}
     for path in sorted((folder / "tensorboard").glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -39,7 +39,7 @@ def pictures(values) -> list[np.ndarray]:
     return [tf.io.decode_png(data).numpy() for data in values[0][1].tensor.string_val[2:]]
 
 
-def test_every_finding_with_positives_has_a_curve_an_epoch(run, built_dataset):
+def test_every_finding_with_positives_has_a_curve_per_epoch(run, built_dataset):
     labels = example.read_split_index(open_dataset(built_dataset).paths("val")).labels
     present = {f"val/{finding}/pr_curves" for finding, count in zip(FINDINGS, labels.sum(axis=0), strict=True) if count}
     found = summaries(run)
@@ -48,10 +48,10 @@ def test_every_finding_with_positives_has_a_curve_an_epoch(run, built_dataset):
         assert [step for step, _ in found[tag]] == [1, 2]
         curve = tf.make_ndarray(found[tag][0][1].tensor)  # true and false positives, true and false negatives, ...
         assert curve[:4, 0].sum() == len(labels)
-        assert curve[0, 0] == labels[:, FINDINGS.index(tag.split("/")[1])].sum()  # at threshold 0 all are called
+        assert curve[0, 0] == labels[:, FINDINGS.index(tag.split("/")[1])].sum()  # at threshold 0 all are positive
 
 
-def test_images_are_shown_as_they_are_and_as_they_are_trained_on(run):
+def test_images_are_shown_before_and_after_augmentation(run):
     found = summaries(run)
     plain, augmented = pictures(found["input"]), pictures(found["augmented"])
     assert len(plain) == len(augmented) == 8
@@ -59,44 +59,50 @@ def test_images_are_shown_as_they_are_and_as_they_are_trained_on(run):
     assert all((one != other).any() for one, other in zip(plain, augmented, strict=True))
 
 
-def test_heat_maps_of_four_images_are_drawn_in_every_epoch(run):
+def test_heat_maps_of_four_images_are_drawn_after_every_epoch(run):
     found = {tag: values for tag, values in summaries(run).items() if tag.startswith("heat map/")}
     assert len(found) == 4
     for values in found.values():
         assert [step for step, _ in values] == [1, 2]
         [picture] = pictures(values)
-        assert picture.shape == (32, 64, 3)  # the image beside itself under the map
+        assert picture.shape == (32, 64, 3)  # the image next to itself under the map
         assert (picture[:, :32, 0] == picture[:, :32, 2]).all()  # grey
         assert (picture[:, 32:, 0] != picture[:, 32:, 2]).any()  # coloured
 
 
-def test_watched_images_are_the_first_of_the_commonest_findings(built_dataset):
+def test_examples_are_the_first_images_of_the_commonest_findings():
+    labels = np.zeros((5, 14), int)
+    labels[[1, 2, 3], 6] = 1  # Pneumonia, the commonest
+    labels[[1, 4], 2] = 1  # Effusion: its first image is taken already
+    labels[0, 13] = 1
+    assert figures.choose_examples(labels) == ([1, 4, 0], [6, 2, 13])
+
+
+def test_val_images_are_read_by_their_rows(built_dataset):
     images = open_dataset(built_dataset)
-    index = example.read_split_index(images.paths("val"))
-    watched = tensorboard.Watched(images, index)
-    assert len(set(watched.places)) == 4
-    for place, column, image in zip(watched.places, watched.columns, watched.images, strict=True):
-        assert index.labels[place, column] == 1
-        stored = [record for path in images.paths("val") for record in example.read_records(path)][place]
+    rows = [7, 0, 3]
+    stored_records = [record for path in images.paths("val") for record in example.read_records(path)]
+    for row, image in zip(rows, figures.read_val_images(images, rows), strict=True):
+        stored = stored_records[row]
         encoded = example.example_class().FromString(stored).features.feature["image/encoded"].bytes_list.value[0]
         np.testing.assert_array_equal(image, tf.io.decode_png(encoded).numpy())
 
 
-def test_parameters_are_hparams(run):
+def test_parameters_are_in_the_hparams_table(run):
     found = summaries(run)
-    assert b"val_mean_auroc" in found["_hparams_/experiment"][0][1].metadata.plugin_data.content  # its score beside it
+    assert b"val_mean_auroc" in found["_hparams_/experiment"][0][1].metadata.plugin_data.content
     plugin = found["_hparams_/session_start_info"][0][1].metadata.plugin_data.content
     assert b"learning_rate" in plugin
     assert b"augmentation" in plugin
-    assert b"[512, 256]" in plugin  # what is no plain value is shown as JSON
+    assert b"[512, 256]" in plugin  # a list is shown as JSON
 
 
-def test_the_projector_has_the_val_features_with_their_findings(run, built_dataset):
+def test_the_projector_shows_the_val_features_with_their_findings(run, built_dataset):
     folder, index = run / "tensorboard", example.read_split_index(open_dataset(built_dataset).paths("val"))
     vectors = np.loadtxt(folder / "val_features.tsv", delimiter="\t")
-    assert vectors.shape == (len(index.image_ids), 8)  # of the last block of SMALL
+    assert vectors.shape == (len(index.image_ids), 8)  # channels of the last block of SMALL
     lines = (folder / "val_metadata.tsv").read_text().splitlines()
-    assert lines[0] == "image_id\tpatient_id\tfindings\tview"
+    assert lines[0] == "image_id\tpatient_id\tfindings\tview_position"
     assert [line.split("\t")[0] for line in lines[1:]] == index.image_ids.tolist()
     assert {"No Finding"} < {line.split("\t")[2] for line in lines[1:]}
     config = (folder / "projector_config.pbtxt").read_text()

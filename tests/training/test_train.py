@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def finished(built_dataset, tmp_path_factory) -> Path:
-    """A run that nothing disturbed. Read it, or work on a copy."""
+    """An uninterrupted run. Read it, or work on a copy."""
     return run_train(make_experiment(tmp_path_factory.mktemp("finished")), built_dataset)
 
 
@@ -39,7 +39,7 @@ def copy(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")
 
 
-def test_a_run_leaves_what_design_says(finished):
+def test_a_run_writes_its_files(finished):
     expected = "params.json run.json .lock dataset.json patients.json train.log history.csv tensorboard resume "
     expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
     expected += "predictions_val_best.csv predictions_val_last.csv"
@@ -58,13 +58,13 @@ def test_history_has_a_row_per_epoch_and_a_column_per_number(finished):
     header = (finished / "history.csv").read_text().splitlines()[0]
     assert header.split(",") == measured + [f"val_auroc_{finding}" for finding in FINDINGS]
     assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
-    assert float(rows[-1]["learning_rate"]) == pytest.approx(0, abs=1e-9)  # the cosine has come down
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(0, abs=1e-9)  # the end of the cosine decay
     for row in rows:
         defined = [float(row[f"val_auroc_{finding}"]) for finding in FINDINGS if row[f"val_auroc_{finding}"]]
         assert float(row["val_mean_auroc"]) == pytest.approx(np.mean(defined))
 
 
-def test_a_finding_without_positives_in_val_is_null_not_a_half(finished):
+def test_the_auroc_of_a_finding_without_positives_is_null(finished):
     assert read_history(finished)[0]["val_auroc_Mass"] == ""
     scores = json.loads((finished / "metrics_val_best.json").read_text())
     mass = scores["findings"]["Mass"]
@@ -102,6 +102,7 @@ def test_the_log_explains_the_run(finished, built_dataset):
     assert [line.split()[:2] for line in lines[2:5]] == [["train", "33"], ["val", "15"], ["test", "12"]]
     assert "Atelectasis 1  Cardiomegaly 2" in lines[2]
     assert lines[5] == "left out: 0 missing, 0 rejected"
+    assert lines[6].startswith("device ")
     pattern = r"epoch +(\d)/6   loss 0\.\d{4}   val AUROC 0\.\d{4} \(best 0\.\d{4}\)   \d+ img/s   \d+ s"
     assert re.findall(pattern, "\n".join(lines)) == ["1", "2", "3", "4", "5", "6"]
     assert lines[-1] == f"next: python evaluate.py --model_dir {finished} --data_dir {built_dataset}"
@@ -123,11 +124,11 @@ def test_a_killed_run_resumes_to_the_same_numbers(finished, built_dataset, tmp_p
         process.kill()
         assert process.wait() == -9
     epochs_done = len(read_history(model_dir)) if (model_dir / "history.csv").exists() else 1
-    assert 1 <= epochs_done < EPOCHS  # it was in the middle
+    assert 1 <= epochs_done < EPOCHS  # it was killed in the middle
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
 
 
-def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbers(finished, built_dataset, tmp_path):
+def test_a_run_killed_in_its_first_epoch_begins_again_with_the_same_numbers(finished, built_dataset, tmp_path):
     model_dir = make_experiment(tmp_path)
     with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, built_dataset)
@@ -135,12 +136,11 @@ def test_a_run_killed_in_its_first_epoch_begins_anew_and_comes_to_the_same_numbe
     assert not (model_dir / "resume").exists()
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
     assert (
-        "no epoch had been finished: the run begins again from its initial weights"
-        in (model_dir / "train.log").read_text()
+        "no epoch was finished: the run begins again with its initial weights" in (model_dir / "train.log").read_text()
     )
 
 
-def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, built_dataset, tmp_path):
+def test_results_of_earlier_weights_are_moved_aside(finished, built_dataset, tmp_path):
     model_dir = make_experiment(tmp_path)
     with interrupted_at(2, is_saved=True), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, built_dataset)
@@ -148,7 +148,7 @@ def test_results_of_earlier_weights_do_not_stay_beside_later_ones(finished, buil
     run_train(model_dir, built_dataset, "--resume")
     assert not (model_dir / "metrics_test_best.json").exists()
     assert (model_dir / "old/001/metrics_test_best.json").read_text() == "of the second epoch"
-    assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)  # nothing left to do: nothing moves
+    assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)  # nothing left to do
     assert not (model_dir / "old/002").exists()
 
 
@@ -164,19 +164,19 @@ def test_resume_of_a_finished_run_changes_nothing(copy, finished, built_dataset)
     assert_same_run(run_train(copy, built_dataset, "--resume"), finished)
 
 
-def test_resume_writes_the_history_that_a_kill_left_out(copy, finished, built_dataset):
+def test_resume_writes_a_history_that_a_kill_prevented(copy, finished, built_dataset):
     (copy / "history.csv").unlink()  # killed after the last state, before the last history
     assert_same_run(run_train(copy, built_dataset, "--resume"), finished)
 
 
 @pytest.mark.parametrize("change", [{"num_channels": 8}, {"learning_rate": 0.5}, {"seed": 231}])
-def test_resume_with_other_params_is_refused(copy, built_dataset, change):
+def test_resume_with_other_params_is_rejected(copy, built_dataset, change):
     make_experiment(copy, **change)
     with pytest.raises(SystemExit, match=r"^error: .*params\.json was changed since.*--restart"):
         run_train(copy, built_dataset, "--resume")
 
 
-def test_resume_on_another_dataset_is_refused(copy, built_dataset, tmp_path):
+def test_resume_on_another_dataset_is_rejected(copy, built_dataset, tmp_path):
     before = (copy / "dataset.json").read_text()
     other = change_records(built_dataset, tmp_path / "other", "val", lambda held: held["val"][1:])
     with pytest.raises(SystemExit, match=r"^error: --data_dir is not the dataset the run began on"):
@@ -184,7 +184,7 @@ def test_resume_on_another_dataset_is_refused(copy, built_dataset, tmp_path):
     assert (copy / "dataset.json").read_text() == before
 
 
-def test_a_trained_folder_is_not_trained_over(copy, built_dataset):
+def test_a_trained_folder_is_not_overwritten(copy, built_dataset):
     with pytest.raises(
         SystemExit, match=r"^error: .*/copy already holds a run\. Add --resume to continue it, or --res"
     ):
@@ -201,14 +201,14 @@ def test_restart_moves_the_old_run_aside(copy, finished, built_dataset):
     assert not of_both[0] & of_both[1]
 
 
-def test_a_patient_in_two_splits_is_refused(built_dataset, tmp_path):
+def test_a_patient_in_two_splits_is_rejected(built_dataset, tmp_path):
     leaked = change_records(built_dataset, tmp_path / "leaked", "val", lambda held: held["val"] + held["train"][:1])
     patient = example.unpack_row(next(example.read_records(leaked / "train-00000-of-00003.tfrecord"))).patient_id
     with pytest.raises(SystemExit, match=f"^error: patient {patient} is in train and in val, so scores would be too"):
         run_train(make_experiment(tmp_path / "run"), leaked)
 
 
-def test_a_flipped_bit_in_a_shard_is_named(built_dataset, tmp_path):
+def test_the_error_names_a_shard_with_a_flipped_bit(built_dataset, tmp_path):
     shutil.copytree(built_dataset, tmp_path / "data")
     shard = min((tmp_path / "data").glob("val-*.tfrecord"))
     data = shard.read_bytes()

@@ -1,130 +1,166 @@
-"""MODEL_CARD.md: what an exported model is, what it was trained on, how good it is, and what it is not for."""
+"""MODEL_CARD.md: what an exported model does, how well, what it was trained on, and what it must not be used for."""
 
 import pathlib
 
 from cxr import experiment, storage
 from cxr.params import Params
 
+WARNING = "**Research only. Not a medical device, not for clinical use.** It has not been tested on patients."
+OUTPUTS = """\
+For each of 14 findings the model gives a probability. Findings are independent: an image can have several or none.
+
+- `probabilities` come straight from the network. `calibrated` is corrected on the validation images, so that 0.2 means
+  one patient in five: show this one to people.
+- `calls` is 1 if the probability is at or above the finding's operating point (Youden's index on the validation
+  images), 0 if it is below, and -1 if there were too few positives to choose one.
+- TFLite and ONNX files return `probabilities` only; the operating points and the calibration are in `export.json`."""
 LIMITS = """\
-- **Not a medical device, not for clinical use.** Nobody has tested it on patients.
-- The labels it learnt from were mined from radiology reports by a text classifier, whose authors put its accuracy above
-  90 %; they are no radiologist's reading of the image, and no finding above its operating point does not mean healthy.
-- One hospital, frontal views, 8-bit images that their publisher resized to 1024 x 1024. Other devices, views, ages and
-  populations are other data: evaluate there first.
-- Calibration and operating points come from that hospital's val split; where findings are rarer or more common,
-  calibrated probabilities are too high or too low.
-"""
+- The labels were extracted from radiology reports by a program. Its authors put its accuracy above 90 %; no radiologist
+  has read the images for them.
+- No finding above its operating point does not mean that the patient is healthy.
+- All training images are frontal radiographs from one hospital, with 8 bits per pixel, resized by their publisher to
+  1024 x 1024 pixels. Evaluate on your own images before use with other scanners, ages or populations.
+- The operating points and the calibration fit the validation images. Where a finding is rarer, its calibrated
+  probability is too high; where it is more common, too low."""
 
 
 def write_card(folder: pathlib.Path, model_dir: pathlib.Path, params: Params, export: dict) -> None:
     """Write MODEL_CARD.md.
 
     Args:
-        export: what export.json says.
+        export: the content of export.json.
     """
     info = experiment.dataset_of(model_dir)
     sections = [
         f"# {model_dir.resolve().name}: 14 findings in chest radiographs",
-        f"`{params.model}`, checkpoint `{export['checkpoint']}`, code {export['git_sha'] or 'of no checkout'}. "
-        f"Images become squares of {info['image_size']} pixels, grey; {extractors(params)}.",
-        "## Trained on",
-        trained_on(info),
-        "## How good",
-        quality(model_dir, export["checkpoint"]),
-        "## Run",
-        identity(export["run"]),
+        WARNING,
+        "## Input",
+        inputs(params, info),
+        "## Output",
+        OUTPUTS,
         "## Files",
         files(export),
+        "## Performance",
+        performance(model_dir, export["checkpoint"]),
+        "## Training data",
+        training_data(info),
+        "## Training run",
+        training_run(params, export),
         "## Limits",
-        LIMITS.rstrip(),
+        LIMITS,
     ]
     storage.write_text(folder / "MODEL_CARD.md", "\n\n".join(sections) + "\n")
 
 
-def extractors(params: Params) -> str:
-    """Which networks it stands on."""
-    if not params.extractors:
-        return "no pre-trained network"
-    names = [spec.get("name") or spec.get("handle") or spec.get("model_dir") for spec in params.extractors]
-    return f"over {', '.join(map(str, names))}, {'fine-tuned' if params.fine_tune else 'frozen'}"
+def inputs(params: Params, info: dict) -> str:
+    """What the model takes."""
+    size = info["image_size"]
+    image = (
+        f"One frontal chest radiograph, grey, {size} x {size} pixels. The SavedModel resizes images itself; for TFLite "
+        "and ONNX resize them first."
+    )
+    if not params.metadata:
+        return f"{image} Age, sex and view position are not used."
+    return f"{image} Age, sex and view position (PA or AP) are optional inputs of the SavedModel."
 
 
-def trained_on(info: dict) -> str:
-    """Source, split and sizes, from dataset.json."""
-    sizes = [
-        f"{split} {info['splits'][split]['images']:,} images of {info['splits'][split]['patients']:,} patients"
-        for split in ("train", "val", "test")
+def files(export: dict) -> str:
+    """A row for every file with the result of its check."""
+    lines = [rescored(export["rescored"]), ""] if export["rescored"] else []
+    original = "the experiment in float32" if export["rescored"] else "`predict.py`"
+    lines += [
+        f"Every file was run on the number of images shown. Difference: the largest difference of any probability from "
+        f"{original}.",
+        "",
+        "| file | input | difference | images | mean AUROC lost on val |",
+        "|---|---|---|---|---|",
     ]
+    for name, found in export["files"].items():
+        aurocs = found.get("mean_auroc") or {"lost": None}
+        lost = "" if aurocs["lost"] is None else f"{aurocs['lost']:+.4f}"
+        lines.append(f"| `{name}` | {found['takes']} | {found['difference']:.1g} | {found['images']:,} | {lost} |")
+    return "\n".join(lines)
+
+
+def rescored(found: dict) -> str:
+    """How the float32 files differ from an experiment that computes in another precision."""
+    aurocs = found["mean_auroc"]
     return (
-        f"NIH ChestX-ray14, labels of `{info['source']['csv']}`, split `{info['split']['name']}`: {', '.join(sizes)}. "
-        f"Dataset {info['fingerprint'][:12]}. No patient is in two splits."
+        f"The experiment was scored in {found['precision']}; the files compute in float32, which is another model. On "
+        f"the {found['images']:,} val images a probability differs by up to {found['difference']:.2g}, and the mean "
+        f"AUROC is {number(aurocs['after'])} instead of {number(aurocs['before'])}. The operating points and the "
+        "calibration were fitted again for the files."
     )
 
 
-def quality(model_dir: pathlib.Path, checkpoint: str) -> str:
-    """AUROC by finding with its interval, and how the operating points do, of test or else of val."""
+def performance(model_dir: pathlib.Path, checkpoint: str) -> str:
+    """AUROC with its interval, sensitivity and specificity of every finding, on test if evaluated, else on val."""
     split = next((s for s in ("test", "val") if experiment.metrics_path(model_dir, s, checkpoint).is_file()), None)
     if split is None:
         return f"Not evaluated. Run: `python evaluate.py --model_dir {model_dir} --split test`"
     result = storage.read_json(experiment.metrics_path(model_dir, split, checkpoint))
-    chosen = "" if split == "test" else " **This is the split the checkpoint was chosen on, so it flatters.**"
+    chosen = "" if split == "test" else " **The weights were chosen on this split, so these numbers are too good.**"
     lines = [
-        f"On {split}, {result['images']:,} images of {result['patients']:,} patients, 95 % intervals over patients."
-        f"{chosen} A score is comparable only within one split.",
+        f"Measured on {split}: {result['images']:,} images of {result['patients']:,} patients.{chosen} Brackets are "
+        "95 % intervals over patients. Sensitivity and specificity are those at the operating point. Do not compare "
+        "these numbers with results on another split.",
         "",
         "| finding | positives | AUROC | sensitivity | specificity |",
         "|---|---|---|---|---|",
     ]
-    for name, of in result["findings"].items():
-        cells = number(of["sensitivity"]), number(of["specificity"])
-        lines.append(f"| {name} | {of['positives']:,} | {interval(of, 'auroc')} | {cells[0]} | {cells[1]} |")
+    for name, numbers in result["findings"].items():
+        sensitivity, specificity = number(numbers["sensitivity"]), number(numbers["specificity"])
+        auroc = with_interval(numbers, "auroc")
+        lines.append(f"| {name} | {numbers['positives']:,} | {auroc} | {sensitivity} | {specificity} |")
     mean = result["mean_auroc"]
-    return "\n".join([*lines, f"| mean of {mean['findings']} | | {interval(mean, 'value')} | | |"])
+    return "\n".join([*lines, f"| mean of {mean['findings']} | | {with_interval(mean, 'value')} | | |"])
 
 
-def identity(run: dict) -> str:
-    """What the weights were trained from, out of run.json."""
-    start = run["restore_from"]
+def training_data(info: dict) -> str:
+    """Source, split and sizes, from dataset.json."""
     lines = [
-        f"- trained in {run['precision']} on {run['device']}, features by the runtime {run['runtime']}, code "
-        f"{run['git_sha'] or 'outside a checkout'}",
-        f"- began with {start['model_dir'] + ' ' + start['weights_sha256'][:12] if start else 'initial weights'}",
+        f"NIH ChestX-ray14 with the labels of `{info['source']['csv']}`, split `{info['split']['name']}`. No patient "
+        f"is in two splits. Dataset fingerprint {info['fingerprint'][:12]}.",
+        "",
+        "| split | images | patients |",
+        "|---|---|---|",
+    ]
+    for split in ("train", "val", "test"):
+        counts = info["splits"][split]
+        lines.append(f"| {split} | {counts['images']:,} | {counts['patients']:,} |")
+    return "\n".join(lines)
+
+
+def training_run(params: Params, export: dict) -> str:
+    """Model, precision, device, initial weights and versions, from run.json."""
+    run, start = export["run"], export["run"]["restore_from"]
+    features = f"; features computed by {run['runtime']}" if run["networks"] else ""
+    lines = [
+        f"- model `{params.model}`, checkpoint `{export['checkpoint']}`, {pretrained(params)}",
+        f"- trained in {run['precision']} on {run['device']}{features}",
+        *([f"- initial weights: `{start['model_dir']}`, SHA-256 {start['weights_sha256'][:12]}"] if start else []),
         *(f"- frozen network `{name}`, SHA-256 of its weights {sha256}" for name, sha256 in run["networks"].items()),
+        f"- code: trained with {run['git_sha'] or 'unknown'}, exported with {export['git_sha'] or 'unknown'}",
         f"- libraries: {', '.join(f'{name} {version}' for name, version in run['library_versions'].items())}",
     ]
     return "\n".join(lines)
 
 
-def rescored(found: dict) -> str:
-    """What the arithmetic of the files changes, where it is not that of the experiment."""
-    aurocs = found["mean_auroc"]
-    return (
-        f"The experiment was scored in {found['precision']}; the files compute in float32, which is another model. On "
-        f"the {found['images']:,} images of val a probability differs by up to {found['difference']:.2g}, and the mean "
-        f"AUROC is {number(aurocs['after'])} where the experiment has {number(aurocs['before'])}. Calibration and "
-        "operating points of the files are fitted on val, as the files compute."
-    )
-
-
-def files(export: dict) -> str:
-    """Every file with what the check at export found."""
-    other = "the experiment in float32" if export["rescored"] else "predict.py"
-    lines = [rescored(export["rescored"]), ""] if export["rescored"] else []
-    lines += [f"| file | takes | largest difference from {other} | mean AUROC lost on val |", "|---|---|---|---|"]
-    for name, found in export["files"].items():
-        aurocs = found.get("mean_auroc") or {"lost": None}
-        lost = "" if aurocs["lost"] is None else f"{aurocs['lost']:+.4f} ({found['images']:,} images)"
-        lines.append(f"| `{name}` | {found['takes']} | {found['difference']:.1g} | {lost} |")
-    return "\n".join(lines)
+def pretrained(params: Params) -> str:
+    """The pre-trained networks of an experiment."""
+    if not params.extractors:
+        return "no pre-trained network"
+    names = [spec.get("name") or spec.get("handle") or spec.get("model_dir") for spec in params.extractors]
+    return f"pre-trained {', '.join(map(str, names))}, {'fine-tuned' if params.fine_tune else 'frozen'}"
 
 
 def number(value: float | None) -> str:
-    """Three decimals; nothing where undefined."""
+    """Three decimals; empty if undefined."""
     return "" if value is None else f"{value:.3f}"
 
 
-def interval(of: dict, key: str) -> str:
+def with_interval(values: dict, key: str) -> str:
     """A value with its interval."""
-    if of[key] is None:
+    if values[key] is None:
         return "undefined"
-    return number(of[key]) + ("" if of["low"] is None else f" [{of['low']:.3f}, {of['high']:.3f}]")
+    return number(values[key]) + ("" if values["low"] is None else f" [{values['low']:.3f}, {values['high']:.3f}]")

@@ -1,57 +1,45 @@
-"""Experiments whose arithmetic no exported file has are scored again on val, as the files compute."""
+"""Score an experiment again in float32, if its own precision cannot be exported.
+
+The frozen networks of such an experiment compute in bfloat16 or int8. In float32 their features differ, so thresholds
+and calibration are fitted again on val.
+"""
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cxr.evaluation import metrics, operating, scoring
-from cxr.evaluation.predictions import Predictions
-from cxr.findings import FINDINGS
+from cxr.evaluation import operating_points
 from cxr.records.dataset import Dataset
-from evaluate import predict_logits, predictions_of, read_index
+from evaluate import predict_logits, predictions_of, split_index
 from inference.predictor import Predictor
+from tools.exporting import parity
 
 if TYPE_CHECKING:
     import keras
 
 
 def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | None) -> tuple[Predictor, dict]:
-    """The predictor as an exported file computes it, with operating points and calibration of its own.
+    """Predict val with the experiment and with its float32 model, and fit new operating points for the latter.
 
     Args:
-        model: the experiment in float32. images: the dataset whose val split they are fitted on.
+        model: the experiment in float32.
+        images: the dataset with the val split.
 
     Returns:
-        The predictor and {"precision" of the experiment, "images", "difference": the largest of a probability,
-        "mean_auroc": {"before", "after", "lost"}} on val.
+        A predictor with the float32 model, and {"precision" of the experiment, "images", "difference", "mean_auroc"}
+        as in `parity.compare`.
 
     Raises:
-        ValueError: there is no val split to score with.
+        ValueError: no val split is given.
     """
     precision = predictor.params.precision
     if images is None or images.images("val") == 0:
         raise ValueError(
             f"the frozen networks of this experiment compute in {precision}, exported files in float32: that is "
-            "another model, with operating points of its own. Add --data_dir with a built dataset that has a val split"
+            "another model, which needs its own operating points. Add --data_dir with a built dataset that has a val "
+            "split"
         )
-    index, datasets = read_index(images, "val"), {"image": images}
-    before, after = (
-        predictions_of(index, predict_logits(network, "val", datasets, predictor.params.last_phase()))
-        for network in (predictor.network, model)
-    )
-    aurocs = {"before": mean_auroc(before), "after": mean_auroc(after)}
-    found = {
-        "precision": precision,
-        "images": len(index.image_ids),
-        "difference": float(np.abs(before.probabilities - after.probabilities).max()),
-        "mean_auroc": aurocs | {"lost": aurocs["before"] - aurocs["after"]},
-    }
-    points = operating.points_of(scoring.choose(after))
-    return predictor.exported_as(model, points), metrics.none_for_nan(found)
-
-
-def mean_auroc(predictions: Predictions) -> float:
-    """Mean over the findings that have both classes; nan where none has."""
-    columns = range(len(FINDINGS))
-    of = predictions.labels, predictions.probabilities
-    return metrics.mean_defined([metrics.auroc(of[0][:, column], of[1][:, column]) for column in columns])
+    index, datasets, params = split_index(images, "val"), {"image": images}, predictor.params.last_phase()
+    before = predictions_of(index, predict_logits(predictor.network, "val", datasets, params))
+    after = predictions_of(index, predict_logits(model, "val", datasets, params))
+    points = operating_points.points_of(operating_points.fit(after))
+    found = parity.differences(before.labels, before=before.probabilities, after=after.probabilities)
+    return predictor.with_network(model, points), {"precision": precision, **found}

@@ -1,12 +1,15 @@
-"""An experiment as a SavedModel that needs nothing but TensorFlow: from the bytes of image files to answers."""
+"""Export an experiment as a SavedModel that needs only TensorFlow, from the bytes of image files to calls."""
 
 import pathlib
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cxr.evaluation.calibration import EDGE
-from cxr.evaluation.operating import OperatingPoints
+from cxr.evaluation.operating_points import OperatingPoints
 from cxr.findings import FINDINGS
 from cxr.networks.runtime import frozen_graph
+from cxr.patient import UNKNOWN
 from tools.exporting import decoding
 
 if TYPE_CHECKING:
@@ -15,75 +18,87 @@ if TYPE_CHECKING:
 
 
 def require_tensorflow() -> None:
-    """Raise ValueError where Keras runs on another backend: a SavedModel is TensorFlow's."""
+    """Raise ValueError if Keras runs on another backend than TensorFlow."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Keras runs on {keras.backend.backend()}, a SavedModel needs KERAS_BACKEND=tensorflow")
 
 
-def answers(logits: "tf.Tensor", points: OperatingPoints) -> dict[str, "tf.Tensor"]:
-    """What every signature returns, [B, 14] each, so that a row of it explains itself.
+def signature_outputs(logits: "tf.Tensor", points: OperatingPoints) -> dict[str, "tf.Tensor"]:
+    """What every signature returns, [B, 14] each: an image's row can be read without any other file.
 
-    findings (names), probabilities (as the model gives them), calibrated, thresholds and calibrated_thresholds (where
-    each of the two becomes a call; nan where val had too little), calls (1, 0, or -1 where there is no threshold).
+    findings              names
+    probabilities         uncalibrated, the model's sigmoid outputs
+    calibrated            calibrated on val
+    thresholds            operating points of `probabilities`; NaN where val had too few positives
+    calibrated_thresholds the same operating points on the scale of `calibrated`
+    calls                 1 at or above the operating point, 0 below, -1 without one
     """
-    import numpy as np
     import tensorflow as tf
 
     logits = tf.cast(logits, tf.float64)
     probabilities = tf.sigmoid(logits)
-    edge = np.log1p(-EDGE) - np.log(EDGE)  # as calibration.calibrate clips
+    edge = np.log1p(-EDGE) - np.log(EDGE)  # clips as `calibration.calibrate` does
     corrected = tf.sigmoid(points.slopes * tf.clip_by_value(logits, -edge, edge) + points.intercepts)
     calls = tf.where(np.isnan(points.thresholds), -1, tf.cast(probabilities >= points.thresholds, tf.int32))
     calibrated = tf.where(np.isnan(points.slopes), probabilities, corrected)
-    known = {
+    constants = {
         "findings": tf.constant(FINDINGS),
         "thresholds": tf.constant(points.thresholds, tf.float32),
         "calibrated_thresholds": tf.constant(points.calibrated(points.thresholds), tf.float32),
     }
     computed = {"probabilities": tf.cast(probabilities, tf.float32), "calibrated": tf.cast(calibrated, tf.float32)}
     rows = tf.shape(logits)[0]
-    return computed | {"calls": calls} | {name: tf.tile(row[None], [rows, 1]) for name, row in known.items()}
+    repeated = {name: tf.tile(row[None], [rows, 1]) for name, row in constants.items()}
+    return computed | {"calls": calls} | repeated
+
+
+def patient_specs_of(model: "keras.Model") -> dict[str, "tf.TensorSpec"]:
+    """The patient inputs of a model, [B] each; none if the image is its only input."""
+    import tensorflow as tf
+
+    patient = {name: tensor for name, tensor in model.input.items() if name != "image"}
+    return {name: tf.TensorSpec([None], tensor.dtype, name=name) for name, tensor in patient.items()}
 
 
 def save(model: "keras.Model", points: OperatingPoints, folder: pathlib.Path) -> None:
-    """Write the SavedModel.
+    """Write the SavedModel with its signatures.
 
-    Signatures: `serving_default` takes image_bytes, string [B], PNG or JPEG; `pixels` takes image, uint8 [B, H, W, 1]
-    of any size. Of a model that is told of the patient, both also take age (years), sex (0 F, 1 M) and view (0 PA, 1
-    AP), -1 where unknown, under the names `patient` and `patient_pixels`; the first two then know nothing of anybody.
+    serving_default   image_bytes, string [B]: PNG or JPEG files
+    pixels            image, uint8 [B, H, W, 1], of any size
+
+    A model with patient inputs has two more signatures, `patient` and `patient_pixels`, which also take age (years),
+    sex (0 F, 1 M) and view_position (0 PA, 1 AP), [B] each, -1 where unknown. In the first two signatures all of them
+    are unknown.
     """
     import tensorflow as tf
 
-    size, network, names = model.input["image"].shape[1], frozen_graph(model), list(model.input)
-    told = {name: tf.TensorSpec([None], model.input[name].dtype, name=name) for name in names if name != "image"}
-    encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
-    pixels = tf.TensorSpec([None, None, None, 1], tf.uint8, name="image")
+    size, network = model.input["image"].shape[1], frozen_graph(model)
+    patient_specs = patient_specs_of(model)
+    bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
+    pixels_spec = tf.TensorSpec([None, None, None, 1], tf.uint8, name="image")
 
-    def answer(squares: "tf.Tensor", patient: dict) -> dict:
-        values = [squares if name == "image" else patient[name] for name in names]
-        logits = network(*values)
-        return answers(logits[0] if isinstance(logits, list | tuple) else logits, points)
-
-    def nobody(squares: "tf.Tensor") -> dict:
-        return {name: tf.fill(tf.shape(squares)[:1], tf.constant(-1, spec.dtype)) for name, spec in told.items()}
+    def predict(squares: "tf.Tensor", patient: dict) -> dict:
+        rows = tf.shape(squares)[:1]
+        unknown = {name: tf.fill(rows, tf.constant(UNKNOWN, spec.dtype)) for name, spec in patient_specs.items()}
+        inputs = {"image": squares} | unknown | patient
+        logits = network(*(inputs[name] for name in model.input))
+        return signature_outputs(logits[0] if isinstance(logits, list | tuple) else logits, points)
 
     def from_bytes(image_bytes, **patient):
-        squares = decoding.decode_squares(image_bytes, size)
-        return answer(squares, patient or nobody(squares))
+        return predict(decoding.decode_squares(image_bytes, size), patient)
 
     def from_pixels(image, **patient):
-        squares = decoding.resize_squares(image, size)
-        return answer(squares, patient or nobody(squares))
+        return predict(decoding.resize_squares(image, size), patient)
 
-    module = tf.Module()
-    bytes_function, pixels_function = (tf.function(f, autograph=False) for f in (from_bytes, from_pixels))
+    from_bytes = tf.function(from_bytes, autograph=False)
+    from_pixels = tf.function(from_pixels, autograph=False)
     signatures = {
-        "serving_default": bytes_function.get_concrete_function(image_bytes=encoded),
-        "pixels": pixels_function.get_concrete_function(image=pixels),
+        "serving_default": from_bytes.get_concrete_function(image_bytes=bytes_spec),
+        "pixels": from_pixels.get_concrete_function(image=pixels_spec),
     }
-    if told:
-        signatures["patient"] = bytes_function.get_concrete_function(image_bytes=encoded, **told)
-        signatures["patient_pixels"] = pixels_function.get_concrete_function(image=pixels, **told)
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    if patient_specs:
+        signatures["patient"] = from_bytes.get_concrete_function(image_bytes=bytes_spec, **patient_specs)
+        signatures["patient_pixels"] = from_pixels.get_concrete_function(image=pixels_spec, **patient_specs)
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)

@@ -1,1 +1,1 @@
-"""The pages that tools/report.py writes: figures, pictures, and what stands on them."""
+"""The pages that tools/report.py writes, their figures and pictures."""

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves, and the bands in which they lie over patients."""
+"""ROC and precision-recall curves, and their 95 % bands over patients."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from cxr.evaluation import metrics
 
-FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)  # where bands are known
-RECALLS = np.linspace(0.01, 1, 100)  # not at 0, where nothing is called and precision undefined
+FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)  # of the band of ROC
+RECALLS = np.linspace(0.01, 1, 100)  # of the band of precision, which is undefined at recall 0
 
 
 class Bands(NamedTuple):
@@ -24,7 +24,7 @@ def roc_curve(hits: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Args:
         hits, called: positives called and all called at each threshold, as `metrics.called_at_thresholds` counts them;
-            the last calls everything, and both classes are among it.
+            the last one calls every image, and both classes are present.
     """
     false = called - hits
     return np.append(0, false / false[-1]), np.append(0, hits / hits[-1])
@@ -32,7 +32,7 @@ def roc_curve(hits: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def precision_at(recalls: np.ndarray, hits: np.ndarray, called: np.ndarray) -> np.ndarray:
     """Precision at the highest threshold that reaches each recall, recalls above 0: the steps of average precision."""
-    wanted = np.ceil(recalls * hits[-1] - 1e-9)  # positives to be found; 0.07 * 100 is not quite 7
+    wanted = np.ceil(recalls * hits[-1] - 1e-9)  # number of positives; 0.07 * 100 is slightly more than 7
     place = np.searchsorted(hits, wanted)
     return hits[place] / called[place]
 
@@ -40,13 +40,13 @@ def precision_at(recalls: np.ndarray, hits: np.ndarray, called: np.ndarray) -> n
 def bands(
     labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray, *, resamples: int = metrics.RESAMPLES
 ) -> Bands | None:
-    """Both curves of one finding in the very resamples of patients that give its AUROC interval.
+    """Bands of both curves of one finding, over the same resamples of patients as its AUROC interval.
 
     Args:
-        labels: [n] of 0 and 1, both among them. scores, patient_ids: [n].
+        labels: [n] of 0 and 1, both present. scores, patient_ids: [n].
 
     Returns:
-        None with one patient: there is nobody else to draw.
+        None with one patient: all resamples are equal.
     """
     _, patient = np.unique(patient_ids, return_inverse=True)
     count = patient.max(initial=-1) + 1
@@ -55,7 +55,9 @@ def bands(
     order = np.argsort(-scores, kind="stable")
     patient, positive = patient[order], labels[order] == 1
     last_of_tie = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    generator, sensitivities, precisions = np.random.default_rng(metrics.SEED), [], []
+    generator = np.random.default_rng(metrics.SEED)
+    sensitivities = []
+    precisions = []
     for _ in range(resamples):
         times = np.bincount(generator.integers(count, size=count), minlength=count)[patient]
         hits, called = np.cumsum(times * positive)[last_of_tie], np.cumsum(times)[last_of_tie]

@@ -1,4 +1,4 @@
-"""Figures of a dataset, its splits side by side."""
+"""Figures of the splits of a dataset, side by side."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from tools.reporting.figures import Drawing, draw, readable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOOKS = {  # split: colour, mark, line
+LOOKS = {  # split: colour, marker, line
     "train": (figures.BLUE, "o", "-"),
     "val": (figures.VERMILLION, "s", "--"),
     "test": (figures.BLACK, "^", ":"),
@@ -22,16 +22,17 @@ VIEW_POSITIONS = {  # name: code in an index, colour, line
     "AP": (1, figures.VERMILLION, "--"),
     "unknown": (-1, figures.GREY, ":"),
 }
-GROUPS = ((1, "1"), (2, "2"), (3, "3"), (4, "4"), (9, "5-9"), (19, "10-19"), (np.inf, "20+"))  # most images, its name
+# Largest number of images of a patient in the group, name of the group.
+GROUPS = ((1, "1"), (2, "2"), (3, "3"), (4, "4"), (9, "5-9"), (19, "10-19"), (np.inf, "20+"))
 
 
 def dataset_figures(indexes: dict[str, Index]) -> list[Drawing]:
-    """Findings, ages and images per patient of the splits that have an image."""
+    """Findings, ages and images per patient of the splits; none without a split."""
     return [findings(indexes), ages(indexes), images_per_patient(indexes)] if indexes else []
 
 
 def findings(indexes: dict[str, Index]) -> Drawing:
-    """Share of images with each finding; the scale is logarithmic, as Hernia is a hundredth of Infiltration."""
+    """Share of images with each finding; logarithmic, because Hernia is a hundred times rarer than Infiltration."""
     places = np.arange(len(FINDINGS))[::-1]
 
     def paint(axes: "Axes") -> None:
@@ -50,14 +51,14 @@ def findings(indexes: dict[str, Index]) -> Drawing:
     return draw(
         paint,
         title="Findings in the splits",
-        alt="Dot plot of the share of images with each finding, by split. The numbers are in the table.",
+        alt="Dot plot of the share of images with each finding, by split. The values are in the table.",
         height=4.2,
         left=figures.LEFT_OF_FINDINGS,
     )
 
 
 def ages(indexes: dict[str, Index]) -> Drawing:
-    """Ages by image, in bins of five years."""
+    """Age at each image, in bins of five years."""
     edges = np.arange(0, 101, 5)
 
     def paint(axes: "Axes") -> None:
@@ -66,14 +67,14 @@ def ages(indexes: dict[str, Index]) -> Drawing:
             shares = 100 * np.histogram(np.clip(known, 0, 99), edges)[0] / max(1, len(known))
             color, _, line = LOOKS[split]
             axes.stairs(shares, edges, color=color, linestyle=line, linewidth=1.5, label=split)
-        axes.set(xlabel="age in years (the last bin: 95 and more)", ylabel="images, % of the split", xlim=(0, 100))
+        axes.set(xlabel="age in years (last bin: 95 and over)", ylabel="images, % of the split", xlim=(0, 100))
         figures.legend_above(axes)
 
     return draw(paint, title="Ages in the splits", alt="Histogram of the patients' ages, one line for each split.")
 
 
 def images_per_patient(indexes: dict[str, Index]) -> Drawing:
-    """How many patients have one image, two, and more."""
+    """Share of patients with one image, two, and more."""
 
     def paint(axes: "Axes") -> None:
         for split, index in indexes.items():
@@ -83,7 +84,7 @@ def images_per_patient(indexes: dict[str, Index]) -> Drawing:
             color, mark, line = LOOKS[split]
             axes.plot(shares, mark, linestyle=line, color=color, mfc="none", ms=5, label=split)
         axes.set_xticks(range(len(GROUPS)), [name for _, name in GROUPS])
-        axes.set(xlabel="images of a patient", ylabel="patients, % of the split", ylim=(0, None))
+        axes.set(xlabel="images per patient", ylabel="patients, % of the split", ylim=(0, None))
         figures.legend_above(axes)
 
     alt = "Line plot of the share of patients with one image, two and more, one line for each split."
@@ -91,15 +92,15 @@ def images_per_patient(indexes: dict[str, Index]) -> Drawing:
 
 
 def grey_levels(index: Index) -> list[Drawing]:
-    """Mean grey value and contrast of the images of a split by view position; none where it has features or nothing."""
+    """Mean grey value and contrast of the images of a split by view position; none for features or an empty split."""
     if np.isnan(index.means).all():
         return []
-    mean = by_view(index, index.means, title="Mean grey value", label="mean grey value of an image", most=256)
+    mean = by_view_position(index, index.means, title="Mean grey value", label="mean grey value of an image", most=256)
     deviation = "standard deviation of an image"
-    return [mean, by_view(index, index.stddevs, title="Contrast", label=deviation, most=128)]
+    return [mean, by_view_position(index, index.stddevs, title="Contrast", label=deviation, most=128)]
 
 
-def by_view(index: Index, values: np.ndarray, *, title: str, label: str, most: int) -> Drawing:
+def by_view_position(index: Index, values: np.ndarray, *, title: str, label: str, most: int) -> Drawing:
     """Histogram of a value [n] of each image, a line for each view position, in 32 bins from 0 to `most`."""
     edges = np.linspace(0, most, 33)
 

@@ -1,4 +1,4 @@
-"""The page of a dataset: what its template names."""
+"""The page of a dataset: the contents of its template."""
 
 import csv
 import itertools
@@ -13,7 +13,7 @@ from cxr.records.splits import SPLITS
 from tools.reporting import dataset_figures, page, pictures
 
 EXAMPLES = 4  # images of each finding, of different patients
-BLANK = 1.0  # grey level: an image of less contrast shows nothing
+BLANK = 1.0  # grey level; an image with a smaller standard deviation shows nothing
 SHOWN_BLANK = 10  # images
 SHOWN_REJECTED = 100  # rows of rejected.csv
 
@@ -22,7 +22,7 @@ class Example(NamedTuple):
     """One image of a finding."""
 
     image_id: str
-    labels: str  # all its findings, in words
+    labels: str  # all its findings
     uri: str
 
 
@@ -30,7 +30,7 @@ def dataset_page(dataset: Dataset, command: str) -> str:
     """The page of a dataset, as HTML; reads all of its records.
 
     Args:
-        command: the line that makes this page.
+        command: the command that writes this page.
     """
     indexes = {split: example.read_split_index(dataset.paths(split)) for split in SPLITS}
     present = {split: index for split, index in indexes.items() if len(index.image_ids)}
@@ -42,7 +42,7 @@ def dataset_page(dataset: Dataset, command: str) -> str:
         splits=list(present),
         facts=facts(present),
         findings=finding_rows(present),
-        together=together(labels),
+        co_occurrence=co_occurrence(labels),
         drawn=dataset_figures.dataset_figures(present),
         grey_levels=dataset_figures.grey_levels(present["train"]) if "train" in present else [],
         blank=blank_images(present),
@@ -55,13 +55,13 @@ def dataset_page(dataset: Dataset, command: str) -> str:
 
 
 def facts(indexes: dict[str, example.Index]) -> list[tuple[str, list[str]]]:
-    """What the splits are, side by side: (what, a cell for each split)."""
+    """Facts about the splits side by side: (name of the fact, a cell for each split)."""
     columns = [split_facts(index) for index in indexes.values()]
-    return [(what, [column[what] for column in columns]) for what in (columns[0] if columns else ())]
+    return [(name, [column[name] for column in columns]) for name in (columns[0] if columns else ())]
 
 
 def split_facts(index: example.Index) -> dict[str, str]:
-    """Size, people and views of one split that has an image."""
+    """Images, patients, ages, sexes and view positions of one split that has an image."""
     patients, times = np.unique(index.patient_ids, return_counts=True)
     ages = index.ages[~np.isnan(index.ages)]
     low, middle, high = np.percentile(ages, [25, 50, 75]) if len(ages) else (None, None, None)
@@ -70,24 +70,24 @@ def split_facts(index: example.Index) -> dict[str, str]:
         "patients": page.count(len(patients)),
         "images per patient, mean (most)": f"{times.mean():.2f} ({times.max():,})",
         "no finding": page.share(float((index.labels.sum(axis=1) == 0).mean())),
-        "two findings and more": page.share(float((index.labels.sum(axis=1) > 1).mean())),
+        "two or more findings": page.share(float((index.labels.sum(axis=1) > 1).mean())),
         "age, median (quartiles)": "—" if low is None else f"{middle:.0f} ({low:.0f} to {high:.0f})",
         "age unknown": page.count(len(index.ages) - len(ages)),
         "female": page.share(share_of(index.sexes, 0)),
         "sex unknown": page.count(int((index.sexes < 0).sum())),
-        "view AP": page.share(share_of(index.view_positions, 1)),
-        "view unknown": page.count(int((index.view_positions < 0).sum())),
+        "view position AP": page.share(share_of(index.view_positions, 1)),
+        "view position unknown": page.count(int((index.view_positions < 0).sum())),
     }
 
 
 def share_of(codes: np.ndarray, code: int) -> float | None:
-    """Share of a code among those that are known, which are 0 and more; None where none is."""
+    """Share of a code among the known ones, which are not negative; None without any."""
     known = codes[codes >= 0]
     return float((known == code).mean()) if len(known) else None
 
 
 def finding_rows(indexes: dict[str, example.Index]) -> list[dict]:
-    """Images with each finding, and their share, in each split."""
+    """Number and share of images with each finding, in each split."""
     rows = []
     for column, name in enumerate(FINDINGS):
         counts = [int(index.labels[:, column].sum()) for index in indexes.values()]
@@ -96,13 +96,13 @@ def finding_rows(indexes: dict[str, example.Index]) -> list[dict]:
     return rows
 
 
-def together(labels: np.ndarray) -> list[dict]:
-    """For every finding, how many of its images also have each other one.
+def co_occurrence(labels: np.ndarray) -> list[dict]:
+    """For every finding, the number and share of its images that also have each other finding.
 
     Args:
         labels: [n, 14].
     """
-    counts = labels.T @ labels  # [14, 14], the images with a finding on the diagonal
+    counts = labels.T @ labels  # [14, 14]; on the diagonal all images with the finding
     shares = counts / np.maximum(counts.diagonal(), 1)[:, None]
     return [
         {"name": name, "cells": list(zip(counts[row].tolist(), shares[row].tolist(), strict=True))}
@@ -111,10 +111,10 @@ def together(labels: np.ndarray) -> list[dict]:
 
 
 def blank_images(indexes: dict[str, example.Index]) -> list[dict]:
-    """Images of one grey level or nearly so: image id, split, mean and stddev, the flattest first in each split."""
+    """Images of nearly one grey level: image id, split, mean and stddev; in each split the flattest first."""
     found = []
     for split, index in indexes.items():
-        blank = np.flatnonzero(index.stddevs < BLANK)  # nan, of features, is not
+        blank = np.flatnonzero(index.stddevs < BLANK)  # features have nan, which is not
         for row in blank[np.argsort(index.stddevs[blank], kind="stable")]:
             numbers = {"mean": float(index.means[row]), "stddev": float(index.stddevs[row])}
             found.append({"image_id": str(index.image_ids[row]), "split": split, **numbers})
@@ -122,17 +122,17 @@ def blank_images(indexes: dict[str, example.Index]) -> list[dict]:
 
 
 def examples(dataset: Dataset) -> dict[str, list[Example]]:
-    """The first few images of every finding and of none, in dataset order, which is random."""
+    """The first few images of every finding and of No Finding, in dataset order, which is random."""
     found = {name: {} for name in (NO_FINDING, *FINDINGS)}
     paths = itertools.chain.from_iterable(dataset.paths(split) for split in SPLITS)
     for record in itertools.chain.from_iterable(example.read_records(path) for path in paths):
         feature = example.features_of(record)
         row = example.row_of(feature)
         names = [name for name, label in zip(FINDINGS, row.labels, strict=True) if label] or [NO_FINDING]
-        wanting = [name for name in names if len(found[name]) < EXAMPLES and row.patient_id not in found[name]]
-        if wanting:
+        needed_by = [name for name in names if len(found[name]) < EXAMPLES and row.patient_id not in found[name]]
+        if needed_by:
             shown = Example(row.image_id, ", ".join(names), pictures.record_uri(feature, dataset.info))
-            for name in wanting:
+            for name in needed_by:
                 found[name][row.patient_id] = shown
         if all(len(kept) == EXAMPLES for kept in found.values()):
             break
@@ -140,7 +140,7 @@ def examples(dataset: Dataset) -> dict[str, list[Example]]:
 
 
 def rejected(dataset: Dataset) -> list[tuple[str, str]] | None:
-    """Image and reason from rejected.csv; None where it is gone."""
+    """Image and reason from rejected.csv; None without the file."""
     path = dataset.folder / "rejected.csv"
     if not path.exists():
         return None

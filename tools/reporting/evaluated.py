@@ -1,4 +1,4 @@
-"""What lies in an experiment's folder for its report; what need not be there is None."""
+"""Files of an experiment for its report; optional ones are None where absent."""
 
 import csv
 import pathlib
@@ -14,7 +14,7 @@ from cxr.findings import FINDINGS
 from cxr.records.dataset import Dataset, open_dataset
 
 CHECKPOINT = "best"
-HARDEST = 4  # images of each kind and finding
+HARDEST = 4  # images of each kind of error and finding
 
 
 class Evaluated(NamedTuple):
@@ -26,20 +26,20 @@ class Evaluated(NamedTuple):
     run: dict  # run.json
     predictions: Predictions
     dataset: Dataset | None  # the images
-    history: list[dict] | None  # a row per epoch, None where undefined
+    history: list[dict] | None  # a row per epoch; None in a row where undefined
     log: str | None  # train.log
     localization: dict | None  # localization.json
 
 
 def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | None) -> Evaluated:
-    """Read what an experiment left.
+    """Read the results of an experiment.
 
     Args:
-        data_dir: the images evaluated on; another dataset than the one trained on gives the results in external/.
+        data_dir: the images evaluated on; for another dataset than the one trained on, the results are in external/.
 
     Raises:
-        FileNotFoundError: not trained, or this split not evaluated.
-        ValueError: a file that cannot be read, or metrics and predictions of different runs.
+        FileNotFoundError: the experiment is not trained, or this split is not evaluated.
+        ValueError: a file is unreadable, or metrics and predictions are of different runs.
     """
     identity.trained_params(model_dir)
     dataset = data_dir and open_dataset(data_dir)
@@ -47,19 +47,21 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
     path = experiment.metrics_path(folder, split, CHECKPOINT)
     again = f"Run: python evaluate.py --model_dir {model_dir} --data_dir {data_dir or 'RECORDS'} --split {split}"
     if not path.is_file():
-        other = {"test": "val", "val": "test"}[split]
-        there = experiment.metrics_path(folder, other, CHECKPOINT).is_file()
-        raise FileNotFoundError(f"no {path}. {again}" + (f"; or add --split {other}, which is there" if there else ""))
+        other_split = {"test": "val", "val": "test"}[split]
+        exists = experiment.metrics_path(folder, other_split, CHECKPOINT).is_file()
+        hint = f"; or report --split {other_split}, which is evaluated" if exists else ""
+        raise FileNotFoundError(f"no {path}. {again}{hint}")
     result = storage.read_json(path)
     if "floors" not in result:
-        raise ValueError(f"{path} says too little: an earlier version wrote it. {again}")
+        raise ValueError(f"{path} has no floors: an earlier version wrote it. {again}")
     predictions = read_predictions(experiment.predictions_path(folder, split, CHECKPOINT))
     if len(predictions.image_ids) != result["images"]:
         raise ValueError(
-            f"{path} is of {result['images']:,} images, the predictions beside it of {len(predictions.image_ids):,}: "
+            f"{path} has {result['images']:,} images, the predictions beside it {len(predictions.image_ids):,}: "
             f"they are of different runs. {again}"
         )
-    log, localization = model_dir / "train.log", model_dir / "localization" / "localization.json"
+    log = model_dir / "train.log"
+    localization = model_dir / "localization" / "localization.json"
     return Evaluated(
         model_dir=model_dir,
         folder=folder,
@@ -80,19 +82,20 @@ def read_history(path: pathlib.Path) -> list[dict] | None:
     try:
         with path.open(newline="") as file:
             rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:  # a cell that is no number; a row longer than the head
-        raise ValueError(f"{path} is no table of numbers ({error}); delete it to leave the curves out") from error
+    except (ValueError, TypeError) as error:  # a cell is not a number; a row is longer than the header
+        raise ValueError(f"{path} is not a table of numbers ({error}); delete it to leave out the curves") from error
     return [row | {"epoch": int(row["epoch"])} for row in rows] or None
 
 
 def hardest(predictions: Predictions, finding: str, threshold: float | None) -> dict[str, np.ndarray]:
-    """Rows of the images that are furthest on the wrong side of a finding's threshold, the worst first.
+    """Rows of the images furthest on the wrong side of the threshold of a finding, the worst first.
 
     Returns:
-        {"false positives", "false negatives": int [at most HARDEST]}; none of either without a threshold.
+        {"false positives", "false negatives": int [at most HARDEST]}; both empty without a threshold.
     """
     column = FINDINGS.index(finding)
-    scores, positive = predictions.probabilities[:, column], predictions.labels[:, column] == 1
+    scores = predictions.probabilities[:, column]
+    positive = predictions.labels[:, column] == 1
     called = scores >= (np.nan if threshold is None else threshold)
     wrong = {"false positives": called & ~positive, "false negatives": ~called & positive & (threshold is not None)}
     descending = np.argsort(-scores, kind="stable")

@@ -1,4 +1,4 @@
-"""The page of an experiment: what its template names."""
+"""The page of an experiment: the contents of its template."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from tools.reporting import finding_figures, page, pictures, result_figures
 from tools.reporting.evaluated import Evaluated, hardest
 from tools.reporting.localization_part import localization_part
 
-LOG_LINES = 400  # of train.log at most; a run of some hundred epochs
+LOG_LINES = 400  # of train.log at most; enough for some hundred epochs
 SHORT_NAMES = {"youden": "Youden", "sensitivity_90": "sensitivity 0.9 on val", "best_f1": "best F1"}
 
 
@@ -24,7 +24,7 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
     """The report of one split of one experiment, as HTML.
 
     Args:
-        command: the line that makes this page.
+        command: the command that writes this page.
     """
     result = evaluated.result
     rows = literature.rows_of_split(result["split_name"])
@@ -37,8 +37,8 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
         notes=page.noted(notes(result)),
         comparison_notes=comparison_notes(result),
         published=rows[0] if rows else None,
-        published_mean=tables.mean_over_defined(rows[0], result) if rows else None,
-        also_published=[(row, tables.mean_over_defined(row, result)) for row in rows[1:]],
+        published_mean=literature.mean_over_defined(rows[0], result) if rows else None,
+        also_published=[(row, literature.mean_over_defined(row, result)) for row in rows[1:]],
         aurocs=result_figures.aurocs(result, rows[0] if rows else None) if result["images"] else None,
         training=result_figures.training(evaluated.history) if evaluated.history else None,
         localization=localization_part(evaluated),
@@ -52,22 +52,26 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
 
 
 def notes(result: dict) -> list[str]:
-    """What the result is of and what to know before believing it, as evaluate.py prints it under its table."""
-    return tables.results_table(result).split("\n\n")[-1].splitlines()
+    """Provenance and warnings, as evaluate.py prints them under its table."""
+    return tables.results_notes(result, literature.rows_of_split(result["split_name"]))
 
 
 def comparison_notes(result: dict) -> list[str]:
-    """What to know of the other experiment before believing the comparison."""
+    """Leaks of the other experiment of a comparison."""
     other = result.get("comparison")
     return provenance.leak_notes(other["leak"], f"scores of {other['model_dir']}") if other else []
 
 
 def finding_part(evaluated: Evaluated, name: str) -> dict:
-    """Everything about one finding."""
-    predictions, column = evaluated.predictions, FINDINGS.index(name)
-    values, labels = evaluated.result["findings"][name], predictions.labels[:, column]
-    scores, defined = predictions.probabilities[:, column], values["auroc"] is not None
-    drawn = finding_figures.finding_figures(name, values, labels, scores, predictions.patient_ids) if defined else []
+    """The section of one finding."""
+    predictions = evaluated.predictions
+    column = FINDINGS.index(name)
+    values = evaluated.result["findings"][name]
+    labels = predictions.labels[:, column]
+    scores = predictions.probabilities[:, column]
+    drawn = []
+    if values["auroc"] is not None:
+        drawn = finding_figures.finding_figures(name, values, labels, scores, predictions.patient_ids)
     wrong = {}
     for kind, rows in hardest(predictions, name, values["threshold"]).items():
         ids = predictions.image_ids[rows].tolist()
@@ -80,7 +84,7 @@ def finding_part(evaluated: Evaluated, name: str) -> dict:
 
 
 def confusion(values: dict, labels: np.ndarray, scores: np.ndarray) -> list[dict]:
-    """Counts of right and wrong calls at each operating point that is known."""
+    """Counts of right and wrong calls at each operating point that is defined."""
     rows = []
     for key, point in values["operating_points"].items():
         if point["threshold"] is not None:
@@ -96,12 +100,12 @@ def confusion(values: dict, labels: np.ndarray, scores: np.ndarray) -> list[dict
 
 
 def has_images(evaluated: Evaluated) -> bool:
-    """Whether there are images to show."""
+    """Whether the dataset has images."""
     return evaluated.dataset is not None and evaluated.dataset.info["kind"] == "images"
 
 
 def hardest_pictures(evaluated: Evaluated) -> dict[str, str]:
-    """The images that the findings' parts name, by id; none without images."""
+    """The images that the sections of the findings name, by id; none without images."""
     if not has_images(evaluated):
         return {}
     thresholds = {name: values["threshold"] for name, values in evaluated.result["findings"].items()}
@@ -111,13 +115,15 @@ def hardest_pictures(evaluated: Evaluated) -> dict[str, str]:
 
 
 def commands(evaluated: Evaluated, command: str) -> list[str]:
-    """The lines that made weights, metrics and this page; the data's place as train.log has it."""
+    """The commands that made weights, metrics and this page; train.log has the --data_dir of training."""
     trained = re.search(r"^data (.+?)   split ", evaluated.log or "", re.MULTILINE)
     trained_on = trained[1] if trained else "RECORDS"
     evaluated_on = str(evaluated.dataset.folder) if evaluated.dataset else trained_on
     model_dir = shlex.quote(str(evaluated.model_dir))
+    start = evaluated.run["restore_from"]
+    restore_from = f" --restore_from {shlex.quote(start['model_dir'])}" if start else ""
     return [
-        f"python train.py --model_dir {model_dir} --data_dir {shlex.quote(trained_on)}",
+        f"python train.py --model_dir {model_dir} --data_dir {shlex.quote(trained_on)}{restore_from}",
         f"python evaluate.py --model_dir {model_dir} --data_dir {shlex.quote(evaluated_on)} "
         f"--split {evaluated.result['split']}",
         command,
@@ -125,13 +131,13 @@ def commands(evaluated: Evaluated, command: str) -> list[str]:
 
 
 def params_rows(params: dict) -> list[tuple[str, str, str]]:
-    """Name, value and default of every parameter; those that differ from their default first."""
+    """Name, value and default of every parameter; those that differ from the default first."""
     defaults = json.loads(json.dumps(dataclasses.asdict(Params())))  # tuples become lists, as in the file
     rows = [(name, json.dumps(value), json.dumps(defaults.get(name))) for name, value in params.items()]
     return sorted(rows, key=lambda row: row[1] == row[2])
 
 
 def report_path(evaluated: Evaluated) -> pathlib.Path:
-    """Where the page goes: beside the metrics that it shows."""
+    """The path of the page, beside the metrics that it shows."""
     metrics = experiment.metrics_path(evaluated.folder, evaluated.result["split"], "best")
     return metrics.parent / f"report_{evaluated.result['split']}.html"

@@ -1,7 +1,7 @@
-"""How figures look: drawn by matplotlib, kept in the page as SVG.
+"""The style of figures, which matplotlib draws and the page embeds as SVG.
 
-Colours are those of Okabe & Ito (2008), which colour-blind eyes tell apart; line styles, marks and hatches say the same
-once more, for paper.
+The colours of Okabe & Ito (2008) are distinct for colour-blind readers. Line styles, markers and hatches repeat the
+distinction for black-and-white print.
 """
 
 import base64
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 BLACK, SKY, BLUE, VERMILLION = "#000000", "#56B4E9", "#0072B2", "#D55E00"
 GREY = "#595959"  # dark enough for text on white
-WIDTH = 3.4  # inches: 326 CSS pixels, about what a phone has, so that text keeps its size there
+WIDTH = 3.4  # inches: 326 CSS pixels, about the width of a phone, so text keeps its size there
 HEIGHT = 3.1
-# Inches round the axes. Fixed, so that the axes of neighbours are level; matplotlib's own layout takes twice the time.
+# Margins in inches. Fixed, so neighbouring axes are aligned; the automatic layout of matplotlib takes twice the time.
 LEFT, RIGHT, BOTTOM, TOP = 0.68, 0.12, 0.5, 0.42
-LEFT_OF_FINDINGS = 1.35  # where findings stand beside the axes
+LEFT_OF_FINDINGS = 1.35  # where findings are the labels of the axis
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -35,13 +35,13 @@ STYLE = {
 class Drawing(NamedTuple):
     """A figure or an image of the page."""
 
-    title: str  # what one sees
-    alt: str  # for those who do not see it
+    title: str
+    alt: str  # for screen readers
     uri: str  # data:
 
 
 def uri_of(data: bytes, kind: str) -> str:
-    """Bytes as a data: URI, kind "image/svg+xml" for one."""
+    """Bytes as a data: URI; `kind` is a MIME type such as "image/svg+xml"."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -54,10 +54,10 @@ def draw(
     left: float = LEFT,
     top: float = TOP,
 ) -> Drawing:
-    """Let `paint` draw into empty axes.
+    """A figure that `paint` draws into empty axes.
 
     Args:
-        title: stands above the figure, as text of the page.
+        title: text of the page, above the figure.
         height, left, top: inches, of the figure and of its margins.
 
     Raises:
@@ -78,12 +78,12 @@ def draw(
 
 
 def legend_above(axes: "Axes") -> None:
-    """The legend over the axes, in two columns, where it hides nothing."""
+    """Put the legend above the axes, in two columns, where it covers no data."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1)
 
 
 def readable(finding: str) -> str:
-    """A finding as a reader writes it: Pleural_Thickening is two words."""
+    """A finding in words: Pleural Thickening for Pleural_Thickening."""
     return finding.replace("_", " ")
 
 
@@ -93,5 +93,5 @@ def number(value: float | None) -> str:
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """A value and its 95 % interval as words: 0.873 [0.851, 0.894]."""
+    """A value and its 95 % interval: 0.873 [0.851, 0.894]."""
     return number(value) if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

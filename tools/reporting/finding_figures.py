@@ -1,4 +1,4 @@
-"""Four figures of one finding: ROC, precision and recall, reliability, scores."""
+"""Four figures of one finding: ROC, precision-recall, reliability, scores."""
 
 from typing import TYPE_CHECKING
 
@@ -11,20 +11,20 @@ from tools.reporting.figures import Drawing, draw, number, readable, with_interv
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-POINTS = {  # operating point: what it is called here, its mark
+POINTS = {  # operating point: name in the legend, marker
     "youden": ("Youden", "o"),
     "sensitivity_90": ("sensitivity 0.9", "s"),
     "best_f1": ("best F1", "^"),
 }
-TICKS = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # of probabilities, on a scale of log-odds
+TICKS = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # probabilities, on a log-odds scale
 
 
 def finding_figures(name: str, values: dict, labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> list:
     """The figures of a finding that has both classes.
 
     Args:
-        values: what the metrics file says of it.
-        labels: [n] of 0 and 1. scores: [n] probabilities. patients: [n] their ids.
+        values: the finding in the metrics file.
+        labels: [n] of 0 and 1. scores: [n] probabilities. patients: [n] ids.
     """
     hits, called = metrics.called_at_thresholds(labels, scores)
     bands = curves.bands(labels, scores, patients)
@@ -56,7 +56,7 @@ def roc(name: str, values: dict, hits: np.ndarray, called: np.ndarray, bands: cu
 def precision_recall(
     name: str, values: dict, hits: np.ndarray, called: np.ndarray, bands: curves.Bands | None
 ) -> Drawing:
-    """Precision over recall, which rare findings make look as hard as they are."""
+    """Precision over recall, which shows how hard rare findings are."""
     prevalence = hits[-1] / called[-1]
 
     def paint(axes: "Axes") -> None:
@@ -76,11 +76,11 @@ def precision_recall(
 
 
 def reliability(name: str, values: dict) -> Drawing:
-    """Share of positives over predicted probability, as predicted and after the correction fitted on val."""
+    """Share of positives over predicted probability, before and after the calibration fitted on val."""
     after = values["calibrated"]
     series = [(values["reliability"], "o-", figures.BLUE, "as predicted")]
     if after:
-        series.append((after["reliability"], "s--", figures.VERMILLION, "corrected on val"))
+        series.append((after["reliability"], "s--", figures.VERMILLION, "calibrated on val"))
 
     def paint(axes: "Axes") -> None:
         end = max(max(bin_["probability"], bin_["observed"]) for bins, *_ in series for bin_ in bins)
@@ -91,13 +91,13 @@ def reliability(name: str, values: dict) -> Drawing:
         axes.set(xlabel="predicted probability", ylabel="share of positives")
         figures.legend_above(axes)
 
-    corrected = f", corrected {number(after['expected_calibration_error'])}" if after else ""
-    title = f"ECE {number(values['expected_calibration_error'])}{corrected}"
+    calibrated = f", calibrated {number(after['expected_calibration_error'])}" if after else ""
+    title = f"ECE {number(values['expected_calibration_error'])}{calibrated}"
     return draw(paint, title=title, alt=f"{readable(name)}, reliability in bins of equal numbers of images. {title}.")
 
 
 def histogram(name: str, values: dict, labels: np.ndarray, scores: np.ndarray) -> Drawing:
-    """How the two classes score, on a scale of log-odds: most findings are rare, and most scores near 0."""
+    """Scores of the two classes on a log-odds scale: most findings are rare, so most scores are near 0."""
     kept = np.clip(scores, TICKS[0], 1 - TICKS[0])
     logits = np.log(kept) - np.log1p(-kept)
     edges = np.linspace(logits.min() - 0.01, logits.max() + 0.01, 25)
@@ -124,8 +124,9 @@ def histogram(name: str, values: dict, labels: np.ndarray, scores: np.ndarray) -
 
 
 def ticks_between(low: float, high: float) -> dict[float, float]:
-    """Round probabilities and their log-odds, from `low` to `high` log-odds, far enough apart for their labels."""
-    kept, last = {}, -np.inf
+    """Round probabilities and their log-odds, which are from `low` to `high` and far enough apart for their labels."""
+    kept = {}
+    last = -np.inf
     for tick in TICKS:
         place = np.log(tick / (1 - tick))
         if low <= place <= high and place - last > 0.19 * (high - low):

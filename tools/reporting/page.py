@@ -1,4 +1,4 @@
-"""From what a page says to its HTML. Everything put into a template is escaped there: no name or id can be markup."""
+"""Render pages as HTML. Templates escape everything that is put into them, so no name or id can become markup."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ def render(template: str, **content: object) -> str:
 
     Args:
         template: file name in templates/.
-        content: what the template names.
+        content: the variables of the template.
 
     Raises:
         ImportError: jinja2 is not installed.
@@ -25,7 +25,7 @@ def render(template: str, **content: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
-        undefined=jinja2.StrictUndefined,  # a misspelt name is a bug, not an empty place
+        undefined=jinja2.StrictUndefined,  # a misspelt name is an error, not an empty string
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -35,7 +35,7 @@ def render(template: str, **content: object) -> str:
 
 
 def noted(lines: list[str]) -> list[dict]:
-    """Lines of a terminal's table as notes of the page; those that begin in capitals, such as LEAK, are warnings."""
+    """Lines below a table as notes of the page; those that begin in capitals, such as LEAK, are warnings."""
     return [{"text": line, "warns": bool(re.match("[A-Z]{3}", line))} for line in lines]
 
 

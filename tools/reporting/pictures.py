@@ -1,4 +1,4 @@
-"""Images of a dataset's records, small enough for a page."""
+"""Images of records and of tools/localize.py, small enough for a page."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from cxr.records import example
 from cxr.records.dataset import Dataset
 from tools.reporting.figures import uri_of
 
-SIDE = 192  # pixels, at most
-QUALITY = 85  # of JPEG: 5 kB an image
+SIDE = 192  # pixels on the longer side, at most
+QUALITY = 85  # of JPEG; about 5 kB per image
 
 
 def picture_uri(pixels: np.ndarray, side: int = SIDE) -> str:
-    """Pixels uint8 [height, width] or RGB [height, width, 3] as a data: URI of at most `side` pixels a side."""
+    """Pixels uint8 [height, width] or RGB [height, width, 3] as a data: URI of at most `side` pixels per side."""
     import cv2
 
     scale = side / max(pixels.shape[:2])
@@ -24,7 +24,7 @@ def picture_uri(pixels: np.ndarray, side: int = SIDE) -> str:
 
 
 def record_uri(feature, info: dict) -> str:
-    """The image among the features of a record, as a data: URI.
+    """The image of a record as a data: URI.
 
     Args:
         info: dataset.json of an image dataset.
@@ -36,7 +36,7 @@ def record_uri(feature, info: dict) -> str:
 
 
 def pictures_of(dataset: Dataset, split: str, image_ids: set[str]) -> dict[str, str]:
-    """Some images of a split as data: URIs, by id."""
+    """The images of a split with these ids, as data: URIs by id."""
     found = {}
     for path in dataset.paths(split) if image_ids else ():
         for record in example.read_records(path):

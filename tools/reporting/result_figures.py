@@ -1,4 +1,4 @@
-"""Figures of an experiment's results: of all findings together, and of its training."""
+"""Figures of the results of an experiment over all findings, and of its training."""
 
 import math
 from typing import TYPE_CHECKING
@@ -39,9 +39,8 @@ def aurocs(result: dict, published: Published | None) -> Drawing:
         axes.legend(loc="lower center", bbox_to_anchor=(0.3, 1))
 
     mean = result["mean_auroc"]
-    said = with_interval(mean["value"], mean["low"], mean["high"])
-    title = f"AUROC by finding; mean {said}"
-    alt = f"Dot plot. {title}. The numbers are in the table."
+    title = f"AUROC by finding; mean {with_interval(mean['value'], mean['low'], mean['high'])}"
+    alt = f"Dot plot. {title}. The values are in the table."
     return draw(paint, title=title, alt=alt, height=4.6, left=figures.LEFT_OF_FINDINGS, top=0.65)
 
 

@@ -1,1 +1,1 @@
-"""The page and the JSON interface of tools/serve.py."""
+"""The web page and the JSON interface of tools/serve.py."""

@@ -1,9 +1,9 @@
-"""ASGI middleware in front of the page: requests of other sites are refused, and the page stays offline."""
+"""ASGI middleware that rejects requests from other sites and keeps the page from loading anything elsewhere."""
 
 from collections.abc import Callable
 
-HOSTS = ("127.0.0.1", "localhost")  # a foreign name that resolves to this computer (DNS rebinding) is refused
-HEADERS = {  # the browser itself refuses what would leave this computer, and every script that is not ours
+HOSTS = ("127.0.0.1", "localhost")  # other names are rejected, even if they resolve to this computer (DNS rebinding)
+HEADERS = {  # the browser then blocks every request to other computers and every script from elsewhere
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -16,7 +16,7 @@ HEADERS = {  # the browser itself refuses what would leave this computer, and ev
 
 
 class Guard:
-    """Refuse what pages of other sites send, and add HEADERS to every response."""
+    """Reject requests that pages of other sites send, and add HEADERS to every response."""
 
     def __init__(self, app: Callable) -> None:
         self.app = app
@@ -34,6 +34,6 @@ class Guard:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             own = f"http://{headers.get('host')}"
-            if headers.get("origin", own) != own:  # a browser names the page that sends; curl names none
-                app = JSONResponse({"detail": f"only the page at {own} may send this"}, 403)
+            if headers.get("origin", own) != own:  # browsers send the site of the page as Origin; curl sends none
+                app = JSONResponse({"detail": f"only the page at {own} may send requests"}, 403)
         await app(scope, receive, send_guarded)

@@ -1,4 +1,4 @@
-"""Three drawn radiographs to try: no image of a real patient may be given away."""
+"""Three drawn radiographs to try the page with; images of real patients may not be shipped."""
 
 import io
 

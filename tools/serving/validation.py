@@ -1,4 +1,4 @@
-"""Validate untrusted requests: the query, and an image file as the body."""
+"""Validate untrusted requests: the query parameters, and the image file in the body."""
 
 import math
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from cxr.patient import OLDEST, SEXES, VIEW_POSITIONS, Patient
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-MAX_BYTES = 32 << 20  # of an image file; an uncompressed radiograph of 3000 x 3000 pixels at 16 bits has 18 MB
-MAX_SECONDS = 60  # for a body to arrive: a sender that stalls must not keep others waiting
+MAX_BYTES = 32 << 20  # largest upload; 3000 x 3000 pixels of 16 bits, uncompressed, are 18 MB
+MAX_SECONDS = 60  # for an upload to arrive; a stalled one must not block others
 TOO_LARGE = f"larger than {MAX_BYTES >> 20} MB, which is more than a radiograph needs"
 PATIENT_PARAMETERS = ("age", "sex", "view_position")
 
 
 class RequestError(ValueError):
-    """A request is refused; the text is the answer, `status` its HTTP status."""
+    """A request is rejected. The text is the answer, `status` its HTTP status."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -25,17 +25,17 @@ class RequestError(ValueError):
 
 
 def require_known(query: Mapping[str, str], known: tuple[str, ...]) -> None:
-    """Raise RequestError for a query parameter that would otherwise be ignored."""
+    """Raise RequestError for an unknown query parameter."""
     for name in query:
         if name not in known:
             raise RequestError(422, f"unknown parameter {name[:20]}: expected {', '.join(known)}")
 
 
 def parse_patient(query: Mapping[str, str]) -> Patient:
-    """Read age in years, sex and view position position; absent and empty values are unknown.
+    """Read age (years), sex and view position; missing and empty values are unknown.
 
     Raises:
-        RequestError: a value is impossible, or a parameter unknown.
+        RequestError: a value is impossible or a parameter is unknown.
     """
     require_known(query, PATIENT_PARAMETERS)
     age, sex, view_position = (query.get(name, "") for name in PATIENT_PARAMETERS)
@@ -52,7 +52,7 @@ def parse_patient(query: Mapping[str, str]) -> Patient:
 
 
 def parse_finding(query: Mapping[str, str]) -> str | None:
-    """Read the finding whose heat map is wanted; None without one.
+    """Read the finding of the heat map; None for no heat map.
 
     Raises:
         RequestError: it is not one of the 14, or a parameter is unknown.
@@ -65,10 +65,10 @@ def parse_finding(query: Mapping[str, str]) -> str | None:
 
 
 async def read_image(request: "Request") -> bytes:
-    """Read the body, an image file as it is, and stop as soon as it has more than MAX_BYTES.
+    """Read the body, an image file; stop as soon as it is larger than MAX_BYTES.
 
     Raises:
-        RequestError: it is too large or too slow, or a form.
+        RequestError: the body is too large, too slow, or a form.
     """
     import anyio
 
@@ -77,8 +77,8 @@ async def read_image(request: "Request") -> bytes:
     data = bytearray()
     try:
         with anyio.fail_after(MAX_SECONDS):
-            async for piece in request.stream():
-                data += piece
+            async for chunk in request.stream():
+                data += chunk
                 if len(data) > MAX_BYTES:
                     raise RequestError(413, TOO_LARGE)
     except TimeoutError as error:

@@ -1,9 +1,9 @@
-// Show an answer of /api/predict: warnings, and the 14 findings likeliest first in up to three groups.
-// Text enters the page as textContent only, so nothing in a file or an answer can become markup.
+// Show the answer of /api/predict: warnings, and the 14 findings in up to three groups, likeliest first.
+// Text is only set as textContent, so nothing in a file or an answer can become markup.
 
 export const readable = (finding) => (finding[0] + finding.slice(1).toLowerCase()).replaceAll("_", " ");
 
-/** Whole percent, as predict.py prints it: what would read as none or all although it is not is "<1" or ">99". */
+/** Whole percent, as predict.py prints it; "<1" and ">99" near the ends, because no probability is exactly 0 or 1. */
 export function percent(probability) {
   if (probability < 0.005) return "<1";
   return probability >= 0.995 ? ">99" : (100 * probability).toFixed(0);
@@ -16,7 +16,7 @@ export function element(tag, text, className = "") {
   return made;
 }
 
-/** A notice that begins with a few words in bold. */
+/** A notice: a few words in bold, then the text. */
 export function notice(bold, text, tag = "span") {
   const made = element("p", "", "notice");
   made.append(element("strong", bold), " ", element(tag, text));
@@ -46,20 +46,20 @@ function list(rows) {
   return made;
 }
 
-/** The nodes that list the findings; `hasPoints` says whether the model has operating points at all. */
+/** The list of findings, as nodes; `hasPoints`: whether the model has any operating points. */
 export function findingNodes(findings, hasPoints) {
   const rows = Object.entries(findings).sort(([, a], [, b]) => b.calibrated - a.calibrated);
   const [above, below, unknown] = [true, false, null].map((call) => rows.filter(([, numbers]) => numbers.call === call));
   const nodes = [];
   if (hasPoints) {
     nodes.push(element("h2", "At or above the operating point"));
-    nodes.push(above.length ? list(above) : element("p", "None of the 14. That does not mean healthy."));
+    nodes.push(above.length ? list(above) : element("p", "None of the 14. This does not mean that the patient is healthy."));
   }
-  if (below.length) nodes.push(element("h2", "Below it"), list(below));
+  if (below.length) nodes.push(element("h2", "Below the operating point"), list(below));
   if (unknown.length) nodes.push(element("h2", "Without an operating point"), list(unknown));
   if (hasPoints) {
-    const text = "The upright line is the operating point: from there on the finding is called. Lines and probabilities " +
-      "were fitted to the validation images.";
+    const text = "The vertical line is the operating point; at or above it the finding is called. Operating points and " +
+      "calibration were fitted on the validation images.";
     nodes.push(element("p", text, "quiet"));
   }
   return nodes;

@@ -1,14 +1,14 @@
-// The chosen image stays in the browser and is sent again with every request, so that the server keeps nothing.
+// The chosen image stays in the browser and is sent with every request, so the server stores nothing.
 import { element, findingNodes, notice, readable } from "./findings.js";
 
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const result = $("result");
-let image = null; // ArrayBuffer: the file or sample that is looked at
-let choices = 0; // counts them, so that a slow one does not replace a later one
-let pending = new AbortController(); // of the latest request; an earlier one is aborted
+let image = null; // ArrayBuffer: the chosen file or sample
+let choices = 0; // number of images chosen; a slow one must not replace a later one
+let pending = new AbortController(); // for the latest requests; earlier ones are aborted
 
-class Refusal extends Error {} // message: what is shown in bold; cause: why
+class Rejection extends Error {} // message: the text in bold; cause: the reason
 
 async function post(path, query = {}) {
   const filled = Object.entries(query).filter(([, value]) => value !== "");
@@ -16,11 +16,12 @@ async function post(path, query = {}) {
   const response = await fetch(`${path}?${new URLSearchParams(filled)}`, options);
   if (response.ok) return response;
   const { detail } = await response.json().catch(() => ({}));
-  if (!detail) throw new Refusal("The server failed:", { cause: `status ${response.status}; its terminal says why` });
-  throw new Refusal(`This ${response.status === 422 ? "patient is impossible" : "image cannot be read"}:`, { cause: detail });
+  if (!detail) throw new Rejection("The server failed:", { cause: `status ${response.status}; see its terminal` });
+  const invalid = response.status === 422; // an impossible age, for example
+  throw new Rejection(invalid ? "These patient inputs are not valid:" : "This image cannot be read:", { cause: detail });
 }
 
-/** Send requests after aborting those before; show why they failed, unless later ones have taken their place. */
+/** Abort the previous requests and send new ones; show an error if they fail, unless newer ones have replaced them. */
 async function send(requests) {
   pending.abort();
   pending = new AbortController();
@@ -30,13 +31,13 @@ async function send(requests) {
     await requests(signal);
   } catch (error) {
     if (signal.aborted) return;
-    const refusal = error instanceof Refusal;
-    refuse(refusal ? error.message : "No answer:", refusal ? error.cause : "is the server still running in its terminal?");
+    const rejected = error instanceof Rejection;
+    showError(rejected ? error.message : "No answer:", rejected ? error.cause : "is the server still running in its terminal?");
   }
   if (signal.aborted) return;
   result.removeAttribute("aria-busy");
   result.inert = false;
-  // On a phone the answer begins below what can be seen.
+  // On a phone the answer is below the visible part of the page.
   if (matchMedia("(max-width: 48rem)").matches) result.scrollIntoView({ block: "start" });
 }
 
@@ -44,16 +45,16 @@ function show(id) {
   for (const part of ["empty", "error", "answer"]) $(part).hidden = part !== id;
 }
 
-function refuse(what, why) {
-  $("error").replaceChildren(...notice(what, why).childNodes);
+function showError(bold, text) {
+  $("error").replaceChildren(...notice(bold, text).childNodes);
   $("status").textContent = "";
   result.removeAttribute("aria-busy");
   result.inert = false;
   show("error");
 }
 
-/** Read the image: predictions and the plain picture. */
-function look() {
+/** Get the predictions and the plain image, and show them. */
+function predict() {
   if (!image) return;
   result.inert = true;
   send(async (signal) => {
@@ -65,7 +66,7 @@ function look() {
     ]);
     if (signal.aborted) return;
     const warnings = answer.warnings.map((text) => notice("Unlike the training images:", text));
-    const advice = "No operating points yet, so nothing is called and nothing is calibrated. Run:";
+    const advice = "No operating points yet, so nothing is called or calibrated. Run:";
     if (model.advice) warnings.push(notice(advice, model.advice, "code"));
     $("warnings").replaceChildren(...warnings);
     $("findings").replaceChildren(...findingNodes(answer.findings, !model.advice));
@@ -77,7 +78,7 @@ function look() {
 }
 
 /** Show the heat map of a finding, or the plain image again for null. */
-function locate(finding) {
+function showHeatMap(finding) {
   send(async (signal) => {
     const picture = await post("api/image", { finding: finding ?? "" }).then((response) => response.blob());
     if (!signal.aborted) showPicture(picture, finding);
@@ -87,31 +88,31 @@ function locate(finding) {
 function showPicture(blob, finding) {
   URL.revokeObjectURL($("image").src);
   $("image").src = URL.createObjectURL(blob);
-  $("image").alt = finding ? `The X-ray under the heat map of ${readable(finding)}` : "The X-ray";
-  const help = ": the yellower, the more it raised this probability. Click the finding again for the plain image.";
+  $("image").alt = finding ? `The X-ray with the heat map of ${readable(finding)}` : "The X-ray";
+  const help = ": yellow areas raised this probability the most. Click the finding again for the plain image.";
   if (finding) $("caption").replaceChildren(element("strong", readable(finding)), help);
-  else $("caption").textContent = "Click a finding to see where it comes from.";
+  else $("caption").textContent = "Click a finding for its heat map.";
   for (const button of $("findings").querySelectorAll("button"))
     button.setAttribute("aria-pressed", String(button.dataset.finding === finding));
 }
 
-/** Take an image that `load` gives as a promise of an ArrayBuffer. */
+/** Choose an image; `load` returns a promise of its ArrayBuffer. */
 async function choose(name, sample, load) {
   const choice = ++choices;
   $("chosen").textContent = name;
   $("chosen").hidden = !name;
   for (const button of $("samples").children) button.setAttribute("aria-pressed", String(button === sample));
   pending.abort();
-  result.inert = true; // its buttons belong to the image before
+  result.inert = true; // its buttons belong to the previous image
   try {
     const loaded = await load();
     if (choice !== choices) return;
     image = loaded;
-    look();
+    predict();
   } catch (error) {
     if (choice !== choices) return;
     image = null;
-    refuse("This image cannot be read:", error.cause ?? "it did not arrive; choose it again");
+    showError("This image cannot be read:", error.cause ?? "loading failed; choose it again");
   }
 }
 
@@ -119,7 +120,7 @@ function chooseFile(file) {
   choose(file.name, null, async () => {
     if (file.size > model.max_bytes) {
       const cause = `larger than ${model.max_bytes >> 20} MB, which is more than a radiograph needs`;
-      throw new Refusal("", { cause });
+      throw new Rejection("", { cause });
     }
     return file.arrayBuffer();
   });
@@ -145,13 +146,13 @@ $("patient").hidden = !model.metadata;
 
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("change", ({ target }) => {
-  if (target.name) return look();
+  if (target.name) return predict();
   if (target.files.length) chooseFile(target.files[0]);
   target.value = ""; // so that the same file can be chosen again
 });
 $("findings").addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button) locate(button.getAttribute("aria-pressed") === "true" ? null : button.dataset.finding);
+  if (button) showHeatMap(button.getAttribute("aria-pressed") === "true" ? null : button.dataset.finding);
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -159,7 +160,7 @@ document.addEventListener("dragover", (event) => {
 });
 document.addEventListener("dragleave", () => form.classList.remove("over"));
 document.addEventListener("drop", (event) => {
-  event.preventDefault(); // anywhere: a browser would leave the page for the file
+  event.preventDefault(); // a browser would open the file in place of the page
   form.classList.remove("over");
   if (event.dataTransfer.files.length) chooseFile(event.dataTransfer.files[0]);
 });

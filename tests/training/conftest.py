@@ -1,0 +1,27 @@
+"""Experiments that several files of tests compare, trained once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.identity import save_mobilenet, train_head
+from support.runs import make_experiment, run_train
+
+
+@pytest.fixture(scope="session")
+def world(built_dataset, tmp_path_factory) -> Path:
+    """records/, a weights file and four experiments: a CNN, heads in float32 and bfloat16, a head over the CNN."""
+    folder = tmp_path_factory.mktemp("world")
+    data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
+    run_train(make_experiment(folder / "cnn"), data_dir)
+    spec = save_mobilenet(folder / "mobilenet.weights.h5")
+    train_head(folder / "float32", data_dir, spec)
+    train_head(folder / "bfloat16", data_dir, spec, precision="bfloat16")
+    train_head(folder / "over", data_dir, {"source": "experiment", "model_dir": str(folder / "cnn")})
+    return folder
+
+
+@pytest.fixture
+def copied(world, tmp_path):
+    """copied(name): a copy of an experiment that a test may change."""
+    return lambda name: Path(shutil.copytree(world / name, tmp_path / name))
