@@ -96,12 +96,15 @@ def test_complete_files_are_not_downloaded_again(site, run):
     assert requests == len(site.ranges) == 3
 
 
-def test_a_file_that_was_cut_after_its_check_is_downloaded_again(site, run, folder):
+def test_a_file_that_was_cut_after_its_check_is_checked_again(run, folder):
     run()
-    whole = FILES["/images_001.tar.gz"]
-    (folder / "images_001.tar.gz").write_bytes(whole[:-5])
-    run()
-    assert (folder / "images_001.tar.gz").read_bytes() == whole
+    size = len(FILES["/images_001.tar.gz"])
+    path = folder / "images_001.tar.gz"
+    path.write_bytes(path.read_bytes()[:-5])
+    message = rf"^error: {path} is not the listed file: {size - 5:,} bytes, expected {size:,}\. Move it away"
+    with pytest.raises(SystemExit, match=message):
+        run()
+    assert path.stat().st_size == size - 5
 
 
 def test_a_part_is_downloaded_with_the_small_files(run, folder, capsys):
