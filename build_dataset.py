@@ -181,8 +181,8 @@ def verify_dataset(args: argparse.Namespace, engine: Engine) -> None:
         verified = verify.verify(args.output_dir, args.data_dir, engine=engine, on_shard=bar.update)
     for fault in verified.faults[:20]:
         print(fault)
-    verified.require_sound(args.output_dir)
-    print(f"{args.output_dir}: {verified.images:,} images in {verified.bytes:,} bytes, no faults")
+    verified.require_no_faults(args.output_dir)
+    print(f"{args.output_dir}: {verified.num_images:,} images in {verified.bytes:,} bytes, no faults")
 
 
 def main(argv: list[str] | None = None) -> None:

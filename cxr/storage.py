@@ -21,7 +21,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the quota of th
 
 @contextlib.contextmanager
 def whole_file(path: epath.PathLike) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its name only when the block ends without an error.
+    """Open a file for writing that gets its final name only when the block ends without an error.
 
     The data is on the disk (fsync) before the file is renamed, so a power cut cannot leave an empty file. Until then
     the file has a random name, so two processes never write to the same one, even if both write the same shard.
@@ -55,7 +55,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def remove_partials(folder: epath.Path) -> None:
-    """Delete the unfinished files of killed writers. The caller must hold the folder, so that no process writes."""
+    """Delete the unfinished files of killed writers. The caller must have locked the folder."""
     for leftover in folder.glob("*" + PARTIAL) if folder.exists() else ():
         leftover.unlink(missing_ok=True)
 
@@ -127,7 +127,7 @@ def try_lock(descriptor: int) -> bool:
 
     Raises:
         ImportError: this is Windows.
-        OSError: the file system has no locks, or the system refuses.
+        OSError: the file system has no locks, or the lock fails.
     """
     try:
         import fcntl

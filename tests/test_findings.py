@@ -20,9 +20,9 @@ def test_the_14_findings_are_in_the_order_of_the_published_tables():
         ("No Finding", vector()),
         ("Atelectasis", vector(0)),
         ("Hernia|Atelectasis", vector(0, 13)),  # the order of the cell does not matter
-        ("Cardiomegaly|Cardiomegaly", vector(1)),  # said twice is said once
-        (" Mass | Nodule ", vector(4, 5)),  # blanks around names
-        ("Infiltrate", vector(3)),  # the box list's word for Infiltration
+        ("Cardiomegaly|Cardiomegaly", vector(1)),  # a repeated name counts once
+        (" Mass | Nodule ", vector(4, 5)),  # spaces around names
+        ("Infiltrate", vector(3)),  # the name in the list of boxes
         ("|".join(FINDINGS), (1,) * 14),
     ],
 )

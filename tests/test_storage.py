@@ -71,12 +71,12 @@ def test_the_data_is_synced_before_the_file_is_renamed(tmp_path, monkeypatch):
 
 
 def test_two_writers_of_one_file_use_different_partial_files(tmp_path):
-    path = tmp_path / "a.bin"  # the worker of a build that was cut off, and the one of the next build
+    path = tmp_path / "a.bin"  # a worker of an interrupted build and one of the next build
     with storage.whole_file(path) as first, storage.whole_file(path) as second:
         first.write(b"first")
         second.write(b"second")
         assert len(list(tmp_path.glob("a.bin.*" + storage.PARTIAL))) == 2
-    assert path.read_bytes() == b"first"  # the one that ended last, whole
+    assert path.read_bytes() == b"first"  # the last one to end, complete
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_not_a_json_object_is_named(tmp_path, data, message):
 
 
 def test_sha256_is_that_of_fips_180(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")  # the standard's first example
+    (tmp_path / "abc").write_bytes(b"abc")  # the first example of the standard
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert storage.sha256_of(tmp_path / "abc") == expected
     (tmp_path / "long").write_bytes(b"a" * 1_000_000 + b"a" * 100_000)  # more than one piece of 1 MB

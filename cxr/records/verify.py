@@ -22,11 +22,11 @@ from cxr.release.release import Release, read_release
 class Verified(NamedTuple):
     """The result of verifying a dataset."""
 
-    images: int
+    num_images: int
     bytes: int
     faults: list[str]  # one line each: the file, what it contains, what was expected
 
-    def require_sound(self, data_dir: epath.PathLike) -> None:
+    def require_no_faults(self, data_dir: epath.PathLike) -> None:
         """Raise ValueError with the first fault and their number, if there are any."""
         if self.faults:
             raise ValueError(

@@ -106,7 +106,7 @@ def test_building_again_writes_no_shard_and_repairs_a_damaged_one(undisturbed, t
 
 
 def fail(capsys, data_dir, output_dir, *flags):
-    """Run a build that must end with exit code 1 and one line; returns the line."""
+    """Run a build that must fail with exit code 1 and one line; returns the line."""
     with pytest.raises(SystemExit) as exit_:
         build_dataset.main(["--data_dir", str(data_dir), "--output_dir", str(output_dir), *map(str, flags)])
     assert isinstance(exit_.value.code, str)  # printed to stderr with exit code 1
@@ -182,7 +182,7 @@ def test_a_csv_split_follows_the_files(tiny_release, tmp_path, build):
     assert (info["split"]["name"], info["splits"]["test"]["positives"]["Atelectasis"]) == ("csv", 2)
     index = index_of(tmp_path / "records", "val")
     assert sorted(index.image_ids) == ["00000001_000.png", "00000004_000.png"]
-    assert sorted(index.ages) == [21, 24]  # lent by Data_Entry_2017.csv
+    assert sorted(index.ages) == [21, 24]  # from Data_Entry_2017.csv
 
 
 @pytest.mark.parametrize("flags", [["--split", "official"], ["--split", "csv"]], ids=["official lists", "label csvs"])
@@ -204,7 +204,7 @@ def test_official_lists_decide_the_test_split_and_a_random_split_does_not_need_t
     assert (info["split"]["name"], info["split"]["ratios"]) == ("random", [0.5, 0.2, 0.3])
     patients = [set(index_of(tmp_path, split).patient_ids) for split in SPLITS]
     assert set.union(*patients) == set(range(1, 21))
-    assert sum(map(len, patients)) == 20  # so no patient is in two
+    assert sum(map(len, patients)) == 20  # so no patient is in two splits
     assert patients[2] != {17, 18, 19, 20}
 
 

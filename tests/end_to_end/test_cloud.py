@@ -1,6 +1,6 @@
-"""Datasets that are no local files: in TensorFlow's memory (`ram://`) and in an emulated bucket (`gs://`).
+"""Datasets in object stores: TensorFlow's in-memory file system (`ram://`) and an emulated bucket (`gs://`).
 
-Both go the way of a real bucket: etils.epath hands every `scheme://` to TensorFlow's file systems.
+Both use the code of a real bucket: etils.epath passes every `scheme://` to TensorFlow's file systems.
 """
 
 import functools
@@ -31,7 +31,7 @@ FLAGS = ("--shard_size", 4, "--ratios", 0.5, 0.3, 0.2)
 
 @pytest.fixture(scope="module")
 def ram():
-    """Make etils.epath know `ram://` as it knows `gs://`; nothing but tests has a use for it."""
+    """Register `ram://` in etils.epath like `gs://`; only tests use it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpath, "_URI_PREFIXES", (*gpath._URI_PREFIXES, "ram://"))
         patch.setattr(gpath, "_URI_SCHEMES", gpath._URI_SCHEMES | {"ram"})
@@ -43,7 +43,7 @@ def ram():
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """An emulated bucket as `gs://`."""
+    """The address of an emulated bucket."""
     with emulated(tmp_path_factory.mktemp("bucket")) as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -52,7 +52,7 @@ def bucket(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["ram", "bucket"])
 def cloud(request):
-    """The address of an empty store, one after the other."""
+    """The address of an empty store, of each kind in turn."""
     return request.getfixturevalue(request.param)
 
 
@@ -69,7 +69,7 @@ def pack(release, folder):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, write_release, build):
-    """A small dataset in a local folder, `release` beside it."""
+    """A small dataset in a local folder, next to its release."""
     folder = tmp_path_factory.mktemp("local")
     build(write_release(folder / "release", patients=15, images_each=1), folder / "records", *FLAGS)
     return folder / "records"
@@ -77,14 +77,14 @@ def local(tmp_path_factory, write_release, build):
 
 @pytest.fixture(scope="module")
 def remote(cloud, local, build):
-    """The same release in a store, and the dataset built from it beside it."""
+    """A dataset built in a store from the same release, which is next to it."""
     pack(local.parent / "release", epath.Path(cloud) / "release")
     build(f"{cloud}/release", epath.Path(cloud) / "records", *FLAGS)
     return epath.Path(cloud) / "records"
 
 
 def replace(path, data):
-    """Put other bytes in a file's place; merely opened for writing, one in TensorFlow's memory keeps its old ones."""
+    """Replace the bytes of a file. A `ram://` file that is only opened for writing keeps its old bytes."""
     with storage.whole_file(path) as file:
         file.write(data)
 
@@ -96,7 +96,7 @@ def write_and_raise(path):
 
 
 def files_of(folder):
-    """Bytes of the files that make a dataset, by name."""
+    """Bytes of the files of a dataset, by name."""
     names = ["rejected.csv", *sorted(path.name for path in folder.glob("*.tfrecord"))]
     return {name: (folder / name).read_bytes() for name in names}
 
@@ -123,10 +123,10 @@ def test_a_second_build_rewrites_a_damaged_shard_and_removes_partial_files(remot
 def test_verify_finds_damage_in_a_store(remote, in_process):
     assert verify(remote, remote.parent / "release").faults == []
     path = sorted(remote.glob("*.tfrecord"))[0]
-    sound = path.read_bytes()
-    replace(path, sound[:100])
+    intact = path.read_bytes()
+    replace(path, intact[:100])
     assert verify(remote).faults[0] == f"{path.name} is damaged at byte 0: cut off or changed since it was written"
-    replace(path, sound)
+    replace(path, intact)
 
 
 def test_training_and_evaluation_read_the_same_batches_from_a_store(remote, local):
@@ -144,7 +144,7 @@ def test_training_and_evaluation_read_the_same_batches_from_a_store(remote, loca
 
 @pytest.mark.parametrize("epoch", [0, None], ids=["training", "evaluation"])
 def test_shards_are_read_at_the_same_time(bucket, local, monkeypatch, epoch):
-    """The first request for one shard is answered only when the first for another has come."""
+    """The first request for a shard is answered only after the first request for another shard."""
     folder, exchange = epath.Path(bucket) / f"parallel_{epoch}", Proxy.exchange
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*local.glob("*.tfrecord"), local / "dataset.json"):

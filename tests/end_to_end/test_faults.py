@@ -1,4 +1,4 @@
-"""Real builds under real faults: each ends in one clear line, and the next run in the bytes of an undisturbed one."""
+"""Real builds with real faults: each fails with one clear line, and the next run gives the bytes of a normal build."""
 
 import os
 import random
@@ -19,13 +19,13 @@ SHARD_SIZE = 16
 
 
 def files_of(folder):
-    """Bytes of everything in a dataset's folder, but the lock."""
+    """Bytes of every file in the folder of a dataset, except the lock."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def start(release, output, *flags):
-    """Start build_dataset.py in a process group of its own."""
+    """Start build_dataset.py in its own process group."""
     fixed = ["--data_dir", release, "--output_dir", output, "--image_size", 32, "--workers", 2]
     command = [sys.executable, "build_dataset.py", *map(str, [*fixed, "--shard_size", SHARD_SIZE, *flags])]
     return subprocess.Popen(
@@ -34,20 +34,20 @@ def start(release, output, *flags):
 
 
 def end(process):
-    """Wait for a build; returns (exit code, the last line of stderr), which holds no traceback."""
+    """Wait for the end of a build without traceback; returns (exit code, last line of stderr)."""
     stderr = process.communicate(timeout=120)[1].decode()
     assert "Traceback" not in stderr
     return process.returncode, stderr.replace("\r", "\n").splitlines()[-1]
 
 
 def finish(release, output, *flags):
-    """Run a build to its end, which must be a good one."""
+    """Run a build, which must succeed."""
     code, line = end(start(release, output, *flags))
     assert code == 0, line
 
 
 def pack_tgz(release):
-    """Put the images of a release into a .tar.gz."""
+    """Move the images of a release into a .tar.gz."""
     with tarfile.open(release / "images_001.tar.gz", "w:gz", compresslevel=1) as archive:
         archive.add(release / "images", "images")
     shutil.rmtree(release / "images")
@@ -55,7 +55,7 @@ def pack_tgz(release):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, write_release):
-    """Two releases of 300 images, `folder` and `tgz`; beside each its dataset and how many seconds that took."""
+    """(folder, seconds): releases of 300 images as `folder` and `tgz`, their datasets, and the build times."""
     place, seconds = tmp_path_factory.mktemp("undisturbed"), {}
     for name in ("folder", "tgz"):
         write_release(place / name, patients=100)
@@ -69,18 +69,18 @@ def undisturbed(tmp_path_factory, write_release):
 
 @pytest.fixture(scope="module")
 def release(undisturbed):
-    """The release whose images lie in a folder. Read it, do not change it."""
+    """The release with images in a folder. Tests must not change it."""
     return undisturbed[0] / "folder"
 
 
 @pytest.fixture(scope="module")
 def expected(undisturbed):
-    """Every file of the dataset of `release`."""
+    """Every file of the dataset built from `release`."""
     return files_of(undisturbed[0] / "folder_records")
 
 
 def kill_after(process, seconds):
-    """kill -9 of a build and all its workers; whether it was still running."""
+    """kill -9 of a build and all its workers after a time; returns whether it was still running."""
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ def test_a_build_killed_at_any_moment_resumes_to_the_same_bytes(undisturbed, tmp
     while kills < rounds(2, 25):
         if kill_after(start(place / container, output), moments.uniform(0, seconds[container])):
             kills += 1
-            for name, data in files_of(output).items():  # what has its name is whole
+            for name, data in files_of(output).items():  # every file with a final name is complete
                 assert name.endswith(".partial") or "spool" in name or expected.get(name) == data, name
         else:
             assert files_of(output) == expected
@@ -109,7 +109,7 @@ def test_a_build_killed_at_any_moment_resumes_to_the_same_bytes(undisturbed, tmp
 
 
 class Disk:
-    """A file system of its own in memory, seen by nobody else, whose size and mode can be changed in use."""
+    """A private in-memory file system whose size and mode can be changed while it is used."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -122,13 +122,13 @@ class Disk:
         self.folder = Path(f"/proc/{self.process.pid}/root{folder}")
 
     def remount(self, how: str) -> None:
-        """Change the disk, as with `mount -o remount,HOW`."""
+        """Change the disk with `mount -o remount,HOW`."""
         self.process.stdin.write(how + "\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "ready\n"
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.process.communicate("")
 
 
@@ -147,7 +147,7 @@ def disk(tmp_path):
 
 def test_a_full_disk_is_one_line_and_the_build_can_resume(disk, release, expected):
     output = disk.folder / "records"
-    for size in ("64k", "100k", "200k"):  # each full at another moment
+    for size in ("64k", "100k", "200k"):  # full at different moments
         disk.remount(f"size={size}")
         code, line = end(start(release, output))
         assert code == 1
@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_line_and_the_build_can_resume(disk, release, expecte
         assert f"kept: '{output}/" in line
         assert not list(output.rglob("*.partial"))
         assert not (output / "dataset.json").exists()
-    assert list(output.glob("*.tfrecord"))  # of the larger ones something is kept
+    assert list(output.glob("*.tfrecord"))  # the larger disks keep some shards
     disk.remount("size=64m")
     finish(release, output)
     assert files_of(output) == expected
@@ -206,7 +206,7 @@ def test_a_killed_worker_is_one_line_and_the_build_can_resume(release, expected,
     process = start(release, output)
     wait_for_a_shard(output, process)
     workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
-    workers[0].kill()  # what the system does to a process when memory runs out
+    workers[0].kill()  # as the system does when memory runs out
     code, line = end(process)
     assert (code, line.split(". ")[0]) == (1, "error: a worker process was killed, most often for lack of memory")
     assert not (output / "dataset.json").exists()
@@ -217,7 +217,7 @@ def test_a_killed_worker_is_one_line_and_the_build_can_resume(release, expected,
 def test_a_second_build_of_one_folder_is_rejected_and_the_first_continues(release, expected, tmp_path):
     first = start(release, tmp_path / "records")
     wait_for_a_shard(tmp_path / "records", first)
-    os.killpg(first.pid, signal.SIGSTOP)  # so that it cannot end before
+    os.killpg(first.pid, signal.SIGSTOP)  # so that it cannot end first
     code, line = end(start(release, tmp_path / "records"))
     os.killpg(first.pid, signal.SIGCONT)
     assert (code, line.split(";")[0]) == (1, f"error: another process is building {tmp_path / 'records'}")

@@ -24,15 +24,15 @@ def square_slowly(number):
     return number * number
 
 
-def refuse_seven(number):
+def reject_seven(number):
     if number == 7:
-        raise ValueError("seven is refused")
+        raise ValueError("seven is rejected")
     return number
 
 
 def die(number):
     if number == 3:
-        os._exit(9)  # as a process that the system kills: no exception, no clean-up
+        os._exit(9)  # like a process that the system kills: no exception, no clean-up
     return number
 
 
@@ -44,7 +44,7 @@ def process_of(_):
 @pytest.mark.parametrize(
     ("jobs", "workers"),
     [(1, 2), (2, 2), (37, 2), (8, 1)],
-    ids=["fewer jobs than workers", "as many", "many more", "one worker"],
+    ids=["fewer jobs than workers", "equal numbers", "many jobs", "one worker"],
 )
 def test_every_job_has_its_result(jobs, workers):
     results = list(run_local(square_slowly, list(range(jobs)), workers=workers))
@@ -72,13 +72,13 @@ def test_jobs_are_submitted_only_as_results_are_read():
 
     results = run_local(square, Jobs(range(100)), workers=2)
     next(results)
-    assert len(taken) <= 4  # two a worker
+    assert len(taken) <= 4  # two per worker
     results.close()
 
 
 def test_an_exception_in_a_job_reaches_the_caller():
-    with pytest.raises(ValueError, match="seven is refused"):
-        list(run_local(refuse_seven, list(range(20)), workers=2))
+    with pytest.raises(ValueError, match="seven is rejected"):
+        list(run_local(reject_seven, list(range(20)), workers=2))
 
 
 def test_a_killed_worker_is_a_clear_error():
@@ -98,10 +98,10 @@ def shards_of(folder):
 def start_build(release, output):
     flags = ["--data_dir", release, "--output_dir", output, "--image_size", "32", "--shard_size", "1", "--workers", "2"]
     command = [sys.executable, "build_dataset.py", *map(str, flags)]
-    # A job in the background of a shell ignores Ctrl-C, and so would everything that it starts.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    # A background job of a shell ignores Ctrl-C, and so do its child processes.
+    accept_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=accept_ctrl_c
     )
 
 
@@ -114,20 +114,20 @@ def wait_for_shards(output, count, process):
 def alive(process):
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # ended between the two questions
+    except psutil.NoSuchProcess:  # it ended between the two calls
         return False
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory, write_release, build):
-    """A release of 240 images, in shards of one, so that a build can be met at any moment; and its shards."""
+    """A release of 240 images and its dataset in shards of one image: a build can be stopped between any two."""
     folder = tmp_path_factory.mktemp("large")
     build(write_release(folder / "release", patients=80), folder / "records", "--shard_size", 1)
     return folder
 
 
 def kill(process):
-    """kill -9 of the build alone; returns those of its workers that are still there 15 seconds later, then ended."""
+    """kill -9 of the build alone; returns the workers that are alive 15 seconds later, after killing them."""
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on real commands: nobody writes when the folder is free again, and the next build completes it."""
+"""Ctrl-C and SIGTERM in real commands: no process writes after the folder is unlocked, and the next build resumes."""
 
 import fcntl
 import functools
@@ -39,11 +39,11 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def start():
-    """start("build_dataset.py", ...): a command in a process group of its own, which takes Ctrl-C as in a terminal."""
-    # A job in the background of a shell ignores Ctrl-C, and so would everything that it starts.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    """start("build_dataset.py", ...): a command in its own process group, which receives Ctrl-C as in a terminal."""
+    # A background job of a shell ignores Ctrl-C, and so do its child processes.
+    accept_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    options = {"cwd": ROOT, "env": environment, "start_new_session": True, "preexec_fn": heed}
+    options = {"cwd": ROOT, "env": environment, "start_new_session": True, "preexec_fn": accept_ctrl_c}
     options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     started = []
 
@@ -59,7 +59,7 @@ def start():
 
 
 def wait_until(condition, process: subprocess.Popen) -> None:
-    """Wait for something that a running command brings about."""
+    """Wait until a running command has made the condition true."""
     deadline = time.monotonic() + 60
     while not condition():
         assert process.poll() is None, process.stderr.read()
@@ -68,7 +68,7 @@ def wait_until(condition, process: subprocess.Popen) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether nobody holds the lock of a folder."""
+    """Whether a folder is not locked."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +85,7 @@ def alive(pid: int) -> bool:
 
 
 def require_interrupted(process: subprocess.Popen) -> None:
-    """Wait for the end of a command: exit code 1 and one clear line."""
+    """Wait for the end of a command, which must have exit code 1 and one clear line."""
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 1, stderr
     assert stderr.replace("\r", "\n").splitlines()[-1] == INTERRUPTED
@@ -120,7 +120,7 @@ def test_long_jobs_end_within_seconds_and_before_the_lock_is_free(start, tmp_pat
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory, write_release, build):
-    """A release of 120 images of 512 px in one .tar.gz, which takes most of a second to read, and its dataset."""
+    """A release of 120 images of 512 px in one .tar.gz, which takes almost a second to read, and its dataset."""
     folder = tmp_path_factory.mktemp("packed")
     release = write_release(folder / "release", patients=40, size=512)
     members = [(f"images/{path.name}", path.read_bytes()) for path in sorted((release / "images").iterdir())]
@@ -167,7 +167,7 @@ def test_an_interrupted_build_leaves_no_writer_and_resumes_to_the_same_bytes(
         require_interrupted(process)
         assert files_of(output) == before
         assert not (output / "dataset.json").exists()
-        if engine == "local":  # Ray sees a signal once a second, when the archive may have been read
+        if engine == "local":  # Ray checks signals once a second; by then the archive may be read
             assert bool(list(output.glob("manifest/archives/*.json"))) == (is_at is in_the_shards)
     build(packed / "release", output, "--shard_size", 1)
     assert not list(output.rglob("*.partial"))
@@ -175,7 +175,7 @@ def test_an_interrupted_build_leaves_no_writer_and_resumes_to_the_same_bytes(
 
 
 def signal_itself_in_held_block(number: int, done: list[str]) -> None:
-    """Send this process a signal within a block that holds it, and note what is still done."""
+    """Send a signal to this process inside a block that holds it; `done` records what still runs."""
     with interrupts.sigterm_as_interrupt():
         with interrupts.held():
             os.kill(os.getpid(), number)
@@ -185,7 +185,7 @@ def signal_itself_in_held_block(number: int, done: list[str]) -> None:
 
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
-@pytest.mark.parametrize("threads", [0, 1])  # another thread does not block the signal and takes it
+@pytest.mark.parametrize("threads", [0, 1])  # another thread does not block the signal and receives it
 def test_signals_are_delayed_until_the_block_ends(number, threads):
     handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     end, done = threading.Event(), []

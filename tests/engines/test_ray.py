@@ -1,4 +1,4 @@
-"""On a real Ray of two workers, started once; see `cluster`."""
+"""Tests on a real Ray cluster of two workers, which is started once."""
 
 import json
 import os
@@ -27,7 +27,7 @@ RAY = Engine("ray", workers=2)
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Every engine "ray" below runs here, so that Ray starts once."""
+    """The Ray session of all tests in this file."""
     with ray_engine.ray_session(RAY) as ray:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
         yield ray
@@ -68,7 +68,7 @@ def test_jobs_are_submitted_only_as_results_are_read(cluster):
     jobs = (taken.append(number) or number for number in range(100))
     results = run_ray(square, jobs, RAY, accelerated=False)
     next(results)
-    assert len(taken) == 4  # two a core
+    assert len(taken) == 4  # two per core
     results.close()
 
 
@@ -96,7 +96,7 @@ def test_an_error_in_a_worker_is_one_line(cluster, function, job, line):
 
 
 def test_a_bug_in_a_worker_keeps_its_type(cluster):
-    with pytest.raises(json.JSONDecodeError), one_line_errors():  # a ValueError, but not ours
+    with pytest.raises(json.JSONDecodeError), one_line_errors():  # a ValueError of a library
         list(run_ray(json.loads, ["{"], RAY, accelerated=False))
 
 
@@ -114,9 +114,9 @@ def test_ray_builds_the_same_bytes_and_a_killed_worker_costs_one_shard(cluster, 
 
     def die_at_first(job):
         name = pathlib.Path(job.path).name
-        again = (attempts / f"{name} 1").exists()
-        (attempts / f"{name} {2 if again else 1}").touch()
-        if name.startswith("train-00001") and not again:
+        is_retry = (attempts / f"{name} 1").exists()
+        (attempts / f"{name} {2 if is_retry else 1}").touch()
+        if name.startswith("train-00001") and not is_retry:
             os.kill(os.getpid(), signal.SIGKILL)
         return write(job)
 

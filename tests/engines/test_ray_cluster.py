@@ -1,4 +1,4 @@
-"""On a real Ray cluster of several machines' worth of raylets, one of which is killed in the middle of a build."""
+"""A real Ray cluster of several simulated machines, one of which is killed during a build."""
 
 import os
 import pathlib
@@ -47,10 +47,12 @@ def finished_shards(output: pathlib.Path) -> int:
 
 
 def test_a_machine_lost_in_the_middle_costs_only_its_shards(cluster, tmp_path, tiny_release):
-    release = tiny_release(patients=SHARDS, images_each=2, size=512)  # large enough that the kill falls in between
+    release = tiny_release(
+        patients=SHARDS, images_each=2, size=512
+    )  # large enough that the machine is lost during the build
     local = start_build(release, tmp_path / "local")
-    _, said = local.communicate(timeout=120)
-    assert local.returncode == 0, said
+    _, stderr = local.communicate(timeout=120)
+    assert local.returncode == 0, stderr
     build = start_build(release, tmp_path / "ray", "--engine", "ray", "--ray_address", cluster.address)
     while finished_shards(tmp_path / "ray") < 3:
         assert build.poll() is None, build.stderr.read()
@@ -58,8 +60,8 @@ def test_a_machine_lost_in_the_middle_costs_only_its_shards(cluster, tmp_path, t
     lost = cluster.list_all_nodes()[-1]
     cluster.remove_node(lost, allow_graceful=False)
     before = finished_shards(tmp_path / "ray")
-    _, said = build.communicate(timeout=240)
-    assert build.returncode == 0, said
+    _, stderr = build.communicate(timeout=240)
+    assert build.returncode == 0, stderr
     assert before < SHARDS, "the build had already ended when its machine was lost"
     assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
-    assert said.decode().count("\n") <= 1, said  # one progress line, and nothing else
+    assert stderr.decode().count("\n") <= 1, stderr  # nothing but the progress bar

@@ -32,7 +32,7 @@ def chunk(name, data):
 
 
 def png(width, height, *, depth=8, colour=0, interlace=0, body=b"", before=b""):
-    """A PNG made by hand (ISO/IEC 15948), for what Pillow does not write."""
+    """A PNG made by hand (ISO/IEC 15948), for variants that Pillow does not write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
     chunks = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(body)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
@@ -117,14 +117,18 @@ HUGE = "declares {} pixels, over the limit of 67,108,864"
         pytest.param(encoded(filled("L", 9), "GIF"), "not a PNG, JPEG, WebP or DICOM image", id="gif"),
         pytest.param(encoded(filled("L", 9), "TIFF"), "not a PNG, JPEG, WebP or DICOM image", id="tiff"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n" + b" " * 99, "not a PNG, JPEG, WebP or DICOM image", id="PostScript"),
-        pytest.param(encoded(Image.fromarray(GREY))[:900], "broken image: ", id="half a png"),
-        pytest.param(encoded(Image.fromarray(GREY), "JPEG")[:900], "broken image: .*truncated", id="half a jpeg"),
+        pytest.param(encoded(Image.fromarray(GREY))[:900], "broken image: ", id="half of a png"),
+        pytest.param(encoded(Image.fromarray(GREY), "JPEG")[:900], "broken image: .*truncated", id="half of a jpeg"),
         pytest.param(encoded(filled("L", 9).resize((31, 40))), "31 x 40 pixels, under 32 a side", id="narrow"),
-        pytest.param(encoded(filled("L", 9).resize((40, 31))), "40 x 31 pixels, under 32 a side", id="low"),
+        pytest.param(encoded(filled("L", 9).resize((40, 31))), "40 x 31 pixels, under 32 a side", id="short"),
         pytest.param(png(8192, 8193), HUGE.format("8192 x 8193"), id="one row over the limit"),
         pytest.param(png(10_000, 10_000), HUGE.format("10000 x 10000"), id="over the limit at which Pillow warns"),
         pytest.param(png(100_000, 100_000), HUGE.format("100000 x 100000"), id="decompression bomb"),
-        pytest.param(png(100_000, 100_000, depth=16, colour=6), HUGE.format("100000 x 100000"), id="a larger one"),
+        pytest.param(
+            png(100_000, 100_000, depth=16, colour=6),
+            HUGE.format("100000 x 100000"),
+            id="decompression bomb, 16-bit RGBA",
+        ),
         pytest.param(png(40, 48, body=bytes(41) * 40), "broken image: .*not have enough data", id="40 of 48 rows"),
         pytest.param(png(40, 48, body=b"\7" + bytes(41 * 48)), "broken image: .*filter method 7", id="no such filter"),
         pytest.param(encoded(Image.fromarray(GREY))[:20], r"broken image: no PNG header \(20 bytes\)", id="no header"),
@@ -163,7 +167,7 @@ def test_a_changed_byte_of_a_png_is_noticed_or_changes_nothing(image):
 @pytest.mark.parametrize("image", FORMS)
 def test_a_truncated_png_is_always_noticed(image):
     data = encoded(image.resize((32, 32)))
-    for length in range(len(data) - 4):  # the last four bytes are a checksum of nothing
+    for length in range(len(data) - 4):  # the last four bytes are the checksum of an empty chunk
         with pytest.raises(ImageError):
             decode_grey(data[:length])
 
@@ -202,8 +206,8 @@ def test_a_square_image_fills_the_square():
 @pytest.mark.parametrize(
     ("shape", "rows", "columns"),
     [
-        pytest.param((64, 32), slice(0, 32), slice(8, 24), id="upright: half as wide, 8 black columns on each side"),
-        pytest.param((32, 64), slice(8, 24), slice(0, 32), id="lying: 8 black rows above and below"),
+        pytest.param((64, 32), slice(0, 32), slice(8, 24), id="portrait: half as wide, 8 black columns on each side"),
+        pytest.param((32, 64), slice(8, 24), slice(0, 32), id="landscape: 8 black rows above and below"),
         pytest.param((40, 10), slice(0, 32), slice(12, 20), id="8 of 32 columns"),
         pytest.param((16, 8), slice(0, 32), slice(8, 24), id="enlarged"),
         pytest.param((1000, 1), slice(0, 32), slice(15, 16), id="never less than one column"),
@@ -220,7 +224,7 @@ def test_an_image_of_the_right_size_is_unchanged():
 
 
 def test_shrinking_is_antialiased():
-    checkers = np.indices((128, 128)).sum(0) % 2 * 255  # a plain pick of every fourth pixel would be all 0 or all 255
+    checkers = np.indices((128, 128)).sum(0) % 2 * 255  # taking every fourth pixel would give all 0 or all 255
     shrunk = resize_square(checkers.astype(np.uint8), 32)
     assert abs(shrunk.astype(int) - 127.5).max() <= 2
 
@@ -229,7 +233,7 @@ def test_large_reductions_nearly_equal_a_single_filter():
     fine = np.random.default_rng(0).integers(0, 256, (512, 512)).astype(np.uint8)
     once = np.asarray(Image.fromarray(fine).resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
     apart = abs(resize_square(fine, 64) - once)
-    assert 0 < apart.mean() < 2  # of noise, the hardest case; picking every eighth pixel is 64 apart
+    assert 0 < apart.mean() < 2  # noise is the hardest case; taking every eighth pixel differs by 64
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("png", 0), ("raw", 0), ("jpeg", 12)])
@@ -238,7 +242,7 @@ def test_encodings_keep_the_pixels(encoding, tolerance):
     data = encode(smooth, encoding)
     back = np.frombuffer(data, np.uint8).reshape(32, 32) if encoding == "raw" else decode_grey(data)
     assert abs(back.astype(int) - smooth).max() <= tolerance
-    np.testing.assert_array_equal(stored_pixels(smooth, data, encoding), back)  # what a reader will see
+    np.testing.assert_array_equal(stored_pixels(smooth, data, encoding), back)  # what a reader gets
 
 
 def test_each_encoding_has_its_format():

@@ -1,4 +1,4 @@
-"""What a model is fed is what was measured when the records were written: to the pixel, in every encoding."""
+"""The pixels in training batches are exactly those that were measured for the records, in every encoding."""
 
 import io
 import os
@@ -20,7 +20,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """Drawn radiographs, and one image of noise: it has every frequency that a JPEG can hold."""
+    """Drawn radiographs and one image of noise, which has every frequency of a JPEG."""
     folder = tmp_path_factory.mktemp("pixels") / "release"
     make_sample.main(["--output_dir", str(folder), "--images", "24", "--size", "128"])
     noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), np.uint8)
@@ -29,7 +29,7 @@ def release(tmp_path_factory):
 
 
 def pillow_pixels(encoded: bytes, encoding: str) -> np.ndarray:
-    """The image of a record, uint8 [SIZE, SIZE], as Pillow decodes it."""
+    """The image of a record, uint8 [SIZE, SIZE], decoded by Pillow."""
     if encoding == "raw":
         return np.frombuffer(encoded, np.uint8).reshape(SIZE, SIZE)
     return np.asarray(Image.open(io.BytesIO(encoded)))

@@ -20,7 +20,7 @@ INPUTS = {
 
 
 def report_of(folder, name, *, data=b"shard", rejected=(), patients=(1,), positives=(0,) * 14, images=1):
-    """The report of a shard that is written here with the given bytes."""
+    """Write a shard with the given bytes and return its report."""
     (folder / name).write_bytes(data)
     split, digest = name.split("-")[0], hashlib.sha256(data).hexdigest()
     return ShardReport(name, split, images, len(data), digest, list(patients), list(positives), list(rejected))
@@ -69,7 +69,7 @@ def test_a_damaged_shard_is_written_again_and_the_dataset_is_incomplete_until_th
     assert not (folder / "dataset.json").exists()
 
 
-@pytest.mark.parametrize(("digest", "again"), [("abc", False), ("mended", True)])
+@pytest.mark.parametrize(("digest", "again"), [("abc", False), ("fixed", True)])
 def test_a_shard_with_a_rejected_image_is_written_again_if_the_image_changed(folder, building, digest, again):
     building.keep(report_of(folder, NAMES[0], rejected=[Rejected("a.png", "broken", "abc")]))
     _, waiting = building.finished([job_of(folder, NAMES[0])], {"a.png": digest}.get)
@@ -128,12 +128,8 @@ def test_splits_are_summed_over_their_shards_and_a_patient_counts_once(folder):
     ]
     splits = describe_splits(reports)
     train, test = splits["train"], splits["test"]
-    assert (train["images"], train["patients"], train["positives"]["Mass"], train["positives"]["Hernia"]) == (
-        9,
-        3,
-        4,
-        0,
-    )
+    assert (train["images"], train["patients"]) == (9, 3)
+    assert (train["positives"]["Mass"], train["positives"]["Hernia"]) == (4, 0)
     assert [(shard["file"], shard["bytes"]) for shard in train["shards"]] == [(NAMES[0], 1), (NAMES[1], 2)]
     assert test == {"images": 0, "patients": 0, "positives": dict.fromkeys(FINDINGS, 0), "shards": []}
 
@@ -148,7 +144,7 @@ def test_the_fingerprint_is_over_names_and_hashes_in_order():
 def test_rejected_images_are_all_in_the_csv(folder, building):
     rejected = [Rejected("b.png", 'said "no", twice'), Rejected("a.png", "broken")]
     info = building.finish([report_of(folder, NAMES[0], images=8, rejected=rejected)], max_rejected=0.2)
-    assert info["rejected"] == 2  # of 10: exactly the share tolerated
+    assert info["rejected"] == 2  # of 10: exactly the tolerated share
     expected = 'image_id,reason\na.png,broken\nb.png,"said ""no"", twice"\n'
     assert (folder / "rejected.csv").read_text() == expected
 

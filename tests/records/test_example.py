@@ -46,7 +46,7 @@ def pack(row=ROW, encoded=b"\x00pixels\xff"):
 
 
 def tensorflow_example(tf, row, encoded):
-    """The same record made with TensorFlow's own classes, the features in another order."""
+    """The same record from TensorFlow's own classes, with the features in another order."""
     feature, ints, floats, texts = tf.train.Feature, tf.train.Int64List, tf.train.FloatList, tf.train.BytesList
     return tf.train.Example(
         features=tf.train.Features(
@@ -101,7 +101,7 @@ def test_parse_example_reads_what_pack_image_wrote(tf, tmp_path):
 
 
 def test_a_file_has_the_bytes_that_tensorflows_writer_makes(tf, tmp_path):
-    contents = [b"", b"a", bytes(range(256)) * 300, pack()]  # the checksums are over lengths and data
+    contents = [b"", b"a", bytes(range(256)) * 300, pack()]  # checksums cover lengths and data
     with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
         for content in contents:
             writer.write(content)
@@ -137,7 +137,7 @@ def test_records_are_read_as_they_were_written(tmp_path_factory, contents):
 
 @pytest.fixture
 def three(tmp_path):
-    """Three records of 5, 0 and 3 bytes: they begin at 0, 21 and 37, and the file has 56 bytes."""
+    """Three records of 5, 0 and 3 bytes: they start at 0, 21 and 37, and the file has 56 bytes."""
     return write_file(tmp_path / "val-00000-of-00001.tfrecord", [b"hello", b"", b"end"])
 
 
@@ -155,7 +155,7 @@ def test_a_file_cut_off_inside_a_record_is_named_with_the_position(three):
 
 def test_a_file_cut_off_between_records_has_fewer_records(three):
     data = three.read_bytes()
-    three.write_bytes(data[:37])  # open_dataset tells by the size in dataset.json
+    three.write_bytes(data[:37])  # open_dataset notices it by the size in dataset.json
     assert list(read_records(three)) == [b"hello", b""]
 
 

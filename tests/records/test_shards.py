@@ -33,7 +33,7 @@ def test_shard_sizes_differ_by_at_most_one():
         ("train-00000-of-00003.tfrecord", 3),  # 10 images in shards of at most 4
         ("train-00001-of-00003.tfrecord", 3),
         ("train-00002-of-00003.tfrecord", 4),
-        ("val-00000-of-00001.tfrecord", 3),  # and no shard for the empty test split
+        ("val-00000-of-00001.tfrecord", 3),  # no shard for the empty test split
     ]
     for job in jobs:
         assert [location.path for location in job.locations] == [f"images/{row.image_id}" for row in job.rows]
@@ -73,7 +73,7 @@ def test_the_digest_covers_everything_that_determines_the_bytes():
 
 @pytest.fixture
 def write(tmp_path):
-    """write({name: bytes}, encoding): the report of a shard of these files, and its path."""
+    """write({name: bytes}, encoding): (report, path) of a shard of these files."""
 
     def run(files, *, encoding="png"):
         rows = [ImageRow(name, 7, (1, *(0,) * 13), age=58, sex=0, view_position=0) for name in files]

@@ -1,4 +1,4 @@
-"""Every kind of damage to a dataset has its line, and a sound one has none."""
+"""Every kind of damage to a dataset gives a fault, and an intact dataset has none."""
 
 import json
 import re
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.fixture
-def copy(built_dataset, tmp_path):
-    """A dataset of one's own, whose release is `release`."""
+def dataset_copy(built_dataset, tmp_path):
+    """A copy of a dataset that a test may change; it was built from `release`."""
     return shutil.copytree(built_dataset, tmp_path / "records")
 
 
 @pytest.fixture
 def release(built_dataset):
-    """What `copy` was built from."""
+    """The release of the dataset."""
     return built_dataset.parent / "release"
 
 
@@ -32,7 +32,7 @@ def info_of(folder):
 
 
 def seal(folder, change=lambda info: None):
-    """Make dataset.json say of its shards what lies there, so that only the records themselves can tell."""
+    """Update sizes and hashes in dataset.json after a change, so that only the records reveal the change."""
     info = info_of(folder)
     for split in info["splits"].values():
         for shard in split["shards"]:
@@ -44,7 +44,7 @@ def seal(folder, change=lambda info: None):
 
 
 def rewrite(path, change):
-    """Put change(records) in place of a shard's records, soundly framed."""
+    """Replace the records of a shard by change(records), with valid framing."""
     contents = change(list(example.read_records(path)))
     with path.open("wb") as file:
         for content in contents:
@@ -52,14 +52,14 @@ def rewrite(path, change):
 
 
 def edit(record, change):
-    """The record after change(its features)."""
+    """A record whose features were changed by change(features)."""
     message = example.example_class().FromString(record)
     change(message.features.feature)
     return message.SerializeToString(deterministic=True)
 
 
 def edit_first(folder, change, split="train"):
-    """Change the first record of a split and make dataset.json agree; returns (file name, image id)."""
+    """Change the first record of a split and update dataset.json; returns (file name, image id)."""
     path = sorted(folder.glob(f"{split}-*.tfrecord"))[0]
     image_id = example.unpack_row(next(example.read_records(path))).image_id
     rewrite(path, lambda contents: [edit(contents[0], change), *contents[1:]])
@@ -77,20 +77,21 @@ def set_value(name, kind, value):
     return change
 
 
-def test_an_intact_dataset_has_no_faults_with_and_without_its_release(copy, release):
-    told, sizes = [], [path.stat().st_size for path in copy.glob("*.tfrecord")]
-    assert verify(copy, release, on_shard=told.append) == (60, sum(sizes), [])
-    verified = verify(str(copy))
-    assert sorted(told) == sorted(sizes)
-    verified.require_sound(copy)
+def test_an_intact_dataset_has_no_faults_with_and_without_its_release(dataset_copy, release):
+    reported = []
+    sizes = [path.stat().st_size for path in dataset_copy.glob("*.tfrecord")]
+    assert verify(dataset_copy, release, on_shard=reported.append) == (60, sum(sizes), [])
+    verified = verify(str(dataset_copy))
+    assert sorted(reported) == sorted(sizes)
+    verified.require_no_faults(dataset_copy)
 
 
-def test_worker_processes_find_what_this_process_finds(copy, release, monkeypatch):
-    path = sorted(copy.glob("*.tfrecord"))[1]
+def test_worker_processes_find_what_this_process_finds(dataset_copy, release, monkeypatch):
+    path = sorted(dataset_copy.glob("*.tfrecord"))[1]
     path.write_bytes(path.read_bytes()[:-1])
-    here = verify(copy, release)
+    here = verify(dataset_copy, release)
     monkeypatch.undo()
-    assert verify(copy, release, engine=Engine(workers=2)) == here
+    assert verify(dataset_copy, release, engine=Engine(workers=2)) == here
     assert here.faults[0].startswith(f"{path.name} is damaged at byte ")
 
 
@@ -119,15 +120,15 @@ def test_a_sample_of_patients_has_no_faults(tiny_release, tmp_path, build):
     assert verify(tmp_path / "records", release).faults == []
 
 
-def test_absent_truncated_and_changed_shards_are_named_and_the_others_are_read(copy):
-    paths = sorted(copy.glob("*.tfrecord"))
+def test_absent_truncated_and_changed_shards_are_named_and_the_others_are_read(dataset_copy):
+    paths = sorted(dataset_copy.glob("*.tfrecord"))
     paths[0].unlink()
     paths[1].write_bytes(paths[1].read_bytes()[:-5])
     changed = bytearray(paths[2].read_bytes())
     changed[40] ^= 1
     paths[2].write_bytes(changed)
-    faults = verify(copy).faults
-    size = next(s["bytes"] for s in info_of(copy)["splits"]["test"]["shards"])
+    faults = verify(dataset_copy).faults
+    size = next(s["bytes"] for s in info_of(dataset_copy)["splits"]["test"]["shards"])
     assert faults[0] == f"{paths[0].name} is absent, expected {size:,} bytes"
     assert re.fullmatch(
         rf"{paths[1].name} is damaged at byte [\d,]+: cut off or changed since it was written", faults[1]
@@ -137,21 +138,21 @@ def test_absent_truncated_and_changed_shards_are_named_and_the_others_are_read(c
     assert not [fault for fault in faults[3:] if "tfrecord" in fault]
 
 
-def test_a_shard_cut_between_records_is_found_by_its_size_count_and_hash(copy):
-    path = sorted(copy.glob("train-*.tfrecord"))[0]
+def test_a_shard_cut_between_records_is_found_by_its_size_count_and_hash(dataset_copy):
+    path = sorted(dataset_copy.glob("train-*.tfrecord"))[0]
     whole = path.stat().st_size
     rewrite(path, lambda contents: contents[:-1])
-    shard = info_of(copy)["splits"]["train"]["shards"][0]
-    faults = verify(copy).faults
+    shard = info_of(dataset_copy)["splits"]["train"]["shards"][0]
+    faults = verify(dataset_copy).faults
     assert faults[0] == f"{path.name} has bytes {path.stat().st_size}, expected {whole}"
     assert faults[1] == f"{path.name} has images {shard['images'] - 1}, expected {shard['images']}"
     assert faults[2].startswith(f"{path.name} has sha256 ")
     assert faults[2].endswith(f", expected {shard['sha256']}")
 
 
-def test_replaced_records_are_found_by_their_hash(copy):
-    rewrite(sorted(copy.glob("train-*.tfrecord"))[0], lambda contents: contents[::-1])
-    (fault,) = verify(copy).faults
+def test_replaced_records_are_found_by_their_hash(dataset_copy):
+    rewrite(sorted(dataset_copy.glob("train-*.tfrecord"))[0], lambda contents: contents[::-1])
+    (fault,) = verify(dataset_copy).faults
     assert fault.startswith("train-00000-of-00003.tfrecord has sha256 ")
 
 
@@ -171,34 +172,36 @@ def test_replaced_records_are_found_by_their_hash(copy):
     ],
     ids=["age", "unknown age", "sex", "view_position", "patient", "labels", "image id"],
 )
-def test_a_record_that_differs_from_the_csv_is_named(copy, release, change, expected):
-    name, image_id = edit_first(copy, change)
-    faults = verify(copy, release).faults
+def test_a_record_that_differs_from_the_csv_is_named(dataset_copy, release, change, expected):
+    name, image_id = edit_first(dataset_copy, change)
+    faults = verify(dataset_copy, release).faults
     assert [fault for fault in faults if fault.startswith(f"{name}{expected.format(image=image_id)}")]
-    assert len(faults) <= 16  # this one, and the positives or patients that follow from it
+    assert len(faults) <= 16  # this one, and the wrong positives or patients that result from it
 
 
-def test_a_duplicate_image_and_a_patient_in_two_splits_are_named(copy, release):
-    train, test = (sorted(copy.glob(f"{split}-*.tfrecord"))[0] for split in ("train", "test"))
+def test_a_duplicate_image_and_a_patient_in_two_splits_are_named(dataset_copy, release):
+    train, test = (sorted(dataset_copy.glob(f"{split}-*.tfrecord"))[0] for split in ("train", "test"))
     stolen = next(example.read_records(train))
     row = example.unpack_row(stolen)
     rewrite(test, lambda contents: [*contents, stolen])
-    seal(copy)
-    faults = verify(copy, release).faults
+    seal(dataset_copy)
+    faults = verify(dataset_copy, release).faults
     assert f"{train.name} has image {row.image_id}, which is also in {test.name}" in faults
     assert f"{train.name} has patient {row.patient_id}, who is also in test" in faults
     assert f"{test.name} has image {row.image_id}, which belongs to train" in faults
-    said = info_of(copy)["splits"]["test"]["images"]
-    assert f"dataset.json says test has images {said}, its records have {said + 1}" in faults
+    listed = info_of(dataset_copy)["splits"]["test"]["images"]
+    assert f"dataset.json says test has images {listed}, its records have {listed + 1}" in faults
 
 
-def test_an_image_in_the_wrong_split_is_named(copy, release):
+def test_an_image_in_the_wrong_split_is_named(dataset_copy, release):
     def swap(info):
-        info["split"]["seed"] += 1  # then other patients are val
+        info["split"]["seed"] += 1  # so other patients are expected in val
 
-    seal(copy, swap)
-    assert verify(copy).faults == []
-    assert re.fullmatch(r"(train|val)-\S+ has image \S+, which belongs to (train|val)", verify(copy, release).faults[0])
+    seal(dataset_copy, swap)
+    assert verify(dataset_copy).faults == []
+    assert re.fullmatch(
+        r"(train|val)-\S+ has image \S+, which belongs to (train|val)", verify(dataset_copy, release).faults[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,23 +213,23 @@ def test_an_image_in_the_wrong_split_is_named(copy, release):
         (("fingerprint",), "0" * 64, f"dataset.json has fingerprint {'0' * 64}, the hashes of its shards give "),
     ],
 )
-def test_a_wrong_number_in_dataset_json_is_named(copy, keys, value, expected):
+def test_a_wrong_number_in_dataset_json_is_named(dataset_copy, keys, value, expected):
     def change(info):
         for key in keys[:-1]:
             info = info[key]
         info[keys[-1]] = value
 
-    seal(copy, change)
-    (fault,) = verify(copy).faults
+    seal(dataset_copy, change)
+    (fault,) = verify(dataset_copy).faults
     assert fault.startswith(expected)
 
 
-def test_an_unlisted_shard_is_named(copy):
-    shutil.copy(sorted(copy.glob("train-*.tfrecord"))[0], copy / "train-00099-of-00100.tfrecord")
-    assert verify(copy).faults == ["train-00099-of-00100.tfrecord is in the folder but not in dataset.json"]
+def test_an_unlisted_shard_is_named(dataset_copy):
+    shutil.copy(sorted(dataset_copy.glob("train-*.tfrecord"))[0], dataset_copy / "train-00099-of-00100.tfrecord")
+    assert verify(dataset_copy).faults == ["train-00099-of-00100.tfrecord is in the folder but not in dataset.json"]
 
 
-def test_another_csv_and_unaccounted_images_are_named(copy, release, tmp_path):
+def test_another_csv_and_unaccounted_images_are_named(dataset_copy, release, tmp_path):
     other = shutil.copytree(release, tmp_path / "release")
     for name in ("Data_Entry_2017.csv", "train_val_list.txt"):
         more = {
@@ -234,7 +237,7 @@ def test_another_csv_and_unaccounted_images_are_named(copy, release, tmp_path):
             "t": "00000001_009.png\n",
         }
         (other / name).write_text((other / name).read_text() + more[name[0]])
-    first, second = verify(copy, other).faults
+    first, second = verify(dataset_copy, other).faults
     assert first.startswith("the dataset was built from Data_Entry_2017.csv with sha256 ")
     assert second == (
         "dataset.json accounts for 60 images (60 in records, 0 missing, 0 rejected), Data_Entry_2017.csv lists 61"
@@ -242,7 +245,7 @@ def test_another_csv_and_unaccounted_images_are_named(copy, release, tmp_path):
 
 
 def write_features(folder, image_dataset, dimension):
-    """A dataset of features of the images' rows, as `cxr.networks.features` lays it out."""
+    """Write a dataset of zero features for the images, in the layout of `cxr.networks.features`."""
     info, reports = dataset.open_dataset(image_dataset).info, []
     shared = {key: info[key] for key in ("image_size", "split", "source", "missing", "unlisted")}
     state = building.Building(folder, {"kind": "features", "dimension": dimension, **shared}, "digest")
@@ -256,28 +259,29 @@ def write_features(folder, image_dataset, dimension):
     state.finish(reports, max_rejected=0)
 
 
-def test_features_are_verified_too(copy, release):
-    folder = copy / "features" / "network"
-    write_features(folder, copy, 5)
+def test_features_are_verified_too(dataset_copy, release):
+    folder = dataset_copy / "features" / "network"
+    write_features(folder, dataset_copy, 5)
     assert verify(folder, release).faults == []
     name, image_id = edit_first(folder, set_value("features", "bytes_list", [bytes(8)]))
     assert verify(folder, release).faults == [f"{name} record 0 ({image_id}) has 4 features, expected 5"]
 
 
-def test_faults_are_one_error_with_the_first_and_the_next_step(copy):
-    path = sorted(copy.glob("*.tfrecord"))[0]
+def test_faults_are_one_error_with_the_first_and_the_next_step(dataset_copy):
+    path = sorted(dataset_copy.glob("*.tfrecord"))[0]
     path.unlink()
-    verified = verify(copy)
-    message = rf"{copy}: {len(verified.faults)} faults, first: {path.name} is absent, .* Run the same build_dataset\.py"
+    verified = verify(dataset_copy)
+    count = len(verified.faults)
+    message = rf"{dataset_copy}: {count} faults, first: {path.name} is absent, .* Run the same build_dataset\.py"
     with pytest.raises(ValueError, match=message):
-        verified.require_sound(copy)
+        verified.require_no_faults(dataset_copy)
 
 
-def test_an_unfinished_dataset_is_rejected(copy, tmp_path):
+def test_an_unfinished_dataset_is_rejected(dataset_copy, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is not a built dataset \(no dataset\.json\)\. Run: python build"):
         verify(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no folder .*; expected an NIH release"):
-        verify(copy, tmp_path / "absent")
+        verify(dataset_copy, tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -288,9 +292,9 @@ def test_an_unfinished_dataset_is_rejected(copy, tmp_path):
         (lambda info: info.pop("splits"), r"dataset\.json has no splits\. Delete .* and run build_dataset\.py again"),
     ],
 )
-def test_another_dataset_json_is_rejected(copy, change, message):
-    info = info_of(copy)
+def test_another_dataset_json_is_rejected(dataset_copy, change, message):
+    info = info_of(dataset_copy)
     change(info)
-    (copy / "dataset.json").write_text(json.dumps(info))
+    (dataset_copy / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(ValueError, match=message):
-        verify(copy)
+        verify(dataset_copy)

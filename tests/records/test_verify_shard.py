@@ -18,7 +18,7 @@ def image_record(encoded=PNG, encoding="png", *, mean=100, stddev=50):
 
 
 def edit(change, record=None):
-    """A record after change(its features)."""
+    """A record whose features were changed by change(features)."""
     message = example.example_class().FromString(record or image_record())
     change(message.features.feature)
     return message.SerializeToString(deterministic=True)
@@ -35,7 +35,7 @@ def put(name, kind, *value):
 
 
 def contents_of(folder, contents, *, kind="images", encoding="png", size=32):
-    """Write records into a shard and check it with the size, count and hash it has."""
+    """Write records into a shard and check it against its real size, count and hash."""
     path = folder / "val-00000-of-00001.tfrecord"
     with path.open("wb") as file:
         for content in contents:
@@ -46,7 +46,7 @@ def contents_of(folder, contents, *, kind="images", encoding="png", size=32):
 
 
 @pytest.mark.parametrize(("encoding", "encoded"), [("png", PNG), ("jpeg", JPEG), ("raw", RAW)])
-def test_sound_records_give_their_rows(tmp_path, encoding, encoded):
+def test_intact_records_give_their_rows(tmp_path, encoding, encoded):
     found = contents_of(tmp_path, [image_record(encoded, encoding)] * 2, encoding=encoding)
     assert (found.split, found.rows, found.faults) == ("val", [ROW, ROW], [])
     assert found.bytes == (tmp_path / found.file).stat().st_size
@@ -87,7 +87,7 @@ def test_an_invalid_record_is_named_and_the_next_one_is_read(tmp_path, record, e
         ({"stddev": 49.9}, "has pixels of stddev 50.000, expected the recorded 49.900"),
         ({"stddev": float("nan")}, "has pixels of stddev 50.000, expected the recorded nan"),
     ],
-    ids=["a rounded mean", "another mean", "another stddev", "no number"],
+    ids=["a rounded mean", "another mean", "another stddev", "NaN"],
 )
 def test_the_first_image_is_compared_with_its_mean_and_stddev(tmp_path, encoding, recorded, expected):
     record = image_record(encode(HALVES, encoding), encoding, **recorded)

@@ -15,7 +15,12 @@ from cxr.release.locations import read_bytes
 
 
 def tar_of(members, *, kinds=(), form=tarfile.USTAR_FORMAT, **fields):
-    """The bytes of a plain tar: {name: content}; `kinds` gives some members another type, `fields` go to all."""
+    """The bytes of a plain tar of {name: content}.
+
+    Args:
+        kinds: other types of some members, by name.
+        fields: header fields of all members.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for name, content in members.items():
@@ -30,7 +35,7 @@ def tar_of(members, *, kinds=(), form=tarfile.USTAR_FORMAT, **fields):
 
 @pytest.fixture
 def listed(tmp_path):
-    """listed(bytes, "x.tar.gz"): {name: content} of an archive of these bytes, by the way that its kind is read."""
+    """listed(bytes, "x.tar.gz"): {name: content} of an archive with these bytes, read according to its kind."""
 
     def read(data, name):
         path = epath.Path(tmp_path / name)
@@ -124,7 +129,7 @@ def test_a_tar_whose_first_name_begins_like_a_zip_is_a_tar(tmp_path):
     assert kind_of(path) == "tar"
 
 
-PACKED = gzip.compress(TWO, 0)  # stored, so that a flipped byte is noticed by nothing but the CRC
+PACKED = gzip.compress(TWO, 0)  # uncompressed, so that only the CRC reveals a flipped byte
 
 
 def test_every_truncation_of_a_compressed_tar_is_noticed(listed):
@@ -134,7 +139,7 @@ def test_every_truncation_of_a_compressed_tar_is_noticed(listed):
             listed(PACKED[:size], "x.tar.gz")
 
 
-def test_a_flipped_byte_in_a_compressed_tar_is_noticed(listed):  # those it leaves out mean nothing to a reader
+def test_a_flipped_byte_in_a_compressed_tar_is_noticed(listed):  # the omitted bytes have no effect on readers
     for place in {2, *range(11, 40), *range(40, len(PACKED), 97), *range(len(PACKED) - 8, len(PACKED))}:
         flipped = PACKED[:place] + bytes([PACKED[place] ^ 0x40]) + PACKED[place + 1 :]
         with pytest.raises(ValueError, match=r"x\.tar\.gz is not a readable tar\.gz file"):
@@ -144,7 +149,7 @@ def test_a_flipped_byte_in_a_compressed_tar_is_noticed(listed):  # those it leav
 def test_garbage_after_a_compressed_tar_is_noticed_and_zeros_are_allowed(listed):
     assert set(listed(PACKED + bytes(1000), "x.tar.gz")) == {"a.png", "b.png"}
     with pytest.raises(ValueError, match=r"x\.tar\.gz is not a readable tar\.gz file: Not a gzipped file"):
-        listed(PACKED + b"rubbish", "x.tar.gz")
+        listed(PACKED + b"garbage", "x.tar.gz")
 
 
 @pytest.mark.parametrize("name", TARS)
@@ -161,9 +166,9 @@ def header(name, size, kind=tarfile.REGTYPE):
 
 
 def pax(text):
-    """A header with one attribute, such as "size=-1"."""
+    """A PAX header with one attribute, such as "size=-1"."""
     line = text.encode("latin-1")
-    line = b"%d %s\n" % (len(line) + 4, line)  # its own length, of two digits, comes first
+    line = b"%d %s\n" % (len(line) + 4, line)  # a line starts with its own length, here two digits
     return header("pax", len(line), tarfile.XHDTYPE) + line.ljust(512, b"\0")
 
 
@@ -187,7 +192,7 @@ def test_a_hostile_header_is_one_line(listed, name, data, message):
     started = time.monotonic()
     with pytest.raises(ValueError, match=rf"not a readable tar.*{message}.*Download it again"):
         listed(data + bytes(1024), name)
-    assert time.monotonic() - started < 60  # milliseconds, unless it reads for ever
+    assert time.monotonic() - started < 60  # takes milliseconds, unless it loops forever
 
 
 def test_a_compressed_tar_that_inflates_too_much_is_rejected(tmp_path, monkeypatch):

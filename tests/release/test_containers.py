@@ -1,4 +1,4 @@
-"""The bytes of a dataset do not depend on what its images came in."""
+"""The bytes of a dataset do not depend on the containers of its images."""
 
 import functools
 import io
@@ -19,7 +19,7 @@ FLAGS = ["--shard_size", 7, "--max_rejected", 0.5]
 
 
 class Trap:
-    """Whoever loads its pickle gets an exception."""
+    """An object whose pickle raises an exception when it is loaded."""
 
     def __reduce__(self):
         return (exec, ("raise RuntimeError('a pickle of an archive was loaded')",))
@@ -32,7 +32,7 @@ def encoded(pixels, form="PNG", **options):
 
 
 def odd_images():
-    """Image files as nobody wants them, by what is the matter with them."""
+    """Unusual and invalid image files, by their kind."""
     noise = functools.partial(np.random.default_rng(0).integers, dtype=np.uint8)
     grey, colour = noise(0, 256, (48, 48)), noise(0, 256, (50, 50, 4))
     return {
@@ -82,7 +82,7 @@ def halves(files):
 
 
 def pack(release, target, kind):
-    """Copy a release and put its images into containers of one kind, or into all of them."""
+    """Copy a release and put its images into containers of one kind, or into a mix of all kinds."""
     shutil.copytree(release, target, ignore=shutil.ignore_patterns("images"))
     files = {f"images/{path.name}": path.read_bytes() for path in sorted((release / "images").iterdir())}
     first, second = halves(files)
@@ -109,7 +109,7 @@ def pack(release, target, kind):
 
 
 def result_of(folder):
-    """Every file of a dataset but its manifest; of dataset.json all but the names of containers."""
+    """(the files of a dataset, dataset.json without the names of containers)."""
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".tfrecord", ".csv")}
     info = json.loads((folder / "dataset.json").read_text())
     del info["source"]["containers"]
@@ -139,7 +139,7 @@ def test_every_container_gives_the_same_bytes(odd_release, expected, tmp_path, b
     build(release, tmp_path / "records", *FLAGS, "--image_size", size, "--encoding", encoding)
     files, info = result_of(tmp_path / "records")
     assert info["rejected"] == 4  # html, empty, tiny, cut off
-    if kind != "mixed":  # there the stray image is counted wherever it lies
+    if kind != "mixed":  # where the stray image is counted more than once
         assert info["unlisted"] == 1
     assert (files, info | {"unlisted": 1}) == expected(size, encoding)
     assert [path.name for path in (tmp_path / "records" / "manifest").rglob("*.spool")] == []
@@ -153,7 +153,7 @@ def test_two_processes_give_the_same_bytes_from_compressed_tars(odd_release, exp
 
 
 def dicom_of(pixels):
-    """A DICOM file of 12 stored bits, inverted as MONOCHROME1 is."""
+    """A DICOM file of 12 stored bits, inverted (MONOCHROME1)."""
     pydicom = pytest.importorskip("pydicom")
     file = pydicom.Dataset()
     file.file_meta = pydicom.dataset.FileMetaDataset()
@@ -191,7 +191,7 @@ def test_dicom_files_with_and_without_ending_give_the_same_bytes_in_every_contai
 
 
 def line_of(data_dir, output_dir, *flags):
-    """The one line with which a build ends."""
+    """The single error line of a failing build."""
     with pytest.raises(SystemExit) as exit_:
         build_dataset.main(["--data_dir", str(data_dir), "--output_dir", str(output_dir), *map(str, flags)])
     assert "\n" not in exit_.value.code
@@ -224,9 +224,8 @@ def test_an_image_removed_during_a_build_is_named_and_the_build_can_resume(tiny_
     monkeypatch.setattr(local, "run_local", remove_and_run)
     flags = ["--image_size", 32, "--shard_size", 4]
     line = line_of(release, tmp_path / "records", *flags)
-    assert line == f"error: {image} was removed while it was needed. Put it back and run the same command again: " + (
-        "finished work is kept"
-    )
+    error = f"error: {image} was removed while it was needed."
+    assert line == f"{error} Put it back and run the same command again: finished work is kept"
     assert not (tmp_path / "records" / "dataset.json").exists()
     image.write_bytes(data)
     build(release, tmp_path / "records", "--shard_size", 4)
@@ -236,7 +235,7 @@ def test_an_image_removed_during_a_build_is_named_and_the_build_can_resume(tiny_
 
 @pytest.fixture(scope="module")
 def real_release(shared_dir, tmp_path_factory):
-    """The 84 originals and the rows of their patients alone, as a folder."""
+    """A release of the 84 originals and their rows, with the images in a folder."""
     release = tmp_path_factory.mktemp("real") / "folder"
     release.mkdir()
     (release / "images").symlink_to(shared_dir / "nih-1024" / "images")
@@ -250,7 +249,7 @@ def real_release(shared_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def real_fingerprint(real_release, tmp_path_factory, build):
-    """Of the 84 originals, from their folder, in one process."""
+    """The fingerprint of the 84 originals, built from their folder in one process."""
     info = build(real_release, tmp_path_factory.mktemp("real"), "--image_size", 64, "--shard_size", 16)
     assert sum(split["images"] for split in info["splits"].values()) == 84
     return info["fingerprint"]

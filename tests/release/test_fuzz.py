@@ -1,6 +1,6 @@
-"""Damaged images, CSV rows and shards by the thousand: each is refused in words or read right, without crash or hang.
+"""Thousands of damaged images, CSVs and shards: each is rejected with a reason or read correctly, without a crash.
 
-Every case is made from a seed with its number, which the failure names, so it can be had again.
+Every case is made from a seed, which a failure prints, so it can be reproduced.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from cxr.records import example
 from cxr.records.verify_shard import ShardCheck, check_shard
 from cxr.release.entries import read_entries
 
-SECONDS = 20  # for one case, which takes milliseconds: a watchdog only
+SECONDS = 20  # limit for one case, which takes milliseconds
 EXTREMES = [struct.pack(">I", number) for number in (0, 1, 31, 65_535, 100_000, 2**31 - 1, 2**31, 2**32 - 1)]
 
 
 class Hang(BaseException):
-    """A case took far too long; no `except Exception` may swallow it."""
+    """A case took too long. Not an Exception, so that no `except Exception` hides it."""
 
 
 @contextlib.contextmanager
 def watchdog(case):
-    """Name the case that fails or hangs."""
+    """Add the name of the case to its failure, and fail if it hangs."""
 
-    def bark(*_):
+    def fail(*_):
         raise Hang(f"case {case} took over {SECONDS} s")
 
-    before = signal.signal(signal.SIGALRM, bark)
+    before = signal.signal(signal.SIGALRM, fail)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
@@ -100,7 +100,7 @@ def mutated(data, dice):
 
 
 def png_chunks(data):
-    """Yield (kind, contents) of the chunks of a PNG, up to the first that is not whole."""
+    """Yield (kind, contents) of the chunks of a PNG, up to the first incomplete one."""
     place = 8
     while place + 12 <= len(data) and place + 12 + int.from_bytes(data[place : place + 4]) <= len(data):
         end = place + 8 + int.from_bytes(data[place : place + 4])
@@ -109,15 +109,15 @@ def png_chunks(data):
 
 
 def joined(chunks):
-    """A PNG of these chunks, every checksum right."""
-    sound = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(sound)
+    """A PNG of these chunks with correct checksums."""
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return data
 
 
 def mutated_inside(data, dice):
-    """A PNG with damage behind its checksums: to one of its chunks, or to what the compressed ones hold."""
+    """A PNG with correct checksums and a damaged chunk; compressed pixels are damaged before compression."""
     chunks = list(png_chunks(data))
     place = dice.randrange(len(chunks) - 1)  # the last one is empty
     kind, body = chunks[place]
@@ -128,7 +128,7 @@ def mutated_inside(data, dice):
 
 
 def encoded(mode, kind, **options):
-    """A small image file that is like a radiograph in being smooth."""
+    """A small, smooth image file."""
     ramp = np.add.outer(np.arange(48), np.arange(40)).astype(np.uint8)
     file = io.BytesIO()
     image = Image.fromarray(ramp.astype(np.uint16) * 300) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
@@ -152,19 +152,20 @@ SEEDS = {
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_a_damaged_image_is_rejected_or_decoded(name):
-    sound = SEEDS[name]
-    whole = decode_grey(sound)
+    original = SEEDS[name]
+    whole = decode_grey(original)
     assert whole.shape == (48, 40)
     for case in range(rounds(25, 500)):
         inside, dice = "PNG" in name and case % 2, random.Random(f"{name} {case}")
-        data, pixels, refusal = mutated_inside(sound, dice) if inside else mutated(sound, dice), None, None
+        data = mutated_inside(original, dice) if inside else mutated(original, dice)
+        pixels = reason = None
         with watchdog(f"{name} {case}"):
             try:
                 pixels = decode_grey(data)
             except ImageError as error:
-                refusal = str(error)
+                reason = str(error)
             if pixels is None:
-                assert refusal.strip()
+                assert reason.strip()
                 continue
             assert (pixels.dtype, pixels.ndim) == (np.uint8, 2)
             assert min(pixels.shape) >= MIN_SIDE
@@ -177,17 +178,17 @@ def test_a_damaged_image_is_rejected_or_decoded(name):
 def test_a_damaged_csv_is_rejected_or_has_a_row_for_every_line(form, tmp_path):
     release = make_release(tmp_path / "release", patients=5, images_each=2, size=32, form=form)
     path = next(release.glob("Data_Entry_2017*.csv"))
-    sound, accepted = path.read_bytes(), 0
+    original, accepted = path.read_bytes(), 0
     for case in range(rounds(125, 2500)):
-        path.write_bytes(mutated(sound, random.Random(f"{form} {case}")))
-        rows, refusal = [], None
+        path.write_bytes(mutated(original, random.Random(f"{form} {case}")))
+        rows, reason = [], None
         with watchdog(f"{form} {case}"):
             try:
                 rows = read_entries(path).rows
             except ValueError as error:
-                refusal = str(error)
+                reason = str(error)
             if not rows:
-                assert refusal.startswith(str(path))
+                assert reason.startswith(str(path))
                 continue
             text = path.read_bytes().decode("utf-8-sig")
             assert len(rows) == len([line for line in re.split("[\r\n]+", text) if line]) - 1
@@ -200,24 +201,24 @@ def test_a_damaged_csv_is_rejected_or_has_a_row_for_every_line(form, tmp_path):
 
 @pytest.fixture(scope="module")
 def shard(built_dataset):
-    """The bytes of a sound shard, and its records."""
+    """(bytes, records) of an intact shard."""
     path = sorted(built_dataset.glob("train-*.tfrecord"))[0]
     return path.read_bytes(), list(example.read_records(path))
 
 
 @pytest.mark.parametrize("part", range(5))
 def test_a_damaged_shard_is_always_noticed_and_never_read_wrong(shard, tmp_path, part):
-    sound, contents = shard
+    original, contents = shard
     path = tmp_path / "train-00000-of-00001.tfrecord"
-    digest = hashlib.sha256(sound).hexdigest()
-    check = ShardCheck(str(path), "train", len(contents), len(sound), digest, "images", "png", 32)
-    path.write_bytes(sound)
+    digest = hashlib.sha256(original).hexdigest()
+    check = ShardCheck(str(path), "train", len(contents), len(original), digest, "images", "png", 32)
+    path.write_bytes(original)
     assert check_shard(check).faults == []
     for case in range(rounds(50, 1000)):
-        path.write_bytes(mutated(sound, random.Random(f"{part} {case}")))
+        path.write_bytes(mutated(original, random.Random(f"{part} {case}")))
         with watchdog(f"{part} {case}"):
             found = []
             with contextlib.suppress(example.CorruptRecordError):
                 found += example.read_records(path)
-            assert set(found) <= set(contents)  # whole records only
+            assert set(found) <= set(contents)  # complete records only
             assert check_shard(check).faults

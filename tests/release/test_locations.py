@@ -12,7 +12,7 @@ from cxr.release import locations
 from cxr.release.archives import zip_members
 from cxr.release.locations import Location, digest_of, read_bytes
 
-DATA = bytes(random.Random(230).choices(range(64), k=700))  # deflate finds codes for it and next to no repeats
+DATA = bytes(random.Random(230).choices(range(64), k=700))  # compressible by Huffman codes, with hardly any repetitions
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_auto_prefers_lists_to_label_csvs_and_those_to_a_random_split(release):
     assert read_release(release, "auto").split == "official"
     (release / "test_list.txt").unlink()
     (release / "train_val_list.txt").unlink()
-    assert read_release(release, "auto").split == "random"  # a Data_Entry CSV knows more than label CSVs
+    assert read_release(release, "auto").split == "random"  # a Data_Entry CSV has more columns than label CSVs
     (release / "Data_Entry_2017.csv").unlink()
     assert read_release(release, "auto").split == "csv"
 

@@ -13,7 +13,7 @@ ABC = {"a.png": b"AAA", "b.png": b"BB", "c.png": b"C"}
 
 
 def tar_of(members, **kinds):
-    """The bytes of a plain tar: {name: content}; `kinds` gives some members another type."""
+    """The bytes of a plain tar of {name: content}; `kinds` gives some members another type."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in members.items():
@@ -25,7 +25,7 @@ def tar_of(members, **kinds):
 
 
 def zip_of(members, method=zipfile.ZIP_DEFLATED):
-    """The bytes of a zip: {name: content}."""
+    """The bytes of a zip of {name: content}."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in members.items():
@@ -49,7 +49,7 @@ def release(tmp_path):
     ("files", "containers"),
     [
         pytest.param({f"images/{name}": data for name, data in ABC.items()}, {"images"}, id="one folder"),
-        pytest.param(ABC, {"."}, id="beside the CSV"),
+        pytest.param(ABC, {"."}, id="next to the CSV"),
         pytest.param(
             {"images_001/images/a.png": b"AAA", "images_002/images/b.png": b"BB", "images_002/images/c.png": b"C"},
             {"images_001/images", "images_002/images"},
@@ -93,13 +93,13 @@ def test_compressed_tars_are_recognised_by_their_content_and_not_read(release):
         ("/abs/a.dcm", "a.png"),
         ("a.dicom", "a.png"),
         ("a.webp", "a.png"),
-        ("DICOM\\a", "a.png"),  # no ending, packed under Windows
-        ("1.2.840.10008", "1.2.840.10008"),  # a UID: its last part is no ending
+        ("DICOM\\a", "a.png"),  # no ending, zipped on Windows
+        ("1.2.840.10008", "1.2.840.10008"),  # a UID, whose last part is not an ending
         ("1.2.840.10008.dcm", "1.2.840.10008"),
         ("1.2.840.png", ""),
         ("d.png", ""),
         ("d", None),
-        ("a.pyd", None),  # the pickled label of a WebDataset
+        ("a.pyd", None),  # the pickled label in a WebDataset
         ("a.png.partial", None),
         ("._a.png", None),
         ("a.txt", None),

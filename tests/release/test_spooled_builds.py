@@ -1,4 +1,4 @@
-"""Whole builds from compressed tars: planned again, mended, killed, and with archives that are broken."""
+"""Builds from compressed tars: repeated, repaired, killed, and with damaged archives."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def packed(tmp_path_factory, write_release, build):
 
 
 def result_of(folder):
-    """Every file of a dataset but its manifest."""
+    """Every file of a dataset except its manifest."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
 
 
@@ -56,7 +56,7 @@ def test_building_a_finished_dataset_again_writes_nothing(packed, tmp_path, buil
     assert len(before) == 2
     monkeypatch.setattr(spools, "write_spool", None)
     monkeypatch.setattr(build_dataset.shards, "write_shard", None)
-    again(build, packed, output)  # though a shard has a rejected image: that has not been mended
+    again(build, packed, output)  # a shard has a rejected image, which has not changed
     assert result_of(output) == result_of(packed / "records")
     assert manifest_of(output) == before
 
@@ -101,7 +101,7 @@ def test_a_build_killed_while_reading_archives_resumes_to_the_same_bytes(packed,
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    time.sleep(0.2)  # its worker notices, and ends
+    time.sleep(0.2)  # until its worker has noticed and exited
     assert not (output / "dataset.json").exists()
     again(build, packed, output)
     assert result_of(output) == result_of(packed / "records")
@@ -110,7 +110,7 @@ def test_a_build_killed_while_reading_archives_resumes_to_the_same_bytes(packed,
 
 
 def line_of(data_dir, output_dir, *flags):
-    """The one line with which a build ends."""
+    """The single error line of a failing build."""
     with pytest.raises(SystemExit) as exit_:
         build_dataset.main(["--data_dir", str(data_dir), "--output_dir", str(output_dir), *map(str, flags)])
     assert "\n" not in exit_.value.code
@@ -138,11 +138,8 @@ def test_a_folder_with_other_options_is_rejected_before_archives_are_read(packed
     before, times = result_of(output), manifest_of(output)
     monkeypatch.setattr(spools, "write_spool", None)
     line = line_of(packed / "release", output, "--image_size", 64, *SHARD_FLAGS)
-    assert (
-        line
-        == f"error: {output} contains another dataset (image_size 32, now 64). Choose another --output_dir, or "
-        + ("delete it.")
-    )
+    error = f"error: {output} contains another dataset (image_size 32, now 64)."
+    assert line == f"{error} Choose another --output_dir, or delete it."
     assert (result_of(output), manifest_of(output)) == (before, times)
 
 

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import hashlib
 import io
@@ -34,7 +35,7 @@ def png_of(pixels):
 
 @pytest.fixture
 def planned(tmp_path):
-    """planned([(name, content)]): the job for one archive, of .opened; a.png, b.png, c.png are wanted."""
+    """planned([(name, content)]): the job of planned.opened, for one archive; a.png, b.png and c.png are listed."""
 
     def make(members, *, image_ids=("a.png", "b.png", "c.png"), image_size=32):
         if members is not None:
@@ -154,7 +155,7 @@ def test_a_full_disk_leaves_no_partial_spool(planned, tmp_path, monkeypatch):
     job = planned([("a.png", png_of(NOISE))])
 
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device"):

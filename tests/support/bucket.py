@@ -1,7 +1,7 @@
 """An emulated Google Cloud Storage bucket for TensorFlow's own `gs://` client.
 
-TensorFlow's client has Google's hosts built in, but takes a proxy and a certificate authority from the environment: the
-proxy here answers for those hosts and hands every request on to the emulator.
+TensorFlow has the host names of Google built in, but reads a proxy and a certificate authority from the environment.
+The proxy in this file answers for those hosts and forwards every request to the emulator.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ HOSTS = ("www.googleapis.com", "storage.googleapis.com")
 NAME = "bucket"
 
 
-def pass_on(source: socket.socket, target: socket.socket) -> None:
-    """Hand on what comes until the sender ends."""
-    with contextlib.suppress(OSError):  # the other direction has closed both
+def forward(source: socket.socket, target: socket.socket) -> None:
+    """Forward data until the sender ends."""
+    with contextlib.suppress(OSError):  # the other direction may have closed both
         while data := source.recv(1 << 16):
             target.sendall(data)
     for end in (source, target):
@@ -28,7 +28,7 @@ def pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 def read_head(client: socket.socket) -> bytes:
-    """A request up to its empty line, and what of its body came along."""
+    """A request up to its empty line, with the part of its body that arrived with it."""
     head = b""
     while b"\r\n\r\n" not in head and (data := client.recv(1 << 16)):
         head += data
@@ -36,10 +36,10 @@ def read_head(client: socket.socket) -> bytes:
 
 
 class Proxy(socketserver.BaseRequestHandler):
-    """One connection: a tunnel that ends here (CONNECT), or one request in the open."""
+    """One connection: a tunnel that ends here (CONNECT), or one unencrypted request."""
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the client may leave at any time
+        with contextlib.suppress(OSError):  # the client may disconnect at any time
             head = read_head(self.request)
             if not head.startswith(b"CONNECT "):
                 self.exchange(self.request, head)
@@ -49,18 +49,18 @@ class Proxy(socketserver.BaseRequestHandler):
                 self.exchange(client, read_head(client))
 
     def exchange(self, client: socket.socket, head: bytes) -> None:
-        """Hand a request to the emulator, and its answer back."""
+        """Forward a request to the emulator, and its answer to the client."""
         start, separator, body = head.partition(b"\r\n\r\n")
         start = re.sub(rb"http://www\.googleapis\.com", b"", start, count=1)
-        if b"\r\nTransfer-Encoding: chunked" in start:  # RFC 9112, 6.3: then the length does not count
+        if b"\r\nTransfer-Encoding: chunked" in start:  # then the length is ignored: RFC 9112, 6.3
             start = re.sub(rb"\r\nContent-Length: \d+", b"", start)
-        if b"\r\nExpect: 100-continue" in start:  # the emulator would let the client wait for a second
+        if b"\r\nExpect: 100-continue" in start:  # the emulator would delay the client by a second
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         with socket.create_connection(self.server.emulator) as emulator:
             emulator.sendall(start + separator + body)
-            answer = threading.Thread(target=pass_on, args=(emulator, client), daemon=True)
+            answer = threading.Thread(target=forward, args=(emulator, client), daemon=True)
             answer.start()
-            pass_on(client, emulator)
+            forward(client, emulator)
             answer.join()
 
 
@@ -75,7 +75,7 @@ class ProxyServer(socketserver.ThreadingTCPServer):
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -83,11 +83,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def emulated(folder: Path) -> Iterator[dict[str, str]]:
-    """An empty bucket for the length of the block; yields the environment in which `gs://bucket` is it."""
+    """An empty bucket inside the block; yields the environment variables that make `gs://bucket` refer to it."""
     import trustme
     from gcp_storage_emulator import server
 
-    read_data = server._read_data  # it takes an empty object, as TensorFlow makes of a folder, for no object
+    read_data = server._read_data  # None for an empty object, which TensorFlow creates for a folder
     server._read_data = lambda *args: b"" if (data := read_data(*args)) is None else data
     authority, certificates = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
@@ -105,7 +105,7 @@ def emulated(folder: Path) -> Iterator[dict[str, str]]:
                 "http_proxy": url,
                 "no_proxy": "",
                 "CURL_CA_BUNDLE": str(folder / "authority.pem"),
-                "NO_GCE_CHECK": "true",  # else it looks for a machine's own account
+                "NO_GCE_CHECK": "true",  # otherwise it searches for the account of a cloud machine
                 "GOOGLE_APPLICATION_CREDENTIALS": "",
             }
             proxy.shutdown()

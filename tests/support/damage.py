@@ -1,4 +1,4 @@
-"""Image files with some bytes changed."""
+"""Checks on image files with changed bytes."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from cxr.images.errors import ImageError
 
 
 def assert_pixels_or_image_error(data: bytes, changes: list[tuple[int, int]]) -> None:
-    """Decode a file after changes of (place, new byte), where a place beyond its end begins again at its start."""
+    """Decode a file after changes of (place, new byte); places beyond its end wrap around."""
     damaged = bytearray(data)
     for place, value in changes:
         damaged[place % len(damaged)] = value

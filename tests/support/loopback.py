@@ -1,4 +1,4 @@
-"""A web server on this machine that does what servers do on a bad day."""
+"""A local web server that can fail in many ways."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """Files by path, each under an ETag; `answers[path]` are odd ways to answer, one a request, before proper ones."""
+    """Files by path, each with an ETag. Requests for a path first use up the functions in `answers[path]`."""
 
     daemon_threads = True
 
@@ -19,7 +19,7 @@ class Site(http.server.ThreadingHTTPServer):
         self.files, self.answers, self.ranges = {}, {}, []
 
     def server_bind(self):
-        socketserver.TCPServer.server_bind(self)  # without the look-up of a host name, which takes 0.2 s where it fails
+        socketserver.TCPServer.server_bind(self)  # skips the look-up of the host name, which can take 0.2 s
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -52,7 +52,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def proper(handler, *, cut=None, length=None, ranges=True, etag=True):
-    """Answer as asked; `cut` bytes and then hang up, or claim another length."""
+    """Answer a request for a file.
+
+    Args:
+        cut: close the connection after so many bytes.
+        length: wrong Content-Length.
+        ranges, etag: whether to support ranges and to send an ETag.
+    """
     data = handler.server.files[handler.path]
     tag = f'"{hashlib.sha256(data).hexdigest()[:8]}"' if etag else None
     wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
@@ -75,7 +81,7 @@ def status(code, body=b"", **headers):
 
 @contextlib.contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[Site]:
-    """A site that answers while the block runs."""
+    """A site that runs inside the block."""
     with Site() as site:
         threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         site.files |= files

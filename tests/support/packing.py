@@ -5,7 +5,7 @@ import tarfile
 
 
 def targz_of(members: list[tuple[str, bytes | int]]) -> bytes:
-    """The bytes of a compressed tar of (name, content) pairs; a content that is a number is a size of zeros."""
+    """The bytes of a compressed tar of (name, content) pairs; a number as content means so many zero bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for name, content in members:

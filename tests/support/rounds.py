@@ -1,4 +1,4 @@
-"""How much the fault suite does: a short round in `make test`, the full one in `make faults` (FAULTS=full)."""
+"""Number of repetitions of fault tests: few in `make test`, many in `make faults` (FAULTS=full)."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The command around the transfers: what is fetched, what is skipped, what is refused before it starts."""
+"""The download command: what it downloads, what it skips, and what it rejects before it starts."""
 
 import functools
 import gzip
@@ -38,7 +38,7 @@ def site(monkeypatch):
 
 @pytest.fixture
 def links(site, tmp_path):
-    """A list of links to the site: the CSV with its checksum, part 1 with its size, part 2 with nothing."""
+    """A list of links to the site: the CSV with its checksum, part 1 with its size, part 2 with neither."""
     path = tmp_path / "links.csv"
     proof = {"/Data_Entry_2017_v2020.csv": f"12,md5:{hashlib.md5(b'Image Index' + bytes([10])).hexdigest()}"}
     proof["/images_001.tar.gz"] = f"{len(FILES['/images_001.tar.gz'])},"
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(links, folder):
-    """run(*flags): the command in this process, with little patience."""
+    """run(*flags): the command in this process, with short pauses and timeouts."""
 
     def main(*flags: object) -> None:
         retry = RetryPolicy(attempts=2, pause=0.01, timeout=1)
@@ -66,7 +66,7 @@ def run(links, folder):
 
 @pytest.fixture
 def kaggle(tmp_path, monkeypatch):
-    """kaggle(script): a stand-in for Kaggle's client, which itself would need the network and an answer from Kaggle."""
+    """kaggle(script): replace Kaggle's client, which needs the network, by a script."""
 
     def install(script: str) -> None:
         program = tmp_path / "bin" / "kaggle"
@@ -91,17 +91,20 @@ def test_all_files_are_downloaded_and_the_next_command_is_printed(run, folder, c
 
 def test_complete_files_are_not_downloaded_again(site, run):
     run()
-    asked = len(site.ranges)
+    requests = len(site.ranges)
     run()
-    assert asked == len(site.ranges) == 3
+    assert requests == len(site.ranges) == 3
 
 
-def test_a_file_that_was_cut_after_its_check_is_downloaded_again(site, run, folder):
+def test_a_file_that_was_cut_after_its_check_is_checked_again(run, folder):
     run()
-    whole = FILES["/images_001.tar.gz"]
-    (folder / "images_001.tar.gz").write_bytes(whole[:-5])
-    run()
-    assert (folder / "images_001.tar.gz").read_bytes() == whole
+    size = len(FILES["/images_001.tar.gz"])
+    path = folder / "images_001.tar.gz"
+    path.write_bytes(path.read_bytes()[:-5])
+    message = rf"^error: {path} is not the listed file: {size - 5:,} bytes, expected {size:,}\. Move it away"
+    with pytest.raises(SystemExit, match=message):
+        run()
+    assert path.stat().st_size == size - 5
 
 
 def test_a_part_is_downloaded_with_the_small_files(run, folder, capsys):
@@ -213,14 +216,14 @@ def test_a_stopped_download_is_resumed(site, links, folder, how, said):
 
     def slow(handler):
         odd(cut=300_000, length=len(data))(handler)
-        time.sleep(30)  # the connection stays open: the process waits for the rest when it is stopped
+        time.sleep(30)  # the connection stays open: the process is stopped while it waits for the rest
 
     site.answers["/images_002.tar.gz"] = [slow]
     command = [sys.executable, "-m", "tools.download", "--output_dir", str(folder), "--links", str(links)]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    # A shell that runs the tests in its background has its children ignore Ctrl-C.
-    listen = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=listen, **pipes)
+    # A background job of a shell ignores Ctrl-C, and so do its child processes.
+    accept_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=accept_ctrl_c, **pipes)
     partial = folder / "images_002.tar.gz.partial"
     deadline = time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
@@ -249,7 +252,7 @@ def test_kaggle_gives_one_zip_and_nih_the_small_files(run, folder, kaggle, capsy
         "data.zip",
     }
     assert capsys.readouterr().out.startswith("to download: 45.10 GB; free")
-    kaggle("sys.exit('asked again')")
+    kaggle("sys.exit('called again')")
     run("--source", "kaggle")
     assert zipfile.is_zipfile(folder / "data.zip")
 

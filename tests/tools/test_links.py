@@ -15,13 +15,13 @@ def test_the_built_in_list_is_the_whole_release():
 
 
 def test_the_built_in_sizes_and_checksums_match_the_real_files(shared_dir):
-    # The copies differ from NIH's files in one word of a header and in a last line end; see tools/downloading/links.py.
+    # The copies differ from NIH's files in one column name and in a last line end; see tools/downloading/links.py.
     known = {link.name: link for link in read_links(NIH)}
-    for name, mend in {
+    for name, restore in {
         "Data_Entry_2017_v2020.csv": lambda data: data.replace(b"Patient Gender", b"Patient Sex", 1),
         "BBox_List_2017.csv": lambda data: data,
         "train_val_list.txt": lambda data: data.removesuffix(b"\n"),
         "test_list.txt": lambda data: data.removesuffix(b"\n"),
     }.items():
-        data = mend((shared_dir / "nih-128" / name).read_bytes())
+        data = restore((shared_dir / "nih-128" / name).read_bytes())
         assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (known[name].bytes, known[name].checksum)

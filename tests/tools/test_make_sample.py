@@ -132,10 +132,10 @@ def test_1200_images_have_every_finding_and_half_have_none(seed):
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_a_finding_changes_the_pixels_in_its_box(finding):
     for patient_id in range(1, 9):
-        view = ("PA", "AP")[patient_id % 2]
-        without, boxes = draw_radiograph(RadiographSpec(230, patient_id, 0, "M", view, ()), 128)
+        view_position = ("PA", "AP")[patient_id % 2]
+        without, boxes = draw_radiograph(RadiographSpec(230, patient_id, 0, "M", view_position, ()), 128)
         assert boxes == {}
-        pixels, boxes = draw_radiograph(RadiographSpec(230, patient_id, 0, "M", view, (finding,)), 128)
+        pixels, boxes = draw_radiograph(RadiographSpec(230, patient_id, 0, "M", view_position, (finding,)), 128)
         x0, y0, x1, y1 = boxes[finding]
         assert 0 <= x0 < x1 <= 128
         assert 0 <= y0 < y1 <= 128
@@ -154,7 +154,7 @@ def test_follow_ups_show_the_same_patient_in_another_pose():
 
 
 def test_a_wide_heart_takes_more_than_half_of_the_chest():
-    """Box widths stand for the heart's and, from Emphysema, for the lungs': 0.42 to 0.49 healthy, 0.55 enlarged."""
+    """Heart and lungs are measured by their boxes: a ratio of 0.42 to 0.49 is healthy, from 0.55 on enlarged."""
     lungs = draw_radiograph(RadiographSpec(230, 1, 0, "M", "PA", ("Emphysema",)), 256)[1]["Emphysema"]
     heart = draw_radiograph(RadiographSpec(230, 1, 0, "M", "PA", ("Cardiomegaly",)), 256)[1]["Cardiomegaly"]
     assert 0.55 < (heart[2] - heart[0]) / (lungs[2] - lungs[0]) < 0.70

@@ -1,4 +1,4 @@
-"""One file from a real server on this machine that does what servers do on a bad day."""
+"""Download one file from a real local server that fails in many ways."""
 
 import email.utils
 import gzip
@@ -34,7 +34,7 @@ def get(site, tmp_path):
         link = Link(path.strip("/"), site.url(path), size, checksum)
         digest = fetch(link, tmp_path, retry=QUICK, log=messages.append, **options)
         assert digest == hashlib.sha256((tmp_path / link.name).read_bytes()).hexdigest()
-        assert list(tmp_path.iterdir()) == [tmp_path / link.name]  # nothing is left beside it
+        assert list(tmp_path.iterdir()) == [tmp_path / link.name]  # no other file is left
         return (tmp_path / link.name).read_bytes(), messages
 
     return run
@@ -57,7 +57,7 @@ def test_a_connection_dropped_in_the_middle_is_resumed_there(site, get):
 
 
 def test_any_number_of_drops_is_allowed_while_bytes_arrive(site, get):
-    site.answers["/a.bin"] = [odd(cut=90_000) for _ in range(9)]  # three times the attempts that QUICK allows in a row
+    site.answers["/a.bin"] = [odd(cut=90_000) for _ in range(9)]  # three times the attempts that QUICK allows
     assert get()[0] == DATA
 
 
@@ -75,9 +75,8 @@ def test_a_stalled_server_counts_as_dropped(site, get):
     site.answers["/a.bin"] = [stall]
     data, messages = get()
     assert data == DATA
-    assert messages == [
-        "a.bin: connection failed (Read timed out.); next attempt in 0.0 s"
-    ]  # not that the server hung up
+    # It is the timeout that is reported, not that the server closed the connection.
+    assert messages == ["a.bin: connection failed (Read timed out.); next attempt in 0.0 s"]
 
 
 def test_a_busy_server_is_retried(site, get):
@@ -188,7 +187,7 @@ def test_without_a_length_the_listed_size_is_used(site, get):
     site.answers["/a.bin"] = [lambda handler: handler.reply(200, DATA[:5], Content_Length=None)]
     data, messages = get()
     assert (data, messages) == (DATA, ["a.bin: the server stopped at byte 5 of 1,020,000; next attempt in 0.0 s"])
-    assert site.ranges == [None, "bytes=5-"]  # proven by the checksum
+    assert site.ranges == [None, "bytes=5-"]  # the checksum shows that the bytes belong together
 
 
 def test_more_bytes_than_listed_are_rejected(site, get):
@@ -205,7 +204,7 @@ def test_a_file_that_changed_on_the_server_is_downloaded_from_scratch(site, get,
         get(size=None, checksum="")
     site.files["/a.bin"] = new
     assert get(size=None, checksum=checksum and f"md5:{hashlib.md5(new).hexdigest()}") == (new, [])
-    assert site.ranges[-1] == "bytes=300000-"  # asked with If-Range, answered with the whole
+    assert site.ranges[-1] == "bytes=300000-"  # a request with If-Range, answered with the whole file
 
 
 def test_a_server_that_ignores_if_range_is_detected_by_the_etag(site, get, tmp_path):
@@ -257,7 +256,7 @@ def test_a_file_with_content_encoding_is_stored_unchanged(site, get):
 
 def test_a_full_disk_is_a_clear_error(tmp_path):
     partial = Partial(tmp_path / "a.bin")
-    partial.path.symlink_to("/dev/full")  # where writing fails as on a full disk
+    partial.path.symlink_to("/dev/full")  # a device on which writing fails as on a full disk
     with pytest.raises(
         OSError, match=r"^a\.bin: no space left in \S+\. The partial file is kept; make room and run the same"
     ):
