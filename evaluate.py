@@ -61,7 +61,7 @@ def predict_logits(
     model: "keras.Model | TrainedNetwork", split: str, datasets: dict[str, Dataset], params: Params, *, tta: int = 1
 ) -> np.ndarray:
     """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over `tta` copies of each image."""
-    if next(iter(datasets.values())).images(split) == 0:
+    if next(iter(datasets.values())).num_images(split) == 0:
         return np.zeros((0, len(FINDINGS)), np.float32)
     copies = (input_fn(split, datasets, params, inputs=list(model.input), tta_copy=copy) for copy in range(tta))
     return np.mean([model.predict(batches, verbose=0) for batches in copies], axis=0)

@@ -84,7 +84,7 @@ def serialized_batches(
         files = [tf.data.TFRecordDataset(row[place], buffer_size=READ_AHEAD) for place in range(len(datasets))]
         return tf.data.Dataset.zip(tuple(files))
 
-    num_images = next(iter(datasets.values())).images(split)
+    num_images = next(iter(datasets.values())).num_images(split)
     if epoch is None:
         steps = -(-num_images // params.batch_size)
         # With one shard at a time the block length does not change the order. TensorFlow buffers two blocks of this
@@ -106,7 +106,7 @@ def serialized_batches(
 def bytes_per_record(split: str, datasets: dict[str, Dataset]) -> int:
     """Mean size of an image's records in all datasets together; at least 1."""
     size = sum(shard["bytes"] for dataset in datasets.values() for shard in dataset.info["splits"][split]["shards"])
-    return max(1, size // max(1, next(iter(datasets.values())).images(split)))
+    return max(1, size // max(1, next(iter(datasets.values())).num_images(split)))
 
 
 def changed_batch(step: "tf.Tensor", batch: tuple, *, params: Params, epoch: int | None, tta_copy: int) -> tuple:

@@ -58,7 +58,7 @@ def print_results(search: Search) -> None:
     if not is_complete(trials[0]):
         raise ValueError(f"none of {len(trials)} trials has a score; see stderr.log and train.log in their folders")
     best = search.folder(trials[0].number)
-    split = "test" if search.images.images("test") else "val"
+    split = "test" if search.images.num_images("test") else "val"
     print(f"best: {best}, val mean AUROC {trials[0].value:.4f}")
     print(f"next: python evaluate.py --model_dir {best} --data_dir {search.images.folder} --split {split}")
 

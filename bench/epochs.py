@@ -74,7 +74,7 @@ def main() -> None:
         images = open_dataset(records)
         first, second = cached(folder, records, 230), cached(folder, records, 231)
         old = recomputed(records)
-    print(f"{images.images('train'):,} train and {images.images('val'):,} val images, 10 epochs")
+    print(f"{images.num_images('train'):,} train and {images.num_images('val'):,} val images, 10 epochs")
     print(f"  the network in every epoch   {old:8.1f} s")
     print(f"  features cached              {first:8.1f} s   {old / first:6.1f} x as fast")
     print(f"  a second experiment on them  {second:8.1f} s   {old / second:6.1f} x as fast")

@@ -1,4 +1,4 @@
-"""The nouns of the pipeline: findings, data, networks, evaluation. The verbs are the scripts above this folder."""
+"""The nouns of the pipeline: release, images, records, networks, evaluation. The verbs are the scripts above."""
 
 import os
 

@@ -37,7 +37,7 @@ class Run:
         self.datasets = datasets
         self.model_dir = model_dir
         self.history = History(model_dir)
-        num_images = next(iter(datasets.values())).images("train")
+        num_images = next(iter(datasets.values())).num_images("train")
         self.steps = num_images // params.batch_size  # per epoch; each epoch leaves out other images
         if self.steps == 0:
             raise ValueError(

@@ -42,7 +42,7 @@ def read_splits(images: Dataset) -> dict[str, example.Index]:
     indexes = {split: example.read_split_index(images.paths(split)) for split in splits.SPLITS}
     splits.require_disjoint({split: index.patient_ids.tolist() for split, index in indexes.items()})
     for split, index in indexes.items():
-        if len(index.image_ids) != images.images(split):
+        if len(index.image_ids) != images.num_images(split):
             raise ValueError(f"{split} has {len(index.image_ids)} records, dataset.json says otherwise; build it again")
     return indexes
 

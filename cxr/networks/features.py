@@ -69,7 +69,7 @@ def cached_features(
         for split in SPLITS
         for path in map(epath.Path, images.paths(split))
     ]
-    total = sum(images.images(split) for split in SPLITS)
+    total = sum(images.num_images(split) for split in SPLITS)
     if engine.name == "local":
         prepared.keep(settings, extractor)
     return extract(jobs, output, inputs, key, total=total, engine=engine)

@@ -23,7 +23,7 @@ class Dataset(NamedTuple):
         """The shards of one split, in dataset order."""
         return [str(self.folder / shard["file"]) for shard in self.info["splits"][split]["shards"]]
 
-    def images(self, split: str) -> int:
+    def num_images(self, split: str) -> int:
         """The number of images in a split."""
         return self.info["splits"][split]["images"]
 

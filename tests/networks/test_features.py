@@ -99,7 +99,7 @@ def test_records_hold_float16_features_in_the_order_of_the_images(images, tmp_pa
         assert {len(vector) for vector in stored} == {6}  # bytes of three float16
         vectors = np.array([np.frombuffer(vector, "<f2") for vector in stored], np.float64)
         np.testing.assert_allclose(vectors, mean[:, None] * GAINS, rtol=1e-3)  # float16 has 11 bits
-        assert len(stored) == images.images(split) > 0
+        assert len(stored) == images.num_images(split) > 0
 
 
 def test_a_feature_cache_is_a_dataset(images, tmp_path):

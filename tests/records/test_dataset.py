@@ -93,4 +93,4 @@ def test_shards_are_in_dataset_order_with_their_folder(built_dataset):
 
 def test_the_number_of_images_of_a_split(built_dataset):
     images = open_dataset(built_dataset)
-    assert [images.images(split) for split in ("train", "val", "test")] == [33, 15, 12]
+    assert [images.num_images(split) for split in ("train", "val", "test")] == [33, 15, 12]

@@ -31,7 +31,7 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
         ValueError: no val split is given.
     """
     precision = predictor.params.precision
-    if images is None or images.images("val") == 0:
+    if images is None or images.num_images("val") == 0:
         raise ValueError(
             f"the frozen networks of this experiment compute in {precision}, exported files in float32: that is "
             "another model, which needs its own operating points. Add --data_dir with a built dataset that has a val "
