@@ -177,7 +177,7 @@ def test_a_crop_is_the_centre_of_the_records(images, tmp_path):
 SLOW = """
 import json, sys, time
 sys.path[:0] = ["tests", "tests/networks"]
-from cxr.records import example as records
+from cxr.records import example
 pack = example.pack_features
 def slow(row, vector):
     time.sleep(0.03)
