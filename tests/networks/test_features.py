@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 import json
 import os
@@ -49,8 +48,7 @@ def save_module(folder: Path, *, gains: list[float] = GAINS, limit: float = 2.0,
 
 def extract(images: Dataset, spec: dict, **changes) -> Dataset:
     extraction.prepared.entry = None  # as in a new process
-    copy, base = changes.pop("copy", 0), changes.pop("params", Params())
-    return features.cached_features(images, spec, dataclasses.replace(base, **changes), copy=copy)
+    return features.cached_features(images, spec, Params(**changes))
 
 
 @pytest.fixture
@@ -177,7 +175,7 @@ def test_a_crop_is_the_centre_of_the_records(images, tmp_path):
 SLOW = """
 import json, sys, time
 sys.path[:0] = ["tests", "tests/networks"]
-from cxr.records import example as records
+from cxr.records import example
 pack = example.pack_features
 def slow(row, vector):
     time.sleep(0.03)
