@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 import json
 import os
@@ -49,8 +48,7 @@ def save_module(folder: Path, *, gains: list[float] = GAINS, limit: float = 2.0,
 
 def extract(images: Dataset, spec: dict, **changes) -> Dataset:
     extraction.prepared.entry = None  # as in a new process
-    copy, base = changes.pop("copy", 0), changes.pop("params", Params())
-    return features.cached_features(images, spec, dataclasses.replace(base, **changes), copy=copy)
+    return features.cached_features(images, spec, Params(**changes))
 
 
 @pytest.fixture

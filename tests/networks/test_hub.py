@@ -264,7 +264,7 @@ def test_the_offline_instructions_of_the_error_work(server, tmp_path):
     text = str(caught.value)
     assert text.startswith(f"could not download {handle}: ")
     assert "refused" in text
-    assert f"unpack the module into {place} (TFHUB_CACHE_DIR moves that)" in text
-    assert text.endswith("or give a local folder as the handle in params.json.")
+    assert f"unpack the module into {place} (TFHUB_CACHE_DIR moves that folder)" in text
+    assert text.endswith("or set a local folder as the handle in params.json.")
     save_reusable(place)  # as the error text says
     assert load(handle).dimension == 2
