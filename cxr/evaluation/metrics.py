@@ -9,8 +9,9 @@ SEED = 230  # of the bootstrap; fixed, so reports never differ by it
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, in their dtype; large logits do not overflow."""
-    return np.exp(-np.logaddexp(0, -logits))
+    """Probabilities of logits, in their dtype; large logits do not overflow, nan stays nan."""
+    with np.errstate(invalid="ignore"):  # logaddexp warns of nan
+        return np.exp(-np.logaddexp(0, -logits))
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -70,6 +70,12 @@ def test_log_loss(labels, probabilities, expected):
     assert metrics.log_loss(np.array(labels), np.array(probabilities)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_sigmoid():
+    found = metrics.sigmoid(np.array([0.0, np.log(3), -1000, 1000, NAN]))
+    np.testing.assert_allclose(found, [0.5, 0.75, 0, 1, NAN], atol=1e-15)  # 3 / (3 + 1)
+    assert metrics.sigmoid(np.zeros(1, np.float32)).dtype == np.float32
+
+
 def test_the_mean_is_over_the_defined():
     assert metrics.mean_defined([0.6, NAN, 0.8]) == pytest.approx(0.7)
     assert np.isnan(metrics.mean_defined([NAN]))
