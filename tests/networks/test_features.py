@@ -157,6 +157,15 @@ def test_everything_that_changes_the_features_has_its_own_folder(images, tmp_pat
     assert np.abs(standardised[:, :2]).max() < 1e-3  # the mean of standardised pixels
 
 
+def test_a_gpu_has_a_cache_of_its_own(images, tmp_path, monkeypatch):
+    spec = save_module(tmp_path / "intensity")
+    of_cpu = extract(images, spec)
+    monkeypatch.setattr(features.runtime, "device_kind", lambda: "GPU")  # its float32 is rounded in another way
+    of_gpu = extract(images, spec)
+    assert of_gpu.folder != of_cpu.folder
+    assert (of_gpu.info["device"], of_cpu.info.get("device")) == ("GPU", None)
+
+
 def vectors_of(dataset: Dataset, split: str) -> np.ndarray:
     return np.array([np.frombuffer(vector, "<f2") for vector in values_of(dataset, split, "features")], np.float64)
 
