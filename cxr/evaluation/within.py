@@ -1,8 +1,8 @@
 """AUROC within groups of images, and across two groups: does a model tell the disease, or where the image came from?
 
 Where findings are more common in one group than in another (a hospital, a scanner, a view position), a model that only
-recognises the group already ranks positives above negatives. Within a group that does not help. A pooled AUROC far above
-the AUROC within groups is the mark of such a shortcut.
+recognises the group already ranks positives above negatives. Within a group that does not help. A pooled AUROC far
+above the AUROC within groups is the mark of such a shortcut.
 """
 
 import numpy as np
