@@ -52,7 +52,7 @@ def test_zero_and_one_are_read_like_no_and_yes(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ALL + "1.png,1,1,MAYBE,NO,NO\n", r"image 1\.png: Atelectasis is 'MAYBE'; expected YES, NO, HEDGE"),
+        (ALL + "1.png,1,1,MAYBE,NO,NO\n", r"image 1\.png: Atelectasis is 'MAYBE'; expected YES, NO or HEDGE"),
         (ALL + "1.png,1,1,YES,NO,NO\n1.png,1,0,YES,NO,NO\n", r"image 1\.png is listed twice with different labels"),
         ("Image ID,Abnormal\n1.png,1\n", "has the columns Image Index, Abnormal; expected Image Index and those of"),
         (ALL, "has no rows"),
