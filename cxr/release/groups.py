@@ -17,17 +17,24 @@ def read_groups(path: epath.Path, image_ids: Collection[str]) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: other columns, an empty group, an image twice in different groups, or one that no table has.
+        ValueError: not a CSV, no rows, other columns, an empty group, an image twice in different groups, or an image
+            that no table has.
     """
     if not path.exists():
         raise FileNotFoundError(f"no groups file {path}; expected a CSV with the columns {','.join(COLUMNS)}")
-    table = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")))
+    try:
+        table = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        rows = [(table.line_num, row) for row in table]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a readable CSV: {error}") from error
     if not set(COLUMNS) <= set(table.fieldnames or ()):
         raise ValueError(
             f"{path} has the columns {', '.join(table.fieldnames or ('none',))}; expected {', '.join(COLUMNS)}"
         )
+    if not rows:
+        raise ValueError(f"{path} has a header and no rows")
     groups: dict[str, str] = {}
-    for number, row in enumerate(table, 2):
+    for number, row in rows:
         image_id, group = (row["image_id"] or "").strip(), (row["group"] or "").strip()
         if not group:
             raise ValueError(f"{path} row {number}: image {image_id} has an empty group; leave the row out instead")
@@ -38,7 +45,7 @@ def read_groups(path: epath.Path, image_ids: Collection[str]) -> dict[str, str]:
     unknown = sorted(groups.keys() - set(image_ids))
     if unknown:
         raise ValueError(
-            f"{path} names {len(unknown):,} images that no table of the release has, such as {unknown[0]}; "
-            "expected image ids like 00000001_000.png"
+            f"{path} names {len(unknown):,} image{'s' * (len(unknown) > 1)} that no table of the release has, "
+            f"such as {unknown[0]}; expected image ids like 00000001_000.png"
         )
     return groups
