@@ -41,6 +41,21 @@ def within_groups(labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndarra
     return report | {"groups": dict(zip(names.tolist(), counts.tolist(), strict=True))}
 
 
+def mean_within_groups(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
+    """Mean over the findings of the AUROC within groups, as in `within_groups` but without intervals.
+
+    Args:
+        labels, scores: [n, 14]. groups: str [n].
+
+    Returns:
+        0 to 1; nan if no group has a positive and a negative image of the same finding.
+    """
+    names = np.unique(groups[groups != ""])
+    image, once = np.arange(len(groups)), [np.ones(len(groups), np.int64)]
+    columns = zip(labels.T, scores.T, strict=True)
+    return metrics.mean_defined([_concordance(*pair, groups, names, image, once)[0][0] for pair in columns])
+
+
 def across_groups(
     labels: np.ndarray,
     scores: np.ndarray,
