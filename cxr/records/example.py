@@ -33,6 +33,7 @@ class Index(NamedTuple):
     view_positions: np.ndarray  # int64 [n] 0 PA, 1 AP, -1 unknown
     means: np.ndarray  # float32 [n] grey levels, 0 to 255; NaN for features
     stddevs: np.ndarray  # float32 [n] grey levels; NaN for features
+    groups: np.ndarray  # str [n], "" none given
 
 
 @functools.cache
@@ -126,6 +127,11 @@ def statistics_of(feature) -> tuple[float, float]:
     return mean, stddev
 
 
+def group_of(feature) -> str:
+    """Where the image came from, from the features of a record; empty if absent."""
+    return feature["group"].bytes_list.value[0].decode() if "group" in feature else ""
+
+
 def _masked_crc(data: bytes) -> int:
     """CRC-32C, rotated and shifted as in tensorflow/core/lib/hash/crc32c.h."""
     import google_crc32c
@@ -170,8 +176,8 @@ def read_records(path: epath.PathLike, digest=None) -> Iterator[bytes]:
 def read_split_index(paths: list[epath.Path]) -> Index:
     """Read all columns but the pixels from the shards of a split. CorruptRecordError names a damaged shard."""
     features = (features_of(record) for path in paths for record in read_records(path))
-    rows = [(*row_of(feature), *statistics_of(feature)) for feature in features]
-    columns = list(zip(*rows, strict=True)) or [()] * (len(ImageRow._fields) + len(STATISTICS))
+    rows = [(*row_of(feature), *statistics_of(feature), group_of(feature)) for feature in features]
+    columns = list(zip(*rows, strict=True)) or [()] * len(Index._fields)
     return Index(
         image_ids=np.array(columns[0], dtype=str),
         patient_ids=np.array(columns[1], np.int64),
@@ -181,4 +187,5 @@ def read_split_index(paths: list[epath.Path]) -> Index:
         view_positions=np.array(columns[5], np.int64),
         means=np.array(columns[6], np.float32),
         stddevs=np.array(columns[7], np.float32),
+        groups=np.array(columns[8], dtype=str),
     )

@@ -19,7 +19,7 @@ def made(strength: float, *, seed: int, images: int = 300) -> Predictions:
     names = np.array([f"{row}.png" for row in range(images)])
     blank = np.full(images, "")
     probabilities = strength * labels + (1 - strength) * noise
-    return Predictions(names, patient_ids, labels, probabilities, np.full(images, NAN), blank, blank)
+    return Predictions(names, patient_ids, labels, probabilities, np.full(images, NAN), *[blank] * 3)
 
 
 def test_the_better_experiment_wins_and_the_other_loses_by_the_same():

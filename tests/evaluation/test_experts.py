@@ -61,6 +61,7 @@ def made(labels, probabilities) -> Predictions:
         ages=np.full(count, NAN),
         sexes=np.full(count, ""),
         view_positions=np.full(count, ""),
+        groups=np.full(count, ""),
     )
 
 

@@ -20,6 +20,7 @@ def made(images: int = 4) -> predictions.Predictions:
         ages=np.array([30.0, 31.5, 80.0, np.nan])[:images],
         sexes=np.array(["F", "F", "M", ""])[:images],
         view_positions=np.array(["PA", "AP", "AP", ""])[:images],
+        groups=np.array(["A", "B", "", "B"])[:images],
     )
 
 

@@ -22,6 +22,7 @@ def made(*, images: int = 60, seed: int = 0) -> Predictions:
         ages=generator.integers(1, 90, images).astype(float),
         sexes=np.array(["F", "M"])[generator.integers(0, 2, images)],
         view_positions=np.array(["PA", "AP"])[generator.integers(0, 2, images)],
+        groups=np.full(images, ""),
     )
 
 
