@@ -1,7 +1,4 @@
-"""The predictions CSV.
-
-image_id, patient_id, label_<Finding> x14, prob_<Finding> x14, age, sex, view_position, group.
-"""
+"""The predictions CSV: image_id, patient_id, label_<Finding> x14, prob_<Finding> x14, and METADATA_COLUMNS."""
 
 import io
 import pathlib
@@ -58,7 +55,7 @@ class Predictions(NamedTuple):
 
     @property
     def metadata(self) -> Metadata:
-        """Labels, age, sex and view position."""
+        """Labels, ages, sexes and view positions."""
         return Metadata(self.labels, self.ages, self.sexes, self.view_positions)
 
 

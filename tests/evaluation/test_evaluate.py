@@ -101,7 +101,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
     scores = json.loads((trained / "metrics_test_best.json").read_text())
     assert list(scores) == [
         *("split", "checkpoint", "tta", "images", "patients", "loss"),
-        *("mean_auroc", "findings", "subgroups", "floors"),
+        *("mean_auroc", "findings", "subgroups", "floors", "within", "cross"),
         *("trained_on", "evaluated_on", "leak"),
         *("dataset_fingerprint", "split_name", "params", "weights_sha256", "git_sha", "library_versions"),
     ]
@@ -174,7 +174,7 @@ def test_evaluating_again_writes_the_same_bytes_and_prints_the_table(copy, train
         sha = r'"git_sha": .*'  # the checkout may have been edited between the two
         assert re.sub(sha, "", found) == re.sub(sha, "", expected)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[:3] == ["finding", "positives", "AUROC"]
+    assert printed[0].split()[:4] == ["finding", "positives", "pooled", "AUROC"]
     assert [line.split("  ")[0] for line in printed[16:18]] == ["age, sex, view position only", "labels shuffled"]
     assert printed[-1] == f"written: {copy / 'metrics_val_last.json'}"
 
