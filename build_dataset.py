@@ -24,7 +24,7 @@ from cxr.images.encode import ENCODINGS
 from cxr.images.errors import MIN_SIDE
 from cxr.records import building, shards, splits, verify
 from cxr.release import sources
-from cxr.release.release import Release, read_release
+from cxr.release.release import Release, read_release, with_groups
 from cxr.release.spools import Spools
 
 
@@ -44,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--workers", type=int, default=default_workers(), help="number of processes; default: all cores")
     add("--engine", choices=NAMES, default="local", help="where shards are written; default: %(default)s")
     add("--ray_address", metavar="A", help="running Ray cluster: auto or HOST:PORT; default: start one")
+    add("--groups", type=epath.Path, metavar="FILE", help="CSV image_id,group: where images came from")
     add("--allow_missing", action="store_true", help="build without the images that are listed but not found")
     add("--verify", action="store_true", help="build nothing: check the finished dataset against --data_dir")
     add("--max_rejected", type=float, default=0.01, help="tolerated share of unreadable images; default: %(default)s")
@@ -102,7 +103,7 @@ def describe_options(args: argparse.Namespace, release: Release) -> dict:
         "split": {"name": release.split, "seed": args.seed, "ratios": list(args.ratios)},
         "patients_sampled": args.patients,
         "shard_size": args.shard_size,
-        "source": {"csv": release.csv, "csv_sha256": release.csv_sha256},
+        "source": {"csv": release.csv, "csv_sha256": release.csv_sha256, "groups_sha256": release.groups_sha256},
     }
 
 
@@ -145,14 +146,30 @@ def summary(info: dict, rejected: list[shards.Rejected], output_dir: epath.Path)
         f"missing {info['missing']:,} (in the CSV, not found)   unlisted {info['unlisted']:,} (found, not in the CSV)",
         f"rejected {len(rejected):,}" + (", all in rejected.csv:" if rejected else ""),
         *(f"  {image_id}: {reason}" for image_id, reason, _ in rejected[:10]),
+        *group_lines(info),
         f"dataset {output_dir}   fingerprint {info['fingerprint'][:12]}",
     ]
     return "\n".join(lines)
 
 
+def group_lines(info: dict) -> list[str]:
+    """The number of images of every group, as lines for the terminal; none if the dataset was built without groups."""
+    if info["source"]["groups_sha256"] is None:
+        return []
+    without = sum(info["splits"][split]["images"] for split in splits.SPLITS) - sum(info["groups"].values())
+    counts = [f"{name} {count:,}" for name, count in info["groups"].items()]
+    lines = ["   ".join(["images by group:", *counts, f"no group {without:,}"])]
+    if len(info["groups"]) == 1:
+        (name,) = info["groups"]
+        lines.append(f"one group only, {name}: AUROC within groups equals the pooled AUROC of its images")
+    return lines
+
+
 def build(args: argparse.Namespace, engine: Engine) -> None:
     """Build a dataset, or resume its build."""
     release = read_release(args.data_dir, args.split)
+    if args.groups:
+        release = with_groups(release, args.groups)
     image_ids = [row.image_id for row in release.rows]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     with storage.exclusive(args.output_dir, "building"), mapping.session(engine):
@@ -178,7 +195,7 @@ def build(args: argparse.Namespace, engine: Engine) -> None:
 def verify_dataset(args: argparse.Namespace, engine: Engine) -> None:
     """Read a finished dataset again and print its faults; ValueError if there are any."""
     with tqdm(unit="B", unit_scale=True, desc="reading shards") as bar:
-        verified = verify.verify(args.output_dir, args.data_dir, engine=engine, on_shard=bar.update)
+        verified = verify.verify(args.output_dir, args.data_dir, groups=args.groups, engine=engine, on_shard=bar.update)
     for fault in verified.faults[:20]:
         print(fault)
     verified.require_no_faults(args.output_dir)

@@ -85,7 +85,8 @@ def metadata_of(index: example.Index) -> Metadata:
 def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:
     """Logits [n, 14] as probabilities, beside ids, labels and metadata of their images."""
     metadata = metadata_of(index)
-    return predictions.from_logits(logits, metadata, image_ids=index.image_ids, patient_ids=index.patient_ids)
+    ids = {"image_ids": index.image_ids, "patient_ids": index.patient_ids}
+    return predictions.from_logits(logits, metadata, **ids, groups=index.groups)
 
 
 def evaluate_split(

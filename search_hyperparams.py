@@ -17,8 +17,8 @@ from etils import epath
 
 from cxr.errors import one_line_errors
 from cxr.evaluation.tables import aligned
-from searching.process import TRAINER
-from searching.search import ERROR, TRIALS, Search, log, open_search, run_trials
+from searching.process import TRAINER, is_within_groups
+from searching.search import ERROR, MEASURES, TRIALS, Search, log, open_search, run_trials
 from searching.space import shown
 
 
@@ -46,7 +46,8 @@ def print_results(search: Search) -> None:
     """Print all trials, best first, and the command that evaluates the best one; ValueError if none has a score."""
     trials = sorted(search.trials(), key=lambda trial: (not is_complete(trial), -(trial.value or 0)))
     names = list(search.space)
-    rows = [("trial", "state", "val mean AUROC", *names)]
+    measure = MEASURES[is_within_groups(search.folder(trials[0].number))]  # equal in all trials: the val images are
+    rows = [("trial", "state", measure, *names)]
     for trial in trials:
         value = "" if trial.value is None else f"{trial.value:.4f}"
         values = [shown(trial.params[name]) if name in trial.params else "" for name in names]
@@ -59,7 +60,7 @@ def print_results(search: Search) -> None:
         raise ValueError(f"none of {len(trials)} trials has a score; see stderr.log and train.log in their folders")
     best = search.folder(trials[0].number)
     split = "test" if search.images.num_images("test") else "val"
-    print(f"best: {best}, val mean AUROC {trials[0].value:.4f}")
+    print(f"best: {best}, {measure} {trials[0].value:.4f}")
     print(f"next: python evaluate.py --model_dir {best} --data_dir {search.images.folder} --split {split}")
 
 

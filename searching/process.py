@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cxr import experiment, storage
 from searching.locks import TrialLock
 from searching.slots import Slot
+from training.history import POOLED, WITHIN
 
 TRAINER = (sys.executable, str(experiment.ROOT / "train.py"))
 STDERR = "stderr.log"
@@ -66,7 +67,7 @@ class TrainProcess:
         return self.process.returncode is not None
 
     def score(self) -> float:
-        """Val mean AUROC of the best weights, after the process has ended.
+        """Val mean AUROC of the best weights, within groups if it is defined there, after the process has ended.
 
         Raises:
             TrialFailed: the process failed, the AUROC is undefined, or the weights have seen patients of val.
@@ -78,7 +79,8 @@ class TrainProcess:
             raise TrialFailed(f"exit code {code}: {last_line(self.folder / STDERR) or 'no error message'}")
         metrics = storage.read_json(experiment.metrics_path(self.folder, "val", "best"))
         leak = metrics.get("leak") or {}
-        value = metrics["mean_auroc"]["value"]
+        within = within_groups_of(metrics)
+        value = metrics["mean_auroc"]["value"] if within is None else within
         if leak.get("patients"):
             raise TrialFailed(
                 f"val leaks: the weights have seen {leak['patients']:,} of its patients, so the score is not ranked"
@@ -102,14 +104,27 @@ class TrainProcess:
         self.lock.release()
 
 
+def within_groups_of(metrics: dict) -> float | None:
+    """The mean AUROC within groups in a metrics file; None if it is undefined, or the dataset has no groups."""
+    report = (metrics.get("within") or {}).get("group") or {}
+    return (report.get("mean_auroc") or {}).get("value")
+
+
+def is_within_groups(folder: pathlib.Path) -> bool:
+    """Whether the score of a trial that has ended is the AUROC within groups, not the pooled one."""
+    path = experiment.metrics_path(folder, "val", "best")
+    return path.is_file() and within_groups_of(storage.read_json(path)) is not None
+
+
 def read_epochs(folder: pathlib.Path) -> dict[int, float]:
-    """Val mean AUROC of the epochs so far, where defined."""
+    """Val mean AUROC of the epochs so far, where defined; within groups if it is defined there."""
     path = folder / "history.csv"
     if not path.is_file():
         return {}
     with path.open(newline="") as file:
         rows = csv.DictReader(file)
-        return {int(row["epoch"]): float(row["val_mean_auroc"]) for row in rows if row["val_mean_auroc"]}
+        values = {int(row["epoch"]): row.get(WITHIN) or row[POOLED] for row in rows}
+    return {epoch: float(value) for epoch, value in values.items() if value}
 
 
 def last_line(path: pathlib.Path) -> str:

@@ -22,7 +22,7 @@ from cxr.params import load_params
 from cxr.records.dataset import Dataset, open_dataset
 from searching.journal import import_optuna, one_at_a_time, open_study
 from searching.locks import Locks, TrialLock
-from searching.process import TRAINER, TrainProcess, TrialFailed, read_epochs
+from searching.process import TRAINER, TrainProcess, TrialFailed, is_within_groups, read_epochs
 from searching.slots import Slot, make_slots
 from searching.space import FILE as SPACE_FILE
 from searching.space import Space, combinations, describe, is_grid, labels, merged, read_space, suggest
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TRIALS = 20  # default if a range is searched; a grid has one trial per combination
 POLL = 0.5  # seconds between checks of the running trials
+MEASURES = {False: "val mean AUROC", True: "val mean AUROC within groups"}  # of a trial, by `is_within_groups`
 ERROR = "error"  # attribute of a failed trial with the reason
 log = logging.getLogger("search")
 
@@ -84,7 +85,7 @@ class Search:
         return samplers.TPESampler(seed=(self.seed + number) % 2**32)
 
     def report(self, trial: "optuna.Trial", epochs: dict[int, float]) -> bool:
-        """Store val mean AUROC by epoch; returns whether to prune the trial because it is below the median."""
+        """Store the values of new epochs; returns whether to prune the trial because it is below the median."""
         new = epochs.keys() - self.trials()[trial.number].intermediate_values.keys()
         for epoch in sorted(new):
             trial.report(epochs[epoch], epoch)
@@ -160,7 +161,7 @@ class Job:
             log.info("%s   failed: %s", self.folder, error)
         else:
             self.search.finish(self.trial, "COMPLETE", value)
-            log.info("%s   val mean AUROC %.4f", self.folder, value)
+            log.info("%s   %s %.4f", self.folder, MEASURES[is_within_groups(self.folder)], value)
 
 
 def run_trials(search: Search, jobs: int, trainer: Sequence[str] = TRAINER) -> None:

@@ -144,7 +144,7 @@ def few_resamples() -> Iterator[None]:
     from tools.reporting import curves
 
     with pytest.MonkeyPatch.context() as patch:
-        for function in (metrics.bootstrap_aurocs, curves.bands):
+        for function in (metrics.bootstrap_aurocs, metrics.draw_patients, curves.bands):
             patch.setitem(function.__kwdefaults__, "resamples", 20)
         yield
 

@@ -8,20 +8,24 @@ import numpy as np
 from cxr import experiment
 from cxr.effects import PLATEAU_EPOCHS
 from cxr.evaluation import metrics
+from cxr.evaluation.within import mean_within_groups
 from cxr.findings import FINDINGS
 from cxr.records import example
 from evaluate import predict_logits
 from input_fn import batch_ids, input_fn
 from training import figures, optimizers
+from training.history import NAMES, POOLED, WITHIN
 from training.run import Run
+from training.start import criterion_of
 
 log = logging.getLogger("train")
 NAMED_IMAGES = 32  # of each batch in the error about a loss that is not finite
 
 
 def run_epochs(run: Run, val: example.Index) -> None:
-    """Run the remaining epochs; the best weights are those with the best val mean AUROC."""
+    """Run the remaining epochs; the best weights are those of the best epoch by `criterion_of`."""
     history = run.history
+    history.criterion = criterion_of(val)
     params = run.params
     if history.rows:
         history.write()  # the run may have been killed after its state was saved, before its history
@@ -31,13 +35,14 @@ def run_epochs(run: Run, val: example.Index) -> None:
     first = len(history.rows)
     for epoch in range(first, params.num_epochs):
         if history.epochs_since_best() >= params.early_stopping_patience:
-            log.info("no better val AUROC for %d epochs: stopping", params.early_stopping_patience)
+            patience = params.early_stopping_patience
+            log.info("no better %s for %d epochs: stopping", NAMES[history.criterion], patience)
             break
         if epoch == first and (old := experiment.move_aside(run.model_dir, experiment.RESULTS)):
             log.info("moved to %s: results of the weights that the next epochs may replace", old)
         trained = fit_epoch(run, epoch)
         probabilities = validate(run)
-        history.rows.append({**trained, **val_columns(val.labels, probabilities)})
+        history.rows.append({**trained, **val_columns(val, probabilities)})
         run.save(is_best=history.epochs_since_best() == 0)
         history.write()
         history.write_scalars()
@@ -121,14 +126,19 @@ def validate(run: Run) -> np.ndarray:
     return metrics.sigmoid(logits)
 
 
-def val_columns(labels: np.ndarray, probabilities: np.ndarray) -> dict:
-    """The val columns of history.csv: loss, mean and per-finding AUROC; None where undefined."""
+def val_columns(val: example.Index, probabilities: np.ndarray) -> dict:
+    """The val columns of history.csv: loss, mean and per-finding AUROC, and with groups the mean within them.
+
+    None where undefined.
+    """
+    labels = val.labels
     if len(probabilities) == 0:
-        return {"val_loss": None, "val_mean_auroc": None, **{f"val_auroc_{finding}": None for finding in FINDINGS}}
+        return {"val_loss": None, POOLED: None, **{f"val_auroc_{finding}": None for finding in FINDINGS}}
     aurocs = [metrics.auroc(labels[:, column], probabilities[:, column]) for column in range(len(FINDINGS))]
     row = {
         "val_loss": metrics.log_loss(labels, probabilities),
-        "val_mean_auroc": metrics.mean_defined(aurocs),
+        POOLED: metrics.mean_defined(aurocs),
+        **({WITHIN: mean_within_groups(labels, probabilities, val.groups)} if val.groups.any() else {}),
         **{f"val_auroc_{finding}": value for finding, value in zip(FINDINGS, aurocs, strict=True)},
     }
     return metrics.none_for_nan(row)

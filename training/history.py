@@ -7,30 +7,40 @@ import pathlib
 
 from cxr import storage
 
+POOLED = "val_mean_auroc"
+WITHIN = "val_within_auroc"
+NAMES = {POOLED: "val AUROC", WITHIN: "val AUROC within groups"}
+
 
 class History:
     """One row per epoch: {"epoch", "loss", "learning_rate", "seconds", "images_per_second", "val_loss",
-    "val_mean_auroc", "val_auroc_<Finding>"}; None where undefined."""
+    "val_mean_auroc", "val_auroc_<Finding>"} and, if val has groups, "val_within_auroc"; None where undefined."""
 
-    def __init__(self, model_dir: pathlib.Path) -> None:
+    def __init__(self, model_dir: pathlib.Path, criterion: str = POOLED) -> None:
+        """Start without rows.
+
+        Args:
+            criterion: the column by which epochs are compared, POOLED or WITHIN.
+        """
         self.model_dir = model_dir
+        self.criterion = criterion
         self.rows: list[dict] = []
         self.writer = None  # of the TensorBoard file, created with the first row
 
     @property
     def best(self) -> float:
-        """Best val mean AUROC so far; NaN if none is defined yet."""
+        """The best value so far; NaN if none is defined yet."""
         return max((value for value in self._values() if value is not None), default=math.nan)
 
     def epochs_since_best(self) -> int:
-        """Epochs since the best val mean AUROC; 0 while it is undefined, so that the best weights are the last ones."""
+        """Epochs since the best value; 0 while it is undefined, so that the best weights are the last ones."""
         values = self._values()
         if not values or values[-1] is None:
             return 0
         return len(values) - 1 - values.index(max(value for value in values if value is not None))
 
     def plateaus(self, patience: int) -> int:
-        """How many times val mean AUROC did not improve for `patience` epochs; the count restarts each time."""
+        """How many times the value did not improve for `patience` epochs; the count restarts each time."""
         best = -math.inf
         waited = 0
         count = 0
@@ -46,7 +56,7 @@ class History:
         return count
 
     def _values(self) -> list[float | None]:
-        return [row["val_mean_auroc"] for row in self.rows]
+        return [row[self.criterion] for row in self.rows]
 
     def write(self) -> None:
         """Write all rows to history.csv."""
@@ -72,9 +82,11 @@ class History:
     def describe(self, num_epochs: int) -> str:
         """The last row as a line of the log."""
         row = self.rows[-1]
-        value = row["val_mean_auroc"]
+        value = row[self.criterion]
         auroc = "undefined" if value is None else f"{value:.4f} (best {self.best:.4f})"
+        pooled = "" if self.criterion == POOLED else f"{NAMES[POOLED]} {row[POOLED]:.4f}   "
         return (
-            f"epoch {row['epoch']:3d}/{num_epochs}   loss {row['loss']:.4f}   val AUROC {auroc}   "
+            f"epoch {row['epoch']:3d}/{num_epochs}   loss {row['loss']:.4f}   "
+            f"{pooled}{NAMES[self.criterion]} {auroc}   "
             f"{row['images_per_second']:.0f} img/s   {row['seconds']:.0f} s"
         )

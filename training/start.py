@@ -10,11 +10,13 @@ import numpy as np
 from cxr import experiment, identity, storage
 from cxr.engines.engine import LOCAL, Engine
 from cxr.evaluation import provenance
+from cxr.evaluation.within import mean_within_groups
 from cxr.findings import FINDINGS
 from cxr.networks import devices, runtime
 from cxr.params import Params
 from cxr.records import example, splits
 from cxr.records.dataset import Dataset
+from training.history import POOLED, WITHIN
 
 log = logging.getLogger("train")
 
@@ -58,8 +60,30 @@ def log_start(job: TrainingJob) -> None:
         num_images = f"{len(index.image_ids):,}"
         num_patients = f"{len(np.unique(index.patient_ids)):,}"
         log.info("%-5s %7s images %6s patients   %s", split, num_images, num_patients, positives)
+    if info["groups"]:
+        log_criterion(job.indexes["val"])
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
     log.info("device %s", devices.describe_devices())
+
+
+def criterion_of(val: example.Index) -> str:
+    """The column of history.csv by which epochs are compared: WITHIN if the AUROC within groups is defined in val."""
+    is_defined = not np.isnan(mean_within_groups(val.labels, np.zeros(val.labels.shape), val.groups))
+    return WITHIN if is_defined else POOLED
+
+
+def log_criterion(val: example.Index) -> None:
+    """Log by which AUROC epochs are compared, for a dataset with groups."""
+    names, counts = np.unique(val.groups, return_counts=True)
+    groups = "  ".join(f"{name or 'none'} {count:,}" for name, count in zip(names, counts, strict=True))
+    if criterion_of(val) == WITHIN:
+        log.info("best epoch by the mean val AUROC within groups, not the pooled one; val images by group: %s", groups)
+    else:
+        log.info(
+            "best epoch by the pooled val mean AUROC: no group of val has images with and without a finding; "
+            "val images by group: %s",
+            groups,
+        )
 
 
 def patients_seen(indexes: dict[str, example.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:

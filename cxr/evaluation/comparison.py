@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr import experiment, storage
-from cxr.evaluation import metrics
+from cxr.evaluation import metrics, shortcuts, within
 from cxr.evaluation.predictions import Predictions, read_predictions
 from cxr.findings import FINDINGS
 
@@ -42,23 +42,32 @@ def compare(ours: Predictions, theirs: Predictions) -> dict:
         ours, theirs: of the same images in the same order.
 
     Returns:
-        "mean_auroc" {"difference": ours minus theirs, "low", "high", "p", "findings": how many are in it} and
-        "findings" {name: {"difference", "low", "high", "p"}}; nan where undefined. p is two-sided.
+        "mean_auroc" {"difference": ours minus theirs, "low", "high", "p", "findings": how many are in it},
+        "findings" {name: {"difference", "low", "high", "p"}}, and "within" {grouping: the same of the AUROC within
+        groups}; nan where undefined. p is two-sided.
 
     Raises:
         ValueError: labels or patients differ; there is only one patient; no finding has both classes.
     """
     _require_same_truth(ours, theirs)
-    our_aurocs, their_aurocs = (
-        metrics.bootstrap_aurocs(part.labels, part.probabilities, part.patient_ids) for part in (ours, theirs)
-    )
-    resampled = our_aurocs - their_aurocs
-    values = np.array([_difference(ours, theirs, column) for column in range(len(FINDINGS))])
-    defined = np.flatnonzero(~np.isnan(values))
-    if len(defined) == 0:
+    pooled = _compare_within(ours, theirs, np.full(len(ours.labels), "all"))
+    if pooled["mean_auroc"]["findings"] == 0:
         raise ValueError(f"no finding has both classes among the {len(ours.labels):,} images: nothing to compare")
+    groupings = shortcuts.groupings_of(ours)
+    inside = {grouping: _compare_within(ours, theirs, groups) for grouping, groups in groupings.items()}
+    return pooled | {"within": inside}
+
+
+def _compare_within(ours: Predictions, theirs: Predictions, groups: np.ndarray) -> dict:
+    """Differences of the AUROC within groups [n]; with one group for all images, of the pooled AUROC."""
+    our_aurocs, their_aurocs = (
+        within.resample_within(part.labels, part.probabilities, part.patient_ids, groups) for part in (ours, theirs)
+    )
+    values = our_aurocs.values - their_aurocs.values
+    resampled = our_aurocs.samples - their_aurocs.samples
+    defined = np.flatnonzero(~np.isnan(values))
     findings = {name: _with_test(values[column], resampled[:, column]) for column, name in enumerate(FINDINGS)}
-    mean = _with_test(float(values[defined].mean()), metrics.means_of_defined(resampled[:, defined]))
+    mean = _with_test(metrics.mean_defined(values), metrics.means_of_defined(resampled[:, defined]))
     return {"mean_auroc": mean | {"findings": len(defined)}, "findings": findings}
 
 
@@ -71,12 +80,6 @@ def _require_same_truth(ours: Predictions, theirs: Predictions) -> None:
         )
     if len(np.unique(ours.patient_ids)) < 2:
         raise ValueError("all images are of one patient; a comparison over patients needs at least two")
-
-
-def _difference(ours: Predictions, theirs: Predictions, column: int) -> float:
-    labels = ours.labels[:, column]
-    our_auroc, their_auroc = (metrics.auroc(labels, part.probabilities[:, column]) for part in (ours, theirs))
-    return our_auroc - their_auroc
 
 
 def _with_test(value: float, samples: np.ndarray) -> dict[str, float]:

@@ -102,15 +102,27 @@ def draw_patients(
 
 def _aurocs_of_draws(
     labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: list[np.ndarray]
-) -> list[float]:
-    """AUROC [resamples] of images that count as often as their patient was drawn.
+) -> np.ndarray:
+    """AUROC [resamples] of images that occur as often as their patient was drawn; nan where there are no pairs."""
+    wins, pairs = wins_of_draws(labels, scores, patient, draws)
+    return np.divide(wins, pairs, out=np.full(len(draws), np.nan), where=pairs > 0)
+
+
+def wins_of_draws(
+    labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a positive and a negative, and how many of them are in order, ties counted one half.
 
     Only the draws change, so scores are sorted once. Each resample then takes a running sum over the negatives, and
     for each positive the sum at its rank among them.
 
     Args:
-        patient: int [n], index of the patient of each image, from 0.
+        labels, scores: [n].
+        patient: int [n], which of the patients an image is of, from 0.
         draws: for each resample, how often each patient was drawn, int [patients].
+
+    Returns:
+        Wins float [resamples] and pairs int [resamples] of images that occur as often as their patient was drawn.
     """
     negatives = np.flatnonzero(labels == 0)
     negatives = negatives[np.argsort(scores[negatives], kind="stable")]
@@ -119,14 +131,14 @@ def _aurocs_of_draws(
     of_positive = patient[labels == 1]
     first = np.searchsorted(sorted_scores, scores[labels == 1], "left")  # negatives below each positive
     last = np.searchsorted(sorted_scores, scores[labels == 1], "right")  # and those tied with it
-    below, result = np.zeros(len(negatives) + 1, np.int64), []
-    for times in draws:
+    below = np.zeros(len(negatives) + 1, np.int64)
+    wins, pairs = np.zeros(len(draws)), np.zeros(len(draws), np.int64)
+    for place, times in enumerate(draws):
         np.cumsum(times[of_negative], out=below[1:])
         weights = times[of_positive]
-        pairs = weights.sum() * below[-1]
-        wins = weights @ (below[first] + below[last])  # doubled, so half wins are whole numbers
-        result.append(wins / (2 * pairs) if pairs else float("nan"))
-    return result
+        pairs[place] = weights.sum() * below[-1]
+        wins[place] = weights @ (below[first] + below[last]) / 2  # each was counted twice, so that half wins stay whole
+    return wins, pairs
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The predictions CSV: image_id, patient_id, label_<Finding> x14, prob_<Finding> x14, age, sex, view_position."""
+"""The predictions CSV: image_id, patient_id, label_<Finding> x14, prob_<Finding> x14, and METADATA_COLUMNS."""
 
 import io
 import pathlib
@@ -13,7 +13,7 @@ from cxr.patient import SEXES, VIEW_POSITIONS
 if TYPE_CHECKING:
     import pandas as pd
 
-METADATA_COLUMNS = ("age", "sex", "view_position")  # optional in a CSV; without them all are unknown
+METADATA_COLUMNS = ("age", "sex", "view_position", "group")  # optional in a CSV; without them all are unknown
 LABELS = [f"label_{finding}" for finding in FINDINGS]
 PROBABILITIES = [f"prob_{finding}" for finding in FINDINGS]
 SHOWN = 3  # images that an error names at most
@@ -47,6 +47,7 @@ class Predictions(NamedTuple):
     ages: np.ndarray  # float64 [n] years, nan unknown
     sexes: np.ndarray  # str [n] F, M, "" unknown
     view_positions: np.ndarray  # str [n] PA, AP, "" unknown
+    groups: np.ndarray  # str [n] where images came from, "" unknown
 
     def rows(self, chosen: np.ndarray) -> "Predictions":
         """Some of the images: a mask [n], or row numbers in the wanted order."""
@@ -54,12 +55,12 @@ class Predictions(NamedTuple):
 
     @property
     def metadata(self) -> Metadata:
-        """Everything but the probabilities and ids."""
+        """Labels, ages, sexes and view positions."""
         return Metadata(self.labels, self.ages, self.sexes, self.view_positions)
 
 
 def from_logits(
-    logits: np.ndarray, metadata: Metadata, *, image_ids: np.ndarray, patient_ids: np.ndarray
+    logits: np.ndarray, metadata: Metadata, *, image_ids: np.ndarray, patient_ids: np.ndarray, groups: np.ndarray
 ) -> Predictions:
     """Logits [n, 14] of a model as probabilities.
 
@@ -73,7 +74,7 @@ def from_logits(
     if not np.isfinite(logits).all():
         raise ValueError("the model's outputs are NaN or infinite: its weights are damaged; train it again: --restart")
     probabilities = metrics.sigmoid(logits.astype(np.float64))
-    return Predictions(image_ids, patient_ids, probabilities=probabilities, **metadata._asdict())
+    return Predictions(image_ids, patient_ids, probabilities=probabilities, groups=groups, **metadata._asdict())
 
 
 def to_csv(predictions: Predictions) -> str:
@@ -84,6 +85,7 @@ def to_csv(predictions: Predictions) -> str:
     columns |= dict(zip(LABELS, predictions.labels.T, strict=True))
     columns |= dict(zip(PROBABILITIES, predictions.probabilities.T, strict=True))
     columns |= {"age": predictions.ages, "sex": predictions.sexes, "view_position": predictions.view_positions}
+    columns |= {"group": predictions.groups}
     return pd.DataFrame(columns).to_csv(index=False, float_format="%.9g")
 
 
@@ -117,6 +119,7 @@ def read_predictions(path: pathlib.Path) -> Predictions:
         ages=_ages(table, path),
         sexes=_one_of(table, "sex", ("F", "M", ""), path),
         view_positions=_one_of(table, "view_position", ("PA", "AP", ""), path),
+        groups=table["group"].to_numpy(str),
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cxr.evaluation import calibration, metrics
+from cxr.evaluation import calibration, metrics, shortcuts, within
 from cxr.evaluation.floors import metadata_floor, shuffled_labels
 from cxr.evaluation.operating_points import NOT_FITTED, at_threshold
 from cxr.evaluation.predictions import Metadata, Predictions
@@ -11,7 +11,7 @@ from cxr.findings import FINDINGS
 
 
 def score_predictions(predictions: Predictions, fitted: dict[str, dict], train: Metadata) -> dict:
-    """Metrics, subgroups and floors of predictions.
+    """Metrics, subgroups, floors, and AUROC within and across groups.
 
     Args:
         fitted: what `operating_points.fit` gave for val; findings that are not in it have no operating points.
@@ -19,20 +19,21 @@ def score_predictions(predictions: Predictions, fitted: dict[str, dict], train: 
 
     Returns:
         images, patients, loss, mean_auroc {value, low, high, findings: how many are defined}, findings {name: {...}},
-        subgroups, floors; low and high are the 95 % interval over patients.
+        subgroups, floors, within, cross; low and high are the 95 % interval over patients.
     """
     labels = predictions.labels
     probabilities = predictions.probabilities
-    mean, aurocs = metrics.aurocs_with_intervals(labels, probabilities, predictions.patient_ids)
+    pooled = within.resample_within(labels, probabilities, predictions.patient_ids, np.full(len(labels), "all"))
+    aurocs = within.with_intervals(pooled.values, pooled.samples)
     findings = {}
     for column, name in enumerate(FINDINGS):
         truth = labels[:, column]
         scores = probabilities[:, column]
         points = fitted.get(name, NOT_FITTED)
         findings[name] = {
-            **{key: aurocs[name][key] for key in ("auroc", "low", "high")},
+            **aurocs["findings"][name],
             "average_precision": metrics.average_precision(truth, scores),
-            "positives": aurocs[name]["positives"],
+            "positives": int(truth.sum()),
             **_at_operating_points(truth, scores, points["thresholds"]),
             **_calibration(truth, scores, points["calibration"]),
         }
@@ -41,10 +42,12 @@ def score_predictions(predictions: Predictions, fitted: dict[str, dict], train: 
         "images": len(labels),
         "patients": len(np.unique(predictions.patient_ids)),
         "loss": metrics.log_loss(labels, probabilities) if len(labels) else float("nan"),
-        "mean_auroc": mean,
+        "mean_auroc": aurocs["mean_auroc"],
         "findings": findings,
         "subgroups": subgroup_report(predictions),
         "floors": {"metadata": floor, "shuffled_labels": shuffled_labels(predictions)},
+        "within": shortcuts.within_report(predictions, pooled),
+        "cross": shortcuts.cross_report(predictions),
     }
     return metrics.none_for_nan(report)
 

@@ -1,11 +1,8 @@
-"""Results as aligned lines: a metrics file, a comparison, a localization.json."""
+"""Results as aligned lines: a metrics file, a comparison."""
 
-from cxr.evaluation import literature, provenance
-from cxr.evaluation.localization import ALL, CONTROL_NAMES
+from cxr.evaluation import literature, provenance, shortcuts
 
 FLOORS = {"metadata": "age, sex, view position only", "shuffled_labels": "labels shuffled"}
-SHOWN = {"iobb": ("0.1", "0.25", "0.5", "0.75"), "iou": ("0.1", "0.5")}  # T; localization.json has more
-UNREADABLE_SHOWN = 3  # images at most
 
 
 def results_table(result: dict, *, all_splits: bool = False) -> str:
@@ -30,22 +27,30 @@ def results_notes(result: dict, rows: tuple[literature.Published, ...]) -> list[
     """Provenance of the result, and warnings; `rows` are the published rows beside it."""
     if result["images"] == 0:
         return [f"the {result['split']} split is empty: nothing to score"]
-    return _provenance(result) + _warnings(result, rows)
+    return _provenance(result) + shortcuts.group_notes(result) + _warnings(result, rows)
 
 
 def comparison_table(comparison: dict) -> str:
     """The paired test of two experiments by finding."""
-    rows = [("finding", "difference", "95 % interval", "p")]
-    mean = comparison["mean_auroc"]
-    for name, values in [*comparison["findings"].items(), (f"mean of {mean['findings']}", mean)]:
-        if values["difference"] is None:
-            rows.append((name, "undefined", "", ""))
-        else:
-            interval = f"[{values['low']:+.3f}, {values['high']:+.3f}]"
-            rows.append((name, f"{values['difference']:+.3f}", interval, f"{values['p']:.3f}"))
+    grouping = shortcuts.grouping_shown(comparison)
+    inside = comparison["within"][grouping]
+    test = ("95 % interval", "p")
+    rows = [("finding", "difference", *test, f"within {shortcuts.words(grouping)}", *test)]
+    for name, values in comparison["findings"].items():
+        rows.append((name, *_difference_cells(values), *_difference_cells(inside["findings"][name])))
+    means = comparison["mean_auroc"], inside["mean_auroc"]
+    rows.append((f"mean of {means[0]['findings']}", *_difference_cells(means[0]), *_difference_cells(means[1])))
     head = f"AUROC minus that of {comparison['model_dir']} on the same images (paired bootstrap over patients)"
     notes = provenance.leak_notes(comparison["leak"], f"scores of {comparison['model_dir']}")
     return "\n".join([head, *aligned(rows), *notes])
+
+
+def _difference_cells(values: dict) -> tuple[str, str, str]:
+    """Difference, interval and p of a comparison."""
+    if values["difference"] is None:
+        return "undefined", "", ""
+    interval = f"[{values['low']:+.3f}, {values['high']:+.3f}]"
+    return f"{values['difference']:+.3f}", interval, f"{values['p']:.3f}"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -63,23 +68,29 @@ def aligned_markdown(rows: list[tuple[str, ...]]) -> str:
 
 
 def _main_rows(result: dict, wang: literature.Published | None) -> list[tuple[str, ...]]:
-    """Header, findings, mean and floors; without `wang` also without its two columns."""
-    rows = [("finding", "positives", "AUROC", "95 % interval", "AP", "Wang et al.", "diff.")]
+    """Header, findings, mean and floors; without `wang` or an AUROC within groups also without their columns."""
+    grouping = shortcuts.grouping_shown(result)
+    inside = result["within"][grouping]
+    heads = ("pooled AUROC", "95 % interval", f"within {shortcuts.words(grouping)}", "AP", "Wang et al.", "diff.")
+    rows = [("finding", "positives", *heads)]
     for name, values in result["findings"].items():
         published = wang and wang.aurocs[name]
         cells = _auroc_cells(values["auroc"], values["low"], values["high"])
         average = _number(values["average_precision"] if values["auroc"] is not None else None)
-        rows.append((name, f"{values['positives']:,}", *cells, average, *_beside(values["auroc"], published)))
+        cells += (_number(inside["findings"][name]["auroc"]), average)
+        rows.append((name, f"{values['positives']:,}", *cells, *_beside(values["auroc"], published)))
     mean = result["mean_auroc"]
     cells = _auroc_cells(mean["value"], mean["low"], mean["high"])
     theirs = wang and literature.mean_over_defined(wang, result)
-    rows.append(("mean", f"of {mean['findings']}", *cells, "", *_beside(mean["value"], theirs)))
+    cells += (_number(inside["mean_auroc"]["value"]), "")
+    rows.append(("mean", f"of {mean['findings']}", *cells, *_beside(mean["value"], theirs)))
     for key, words in FLOORS.items():
         if result["floors"][key] is not None:
             floor = result["floors"][key]["mean_auroc"]
             cells = _auroc_cells(floor["value"], floor["low"], floor["high"])
-            rows.append((words, f"of {floor['findings']}", *cells, "", "", ""))
-    return rows if wang else [row[:5] for row in rows]
+            rows.append((words, f"of {floor['findings']}", *cells, "", "", "", ""))
+    left_out = (() if wang else (6, 7)) + (() if inside["mean_auroc"]["value"] is not None else (4,))
+    return [tuple(cell for column, cell in enumerate(row) if column not in left_out) for row in rows]
 
 
 def _published_rows(result: dict, rows: tuple[literature.Published, ...]) -> list[tuple[str, ...]]:
@@ -141,56 +152,3 @@ def _beside(value: float | None, published: float | None) -> tuple[str, str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def localization_table(result: dict) -> str:
-    """A localization.json: controls and published values under each finding, then the notes."""
-    names = {"heat_map": result["method"], **CONTROL_NAMES, "published": "Wang et al."}
-    heads = [f"IoBB > {limit}" for limit in SHOWN["iobb"]] + [f"IoU > {limit}" for limit in SHOWN["iou"]]
-    rows = [("finding", "boxes", "source", *heads, "pointing")]
-    for finding, values in result["findings"].items():
-        for source, name in names.items():
-            if values[source] is not None:
-                first = (finding, f"{values['boxes']:,}") if source == "heat_map" else ("", "")
-                rows.append((*first, name, *localization_cells(values[source], intervals=source == "heat_map")))
-    return "\n".join([*aligned(rows), "", *localization_notes(result)])
-
-
-def localization_cells(values: dict, *, intervals: bool) -> list[str]:
-    """Accuracy / false positives at each T shown, and the pointing game; intervals at T(IoBB) 0.5 and of pointing."""
-    cells = []
-    for overlap, limits in SHOWN.items():
-        for limit in limits:
-            at = values.get(overlap, {}).get(limit)
-            cells.append(f"{at['accuracy']:.2f} / {at['false_positives']:.2f}" if at else "")
-            if intervals and (overlap, limit) == ("iobb", "0.5"):
-                false_positives = share_with_interval(at, "false_positives", "false_positives_")
-                cells[-1] = f"{share_with_interval(at, 'accuracy')} / {false_positives}"
-    if "pointing" not in values:
-        return [*cells, ""]
-    pointing = values["pointing"]
-    return [*cells, share_with_interval(pointing, "value") if intervals else f"{pointing['value']:.2f}"]
-
-
-def share_with_interval(values: dict, key: str, prefix: str = "") -> str:
-    """A value and its interval, under prefix + "low" and "high": 0.46 [0.41, 0.51]; without it where it is None."""
-    low = values[f"{prefix}low"]
-    high = values[f"{prefix}high"]
-    return f"{values[key]:.2f}" if low is None else f"{values[key]:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def localization_notes(result: dict) -> list[str]:
-    """Units, numbers of images, leaks, and whether the published values are comparable."""
-    whole = result["findings"][ALL]
-    lines = [
-        "accuracy / false positives per image that has the finding annotated; 95 % intervals over patients",
-        f"{whole['boxes']:,} boxes in {whole['images']:,} images of {whole['patients']:,} patients; "
-        f"{result['absent']:,} of the {result['boxed_images']:,} images with boxes are not in {result['data_dir']}",
-    ]
-    if result["broken"]:
-        first = [f"{image_id} ({reason})" for image_id, reason in list(result["broken"].items())[:UNREADABLE_SHOWN]]
-        lines.append(f"{len(result['broken']):,} images are unreadable, such as {', '.join(first)}")
-    lines += provenance.leak_notes(result["leak"], "results")
-    if whole["boxes"] != literature.LOCALIZATION_BOXES:
-        lines.append(f"NOT COMPARABLE: {result['published_source']}")
-    return lines

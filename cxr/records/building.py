@@ -115,6 +115,7 @@ class Building:
             "findings": list(FINDINGS),
             **self.inputs,
             "rejected": len(rejected),
+            "groups": describe_groups(reports),
             "splits": splits,
             "fingerprint": fingerprint(splits),
         }
@@ -187,6 +188,14 @@ def describe_splits(reports: list[ShardReport]) -> dict[str, dict]:
             "shards": [{"file": r.file, "images": r.images, "bytes": r.bytes, "sha256": r.sha256} for r in members],
         }
     return splits
+
+
+def describe_groups(reports: list[ShardReport]) -> dict[str, int]:
+    """The `groups` part of dataset.json: the number of images of every group, by name."""
+    counts = Counter()
+    for report in reports:
+        counts.update(report.groups)
+    return dict(sorted(counts.items()))
 
 
 def fingerprint(splits: dict[str, dict]) -> str:

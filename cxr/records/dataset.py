@@ -10,7 +10,7 @@ from cxr.records.shards import FORMAT_VERSION
 from cxr.records.splits import SPLITS
 
 FILE = "dataset.json"
-REQUIRED_KEYS = ("kind", "split", "source", "missing", "rejected", "splits", "fingerprint")
+REQUIRED_KEYS = ("kind", "split", "source", "missing", "rejected", "groups", "splits", "fingerprint")
 
 
 class Dataset(NamedTuple):

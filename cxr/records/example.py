@@ -31,6 +31,7 @@ class Index(NamedTuple):
     ages: np.ndarray  # float32 [n] years, NaN unknown
     sexes: np.ndarray  # int64 [n] 0 F, 1 M, -1 unknown
     view_positions: np.ndarray  # int64 [n] 0 PA, 1 AP, -1 unknown
+    groups: np.ndarray  # str [n] where images came from, "" unknown
     means: np.ndarray  # float32 [n] grey levels, 0 to 255; NaN for features
     stddevs: np.ndarray  # float32 [n] grey levels; NaN for features
 
@@ -95,6 +96,7 @@ def _pack(row: ImageRow, payload: dict[str, bytes], statistics: dict[str, float]
     feature["patient/age"].float_list.value.append(row.age)
     feature["patient/sex"].int64_list.value.append(row.sex)
     feature["view_position"].int64_list.value.append(row.view_position)
+    feature["group"].bytes_list.value.append(row.group.encode())
     return example.SerializeToString(deterministic=True)
 
 
@@ -117,6 +119,7 @@ def row_of(feature) -> ImageRow:
         age=feature["patient/age"].float_list.value[0],
         sex=feature["patient/sex"].int64_list.value[0],
         view_position=feature["view_position"].int64_list.value[0],
+        group=feature["group"].bytes_list.value[0].decode(),
     )
 
 
@@ -179,6 +182,7 @@ def read_split_index(paths: list[epath.Path]) -> Index:
         ages=np.array(columns[3], np.float32),
         sexes=np.array(columns[4], np.int64),
         view_positions=np.array(columns[5], np.int64),
-        means=np.array(columns[6], np.float32),
-        stddevs=np.array(columns[7], np.float32),
+        groups=np.array(columns[6], dtype=str),
+        means=np.array(columns[7], np.float32),
+        stddevs=np.array(columns[8], np.float32),
     )

@@ -6,6 +6,7 @@ containers of the images, the worker, the engine, or on interruptions of the bui
 
 import dataclasses
 import hashlib
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from cxr.records.splits import SPLITS, unit_hash
 from cxr.release.entries import ImageRow
 from cxr.release.locations import Location, digest_of, read_bytes
 
-FORMAT_VERSION = 2  # 2: the key view_position
+FORMAT_VERSION = 2  # 2: the keys view_position and group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ class ShardReport:
     positives: list[int]  # per finding, in FINDINGS order
     rejected: list[Rejected]
     first_image_sha256: str = ""  # of the original bytes; "" for features
+    groups: dict[str, int] = dataclasses.field(default_factory=dict)  # images by group; those without one are left out
 
     @classmethod
     def from_json(cls, value: dict) -> "ShardReport":
@@ -145,4 +147,10 @@ def report(path: str, split: str, written: list[ImageRow], rejected: list[Reject
         patient_ids=sorted({row.patient_id for row in written}),
         positives=positives.tolist(),
         rejected=rejected,
+        groups=count_groups(written),
     )
+
+
+def count_groups(rows: list[ImageRow]) -> dict[str, int]:
+    """The number of images of every group, by name; images without a group are left out."""
+    return dict(sorted(Counter(row.group for row in rows if row.group).items()))

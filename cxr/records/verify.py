@@ -13,10 +13,11 @@ from cxr.engines.engine import LOCAL, Engine
 from cxr.findings import FINDINGS
 from cxr.records import building
 from cxr.records.dataset import FILE, read_info
+from cxr.records.shards import count_groups
 from cxr.records.splits import SPLITS, split_rows
 from cxr.records.verify_shard import ShardCheck, ShardContents, check_shard
 from cxr.release.entries import ImageRow
-from cxr.release.release import Release, read_release
+from cxr.release.release import Release, read_release, with_groups
 
 
 class Verified(NamedTuple):
@@ -40,6 +41,7 @@ def verify(
     data_dir: epath.PathLike,
     release_dir: epath.PathLike | None = None,
     *,
+    groups: epath.PathLike | None = None,
     engine: Engine = LOCAL,
     on_shard: Callable[[int], object] = lambda size: None,
 ) -> Verified:
@@ -47,20 +49,23 @@ def verify(
 
     Every shard: framing, CRCs, size and hash; every record: its contents. Every split: the counts in dataset.json, no
     image twice, no patient in two splits. Then the fingerprint. With a release: every row and its split against the CSV
-    and the lists, and that every image of the CSV is accounted for.
+    and the lists, and that every image of the CSV is accounted for. With a groups file also: the group of every row.
     The first image of every shard is decoded and compared with its recorded mean and standard deviation. The others are
     not decoded: the hash shows that their bytes are unchanged.
 
     Args:
+        groups: the groups file of the build; read only with a release.
         on_shard: called with the size in bytes of each shard that has been read.
 
     Raises:
-        FileNotFoundError: no finished dataset, or no release.
-        ValueError: dataset.json or the release is invalid. Faults of the records are returned, not raised.
+        FileNotFoundError: no finished dataset, no release, or no groups file.
+        ValueError: dataset.json, the release or the groups file is invalid. Faults of records are returned, not raised.
     """
     data_dir = epath.Path(data_dir)
     info = read_info(data_dir)
     release = None if release_dir is None else read_release(epath.Path(release_dir), info["split"]["name"])
+    if release and groups:
+        release = with_groups(release, epath.Path(groups))
     shards = []
     for shard in mapping.run(check_shard, plan_checks(data_dir, info), engine):
         shards.append(shard)
@@ -72,6 +77,8 @@ def verify(
     faults += compare_rejected(shards, data_dir, info)
     if release:
         faults += [*compare_source(info, release, num_images), *compare_rows(shards, info, release)]
+    if release and groups:
+        faults += compare_groups(shards, release)
     return Verified(num_images, sum(shard.bytes for shard in shards), faults)
 
 
@@ -93,7 +100,7 @@ def plan_checks(data_dir: epath.Path, info: dict) -> list[ShardCheck]:
 
 
 def compare_counts(shards: list[ShardContents], info: dict) -> Iterator[str]:
-    """Yield differences from the images, patients, positives and fingerprint in dataset.json."""
+    """Yield differences from the images, patients, positives, groups and fingerprint in dataset.json."""
     for split in SPLITS:
         rows = [row for shard in shards if shard.split == split for row in shard.rows]
         positives = np.array([row.labels for row in rows], int).reshape(-1, len(FINDINGS)).sum(axis=0).tolist()
@@ -103,6 +110,13 @@ def compare_counts(shards: list[ShardContents], info: dict) -> Iterator[str]:
         for name, count in counted.items():
             if said[name] != count:
                 yield f"{FILE} says {split} has {name} {said[name]:,}, its records have {count:,}"
+    counted = count_groups([row for shard in shards for row in shard.rows])
+    for name in sorted(counted.keys() | info["groups"].keys()):
+        if counted.get(name, 0) != info["groups"].get(name, 0):
+            yield (
+                f"{FILE} says group {name} has images {info['groups'].get(name, 0):,}, "
+                f"the records have {counted.get(name, 0):,}"
+            )
     fingerprint = building.fingerprint(info["splits"])
     if fingerprint != info["fingerprint"]:
         yield f"{FILE} has fingerprint {info['fingerprint']}, the hashes of its shards give {fingerprint}"
@@ -177,9 +191,22 @@ def compare_rows(shards: list[ShardContents], info: dict, release: Release) -> I
                 yield f"{shard.file} has image {row.image_id}, which belongs to {split_of[row.image_id]}"
 
 
+def compare_groups(shards: list[ShardContents], release: Release) -> Iterator[str]:
+    """Yield records whose group differs from the groups file."""
+    group_of = {row.image_id: row.group for row in release.rows}
+    for shard in shards:
+        for row in shard.rows:
+            expected = group_of.get(row.image_id, row.group)
+            if row.group != expected:
+                yield (
+                    f"{shard.file}, image {row.image_id}: group {row.group or 'none'}, "
+                    f"but {expected or 'none'} in the groups file"
+                )
+
+
 def _differences(recorded: ImageRow, listed: ImageRow) -> Iterator[str]:
-    """Yield the differing fields of a record and a row of the CSV, such as "age 7.0, but 21.0"."""
-    rounded = listed._replace(age=float(np.float32(listed.age)))  # as records store it
+    """Yield the differing fields of a record and a row of the CSV, such as "age 7.0, but 21.0". Groups are left out."""
+    rounded = listed._replace(age=float(np.float32(listed.age)), group=recorded.group)  # as records store it
     for name, value, expected in zip(recorded._fields, recorded, rounded, strict=True):
         both_unknown = name == "age" and math.isnan(value) and math.isnan(expected)
         if value != expected and not both_unknown:

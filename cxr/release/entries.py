@@ -28,6 +28,7 @@ class ImageRow(NamedTuple):
     age: float = math.nan  # years
     sex: int = UNKNOWN  # 0 F, 1 M
     view_position: int = UNKNOWN  # 0 PA, 1 AP
+    group: str = ""  # where it came from, by a groups file; "" unknown
 
 
 class Table(NamedTuple):

@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 from etils import epath
 
+from cxr import storage
 from cxr.release import entries
 from cxr.release.entries import ImageRow, Table
+from cxr.release.groups import read_groups
 
 ENTRY_PATTERN = "Data_Entry_2017*.csv"
 LISTS = {  # the second name is that of re-uploads
@@ -23,6 +25,7 @@ class Release(NamedTuple):
     csv_sha256: str
     rows: list[ImageRow]
     assigned: dict[str, str]  # image id -> "train_val", "train", "val" or "test"; empty for a random split
+    groups_sha256: str | None = None  # of the groups file that gave the rows their group; None without one
 
 
 def read_release(data_dir: epath.Path, split: str) -> Release:
@@ -57,6 +60,13 @@ def read_release(data_dir: epath.Path, split: str) -> Release:
     table = entries.read_entries(entry_csv)
     assigned = _read_lists(data_dir, lists, table) if split == "official" else {}
     return Release(split, table.name, table.sha256, table.rows, assigned)
+
+
+def with_groups(release: Release, path: epath.Path) -> Release:
+    """The release with the group of every image that a groups file lists; see `read_groups` for its errors."""
+    groups = read_groups(path, {row.image_id for row in release.rows})
+    rows = [row._replace(group=groups.get(row.image_id, "")) for row in release.rows]
+    return release._replace(rows=rows, groups_sha256=storage.sha256_of(path))
 
 
 def find_entry_csv(data_dir: epath.Path) -> epath.Path | None:

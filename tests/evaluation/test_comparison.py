@@ -19,7 +19,7 @@ def made(strength: float, *, seed: int, images: int = 300) -> Predictions:
     names = np.array([f"{row}.png" for row in range(images)])
     blank = np.full(images, "")
     probabilities = strength * labels + (1 - strength) * noise
-    return Predictions(names, patient_ids, labels, probabilities, np.full(images, NAN), blank, blank)
+    return Predictions(names, patient_ids, labels, probabilities, np.full(images, NAN), *[blank] * 3)
 
 
 def test_the_better_experiment_wins_and_the_other_loses_by_the_same():
@@ -126,3 +126,24 @@ def change_labels(part: Predictions) -> Predictions:
 def test_what_cannot_be_compared(change_ours, change_theirs, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
         comparison.compare(change_ours(made(0.3, seed=1)), change_theirs(made(0.1, seed=2)))
+
+
+def test_within_groups_only_pairs_of_one_group_count():
+    """Ours tells the group alone: 0.8 pooled and 0.5 within. Theirs tells nothing: 0.5 and 0.5."""
+    labels = np.zeros((200, 14), int)
+    labels[:, 4] = np.r_[np.arange(100) < 80, np.arange(100) < 20]
+    one = made(0.2, seed=1, images=200)._replace(
+        labels=labels,
+        patient_ids=np.arange(200),
+        probabilities=np.repeat([[0.9], [0.1]], 100, axis=0) * np.ones(14),
+        groups=np.repeat(["A", "B"], 100),
+    )
+    other = one._replace(probabilities=np.full((200, 14), 0.5))
+    found = comparison.compare(one, other)
+    assert found["mean_auroc"]["difference"] == pytest.approx(0.3)
+    assert found["mean_auroc"]["p"] == pytest.approx(2 / 1001)
+    assert list(found["within"]) == ["view_position", "group"]
+    assert found["within"]["group"]["findings"]["Mass"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert found["within"]["group"]["mean_auroc"]["findings"] == 1
+    unknown = found["within"]["view_position"]["mean_auroc"]
+    assert (unknown["findings"], np.isnan(unknown["difference"])) == (0, True)

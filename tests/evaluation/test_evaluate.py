@@ -70,7 +70,7 @@ def test_predictions_hold_every_image_once_in_dataset_order(trained, built_datas
     rows = read_csv(trained / f"predictions_{split}_best.csv")
     index = index_of(built_dataset, split)
     names = [f"{kind}_{finding}" for kind in ("label", "prob") for finding in FINDINGS]
-    assert list(rows[0]) == ["image_id", "patient_id", *names, "age", "sex", "view_position"]
+    assert list(rows[0]) == ["image_id", "patient_id", *names, "age", "sex", "view_position", "group"]
     assert [row["image_id"] for row in rows] == index.image_ids.tolist()
     assert [int(row["patient_id"]) for row in rows] == index.patient_ids.tolist()
     assert [[int(row[f"label_{finding}"]) for finding in FINDINGS] for row in rows] == index.labels.tolist()
@@ -102,7 +102,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
     scores = json.loads((trained / "metrics_test_best.json").read_text())
     assert list(scores) == [
         *("split", "checkpoint", "tta", "images", "patients", "loss"),
-        *("mean_auroc", "findings", "subgroups", "floors"),
+        *("mean_auroc", "findings", "subgroups", "floors", "within", "cross"),
         *("trained_on", "evaluated_on", "leak"),
         *("dataset_fingerprint", "split_name", "params", "weights_sha256", "git_sha", "library_versions"),
     ]
@@ -175,7 +175,7 @@ def test_evaluating_again_writes_the_same_bytes_and_prints_the_table(copy, train
         sha = r'"git_sha": .*'  # the checkout may have been edited between the two
         assert re.sub(sha, "", found) == re.sub(sha, "", expected)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[:3] == ["finding", "positives", "AUROC"]
+    assert printed[0].split()[:4] == ["finding", "positives", "pooled", "AUROC"]
     assert [line.split("  ")[0] for line in printed[16:18]] == ["age, sex, view position only", "labels shuffled"]
     assert printed[-1] == f"written: {copy / 'metrics_val_last.json'}"
 
@@ -248,7 +248,7 @@ def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
         ages=index.ages * np.nan, sexes=index.sexes * 0 - 1, view_positions=index.view_positions * 0 - 1
     )
     lines = predictions.to_csv(evaluate.predictions_of(unknown, np.zeros((12, 14)))).splitlines()
-    assert all(line.endswith(",0.5,,,") for line in lines[1:])
+    assert all(line.endswith(",0.5,,,,") for line in lines[1:])
 
 
 @pytest.mark.parametrize(("image_size", "crop_size"), [(32, None), (48, 32)])

@@ -26,6 +26,7 @@ def made(*, images: int = 400, patients: int = 100, seed: int = 0) -> Prediction
         ages=np.where(generator.random(images) < 0.1, np.nan, 30.0 + 40 * old),
         sexes=np.where(unsexed, "", np.array(["F", "M"])[generator.integers(0, 2, images)]),
         view_positions=np.array(["PA", "AP"])[lying],
+        groups=np.full(len(lying), ""),
     )
 
 

@@ -134,7 +134,7 @@ def predictions(*, images: int = 60, seed: int = 0) -> Predictions:
     probabilities = np.round(0.3 * labels + 0.7 * generator.random(labels.shape), 2)
     rows = np.arange(images)
     unknown = np.full(images, "")
-    return Predictions(rows.astype(str), rows, labels, probabilities, np.full(images, NAN), unknown, unknown)
+    return Predictions(rows.astype(str), rows, labels, probabilities, np.full(images, NAN), *[unknown] * 3)
 
 
 def metrics_of(fitted: dict[str, dict], **changes) -> str:

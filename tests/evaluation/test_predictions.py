@@ -10,7 +10,7 @@ HEADER = ["image_id", "patient_id", *predictions.LABELS, *predictions.PROBABILIT
 
 
 def made(images: int = 4) -> predictions.Predictions:
-    """Images a.png, b.png, ... of patients 1, 1, 2, 2, ...; age, sex and view position of the last are unknown."""
+    """Images a.png, b.png, ... of patients 1, 1, 2, 2, ...; of the last, all metadata are unknown."""
     generator = np.random.default_rng(0)
     return predictions.Predictions(
         image_ids=np.array([f"{chr(97 + row)}.png" for row in range(images)]),
@@ -20,6 +20,7 @@ def made(images: int = 4) -> predictions.Predictions:
         ages=np.array([30.0, 31.5, 80.0, np.nan])[:images],
         sexes=np.array(["F", "F", "M", ""])[:images],
         view_positions=np.array(["PA", "AP", "AP", ""])[:images],
+        groups=np.array(["A", "St. Mary", "NA", ""])[:images],
     )
 
 
@@ -52,6 +53,14 @@ def test_a_written_csv_is_read_back(write):
             np.testing.assert_array_equal(getattr(found, name), value)
 
 
+def test_a_csv_from_before_groups_has_none(tmp_path):
+    path = tmp_path / "predictions.csv"
+    path.write_text("\n".join(line.rpartition(",")[0] for line in predictions.to_csv(made()).splitlines()))
+    found = predictions.read_predictions(path)
+    assert found.groups.tolist() == [""] * 4
+    assert found.view_positions.tolist() == ["PA", "AP", "AP", ""]
+
+
 def test_no_images(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text(predictions.to_csv(made(0)))
@@ -64,7 +73,7 @@ def test_without_metadata_columns_all_metadata_are_unknown(tmp_path):
     path.write_text("\n".join(",".join(line.split(",")[:30]) for line in predictions.to_csv(made()).splitlines()))
     found = predictions.read_predictions(path)
     assert np.isnan(found.ages).all()
-    assert set(found.sexes) | set(found.view_positions) == {""}
+    assert set(found.sexes) | set(found.view_positions) | set(found.groups) == {""}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def made(*, images: int = 60, seed: int = 0) -> Predictions:
         ages=generator.integers(1, 90, images).astype(float),
         sexes=np.array(["F", "M"])[generator.integers(0, 2, images)],
         view_positions=np.array(["PA", "AP"])[generator.integers(0, 2, images)],
+        groups=np.full(images, ""),
     )
 
 
@@ -36,7 +37,17 @@ def test() -> dict:
 
 
 def test_the_layout(val):
-    assert list(val) == ["images", "patients", "loss", "mean_auroc", "findings", "subgroups", "floors"]
+    assert list(val) == [
+        "images",
+        "patients",
+        "loss",
+        "mean_auroc",
+        "findings",
+        "subgroups",
+        "floors",
+        "within",
+        "cross",
+    ]
     assert list(val["findings"]["Mass"]) == [
         *("auroc", "low", "high", "average_precision", "positives"),
         *("threshold", "sensitivity", "specificity", "f1", "operating_points"),
@@ -45,6 +56,8 @@ def test_the_layout(val):
     assert list(val["findings"]["Mass"]["operating_points"]) == list(operating_points.POINTS)
     assert list(val["subgroups"]) == ["view_position", "sex", "age"]
     assert list(val["floors"]) == ["metadata", "shuffled_labels"]
+    assert list(val["within"]) == ["view_position"]  # no image has a group
+    assert list(val["cross"]) == ["AP positives, PA negatives", "PA positives, AP negatives"]
     json.dumps(val, allow_nan=False)
 
 
@@ -105,6 +118,7 @@ def test_undefined_is_none_and_left_out_of_the_mean():
 def test_no_images(fitted):
     none = made().rows(np.zeros(60, bool))
     report = scoring.score_predictions(none, fitted, made().metadata)
+    assert report["within"]["view_position"]["mean_auroc"]["value"] is None
     assert (report["images"], report["patients"], report["loss"]) == (0, 0, None)
     assert report["mean_auroc"] == {"value": None, "low": None, "high": None, "findings": 0}
     assert report["findings"]["Mass"]["positives"] == 0

@@ -25,6 +25,7 @@ def made(repeats: int = 5) -> Predictions:
         ages=np.array(AGES * repeats),
         sexes=np.array(["F", "M", "M", ""] * (images // 4)),
         view_positions=np.array(["PA", "PA", "AP"] * (images // 3)),
+        groups=np.full(images, ""),
     )
 
 

@@ -23,12 +23,23 @@ def result(*, split: str = "test", split_name: str = "official", images: int = 2
         "metadata": {"images": 9, "mean_auroc": {"value": 0.605, "low": 0.59, "high": 0.62, "findings": 13}},
         "shuffled_labels": {"mean_auroc": {"value": 0.5, "low": 0.48, "high": 0.52, "findings": 13}},
     }
+    inside = {name: {"auroc": 0.65, "excess": excess(0.7)} for name in FINDINGS}
+    inside["Hernia"] = {"auroc": None, "excess": dict.fromkeys(excess(0))}
+    mean = {"value": 0.65, "low": 0.6, "high": 0.68, "findings": 13, "excess": excess(0.704)}
+    cross = {"mean_auroc": {"value": 0.9, "low": None, "high": None, "findings": 2}}
     return {
+        "within": {"view_position": {"mean_auroc": mean, "findings": inside}},
+        "cross": {"AP positives, PA negatives": cross, "PA positives, AP negatives": {"mean_auroc": {"value": None}}},
         **{"split": split, "split_name": split_name, "images": images, "patients": 2797, "loss": 0.125},
         "mean_auroc": {"value": 0.704, "low": 0.61, "high": 0.8, "findings": 13},
         **{"findings": findings, "floors": floors, "leak": NO_LEAK},
         **{"trained_on": ORIGIN, "evaluated_on": ORIGIN | {"split_name": split_name}},
     } | changes
+
+
+def excess(pooled: float) -> dict:
+    """An excess over 0.65 that chance explains."""
+    return {"pooled": pooled, "difference": pooled - 0.65, "low": -0.01, "high": 0.1}
 
 
 def lines_of(result: dict, **options) -> list[str]:
@@ -37,12 +48,13 @@ def lines_of(result: dict, **options) -> list[str]:
 
 def test_the_table_stands_beside_wang():
     lines = lines_of(result())
-    heads = ["finding", "positives", "AUROC", "95", "%", "interval", "AP", "Wang", "et", "al.", "diff."]
+    heads = ["finding", "positives", "pooled", "AUROC", "95", "%", "interval", "within", "view", "position", "AP"]
+    heads += ["Wang", "et", "al.", "diff."]
     assert lines[0].split() == heads
     assert [line.split()[0] for line in lines[1:15]] == list(FINDINGS)
-    assert lines[5].split() == ["Mass", "1,234", "0.750", "[0.600,", "0.900]", "0.333", "0.693", "+0.057"]
+    assert lines[5].split() == ["Mass", "1,234", "0.750", "[0.600,", "0.900]", "0.650", "0.333", "0.693", "+0.057"]
     # Wang et al. without Hernia: (14 x 0.7451 - 0.8717) / 13
-    assert lines[15].split() == ["mean", "of", "13", "0.704", "[0.610,", "0.800]", "0.735", "-0.031"]
+    assert lines[15].split() == ["mean", "of", "13", "0.704", "[0.610,", "0.800]", "0.650", "0.735", "-0.031"]
 
 
 def test_an_undefined_finding_says_so():
@@ -108,15 +120,17 @@ def test_only_the_whole_official_test_split_is_comparable(split, images, compara
 
 
 def test_the_notes_name_the_dataset():
-    assert lines_of(result())[-2:] == [
+    assert lines_of(result())[-4:] == [
         "test, official split: 25,596 images of 2,797 patients, loss 0.1250",
         "evaluated on Data_Entry_2017_v2020.csv, fingerprint abababababab",
+        "within one view position: mean AUROC of 13 0.650 [0.600, 0.680]",
+        "AP positives against PA negatives: mean AUROC of 2 0.900",
     ]
 
 
 def test_an_external_validation_names_both_datasets():
     lines = lines_of(result(trained_on=ORIGIN | {"csv": "other.csv", "fingerprint": "cd" * 32}))
-    assert lines[-2:] == [
+    assert lines[-4:-2] == [
         "evaluated on Data_Entry_2017_v2020.csv, fingerprint abababababab",
         "EXTERNAL: trained on other.csv, split official, fingerprint cdcdcdcdcdcd",
     ]
@@ -135,10 +149,10 @@ def test_one_class_or_one_patient_is_noted():
     nothing = {"value": None, "low": None, "high": None, "findings": 0}
     findings = {name: dict.fromkeys(values) | {"positives": 0} for name, values in result()["findings"].items()}
     lines = lines_of(result(mean_auroc=nothing, findings=findings))
-    assert lines[15].split() == ["mean", "of", "0", "undefined", "0.745"]
+    assert lines[15].split() == ["mean", "of", "0", "undefined", "0.650", "0.745"]
     assert lines[-1] == "no finding has both classes among these images, so no AUROC is defined"
     alone = lines_of(result(patients=1, mean_auroc={"value": 0.704, "low": None, "high": None, "findings": 13}))
-    assert alone[15].split() == ["mean", "of", "13", "0.704", "0.735", "-0.031"]
+    assert alone[15].split() == ["mean", "of", "13", "0.704", "0.650", "0.735", "-0.031"]
     assert alone[-1] == "only one patient, so no intervals: they are over patients"
 
 
@@ -156,15 +170,29 @@ def test_the_comparison_is_a_table():
             "Hernia": dict.fromkeys(("difference", "low", "high", "p")),
         },
     }
+    inside = {"mean_auroc": comparison["mean_auroc"] | {"findings": 1}, "findings": dict(comparison["findings"])}
+    inside["findings"]["Mass"] = {"difference": 0.01, "low": -0.02, "high": 0.04, "p": 0.5}
+    comparison["within"] = {"view_position": {}, "group": inside}
     lines = tables.comparison_table(comparison).splitlines()
     assert lines[0] == ("AUROC minus that of experiments/other on the same images (paired bootstrap over patients)")
     assert [line.split() for line in lines[1:-1]] == [
-        ["finding", "difference", "95", "%", "interval", "p"],
-        ["Mass", "-0.040", "[-0.060,", "-0.020]", "0.002"],
-        ["Hernia", "undefined"],
-        ["mean", "of", "13", "+0.012", "[-0.001,", "+0.020]", "0.072"],
+        ["finding", "difference", "95", "%", "interval", "p", "within", "group", "95", "%", "interval", "p"],
+        ["Mass", "-0.040", "[-0.060,", "-0.020]", "0.002", "+0.010", "[-0.020,", "+0.040]", "0.500"],
+        ["Hernia", "undefined", "undefined"],
+        ["mean", "of", "13", *["+0.012", "[-0.001,", "+0.020]", "0.072"] * 2],
     ]
     assert lines[-1] == (
         "LEAK: 2 of these patients (5 images) were in training or validation of experiments/other; "
         "the scores of experiments/other are too good"
     )
+
+
+def test_unknown_view_positions_have_no_column_within():
+    nothing = {"view_position": {"mean_auroc": {"value": None}, "findings": {f: {"auroc": None} for f in FINDINGS}}}
+    for report in nothing.values():
+        report["mean_auroc"]["excess"] = dict.fromkeys(excess(0))
+        for values in report["findings"].values():
+            values["excess"] = dict.fromkeys(excess(0))
+    lines = lines_of(result(within=nothing))
+    assert "within" not in "".join(lines)
+    assert lines[5].split() == ["Mass", "1,234", "0.750", "[0.600,", "0.900]", "0.333", "0.693", "+0.057"]

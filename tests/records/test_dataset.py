@@ -28,8 +28,8 @@ def test_dataset_json_has_all_promised_keys(built_dataset):
     folder, info = open_dataset(built_dataset)
     assert str(folder) == str(built_dataset)
     assert info == json.loads((built_dataset / "dataset.json").read_text())
-    promised = "format_version kind findings image_size encoding split source missing rejected splits fingerprint"
-    assert set(promised.split()) <= set(info)
+    promised = "format_version kind findings image_size encoding split source missing rejected groups splits"
+    assert {*promised.split(), "fingerprint"} <= set(info)
     assert (info["kind"], info["findings"], info["image_size"]) == ("images", list(FINDINGS), 32)
     assert set(info["split"]) == {"name", "seed", "ratios"}
     assert info["source"]["csv"] == "Data_Entry_2017.csv"

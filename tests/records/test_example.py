@@ -22,7 +22,7 @@ from cxr.records.parsing import parse_batch
 from cxr.release.entries import ImageRow
 
 LABELS = (0, 1, 0, 0, 1) + (0,) * 9
-ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view_position=1)
+ROW = ImageRow("00000012_003.png", 12, LABELS, age=58.5, sex=0, view_position=1, group="St. Märy")
 UNKNOWN = ImageRow("00000013_000.png", 13, (0,) * 14)
 
 
@@ -52,6 +52,7 @@ def tensorflow_example(tf, row, encoded):
         features=tf.train.Features(
             feature={
                 "view_position": feature(int64_list=ints(value=[row.view_position])),
+                "group": feature(bytes_list=texts(value=[row.group.encode()])),
                 "patient/sex": feature(int64_list=ints(value=[row.sex])),
                 "patient/id": feature(int64_list=ints(value=[row.patient_id])),
                 "patient/age": feature(float_list=floats(value=[row.age])),
@@ -75,7 +76,7 @@ def test_a_record_has_the_bytes_of_tensorflows_own_example(tf, row):
 def test_tensorflow_reads_every_feature_of_a_record(tf):
     feature = tf.train.Example.FromString(pack()).features.feature
     assert sorted(feature) == [
-        *("image/encoded", "image/format", "image/id", "image/mean", "image/stddev"),
+        *("group", "image/encoded", "image/format", "image/id", "image/mean", "image/stddev"),
         *("labels", "patient/age", "patient/id", "patient/sex", "view_position"),
     ]
     assert feature["image/encoded"].bytes_list.value == [b"\x00pixels\xff"]
@@ -122,7 +123,7 @@ def test_a_record_does_not_depend_on_when_it_was_packed():
 
 
 @pytest.mark.parametrize(
-    "row", [ROW, ROW._replace(labels=(1,) * 14, age=0.0, sex=1, view_position=0), ROW._replace(sex=-1)]
+    "row", [ROW, ROW._replace(labels=(1,) * 14, age=0.0, sex=1, view_position=0), ROW._replace(sex=-1, group="")]
 )
 def test_a_row_is_read_as_it_was_written(row):
     assert unpack_row(pack(row)) == row
@@ -202,12 +203,13 @@ def test_an_index_has_the_rows_of_all_shards_in_their_order(tmp_path):
     np.testing.assert_array_equal(index.labels, [LABELS, LABELS, (0,) * 14])
     np.testing.assert_array_equal(index.ages, np.float32([0.5, 58.5, math.nan]))
     assert (index.sexes.tolist(), index.view_positions.tolist()) == ([0, 0, -1], [1, 1, -1])
+    assert index.groups.tolist() == ["St. Märy", "St. Märy", ""]
 
 
 def test_an_index_of_nothing_has_no_rows():
     index = read_split_index([])
     assert index.labels.shape == (0, 14)
-    assert index.image_ids.shape == index.ages.shape == (0,)
+    assert index.image_ids.shape == index.ages.shape == index.groups.shape == (0,)
 
 
 def test_features_are_read_as_the_nearest_float16(tf):

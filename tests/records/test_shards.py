@@ -68,7 +68,8 @@ def test_the_digest_covers_everything_that_determines_the_bytes():
     others = [{"seed": 231}, {"shard_size": 5}, {"image_size": 64}, {"encoding": "raw"}]
     digests = {plan_digest(plan(rows, **other)) for other in others} | {plan_digest(plan(rows[:-1]))}
     relabelled = [rows[0]._replace(labels=(1,) * 14), *rows[1:]]
-    assert len(digests | {digest, plan_digest(plan(relabelled))}) == 7
+    grouped = [rows[0]._replace(group="A"), *rows[1:]]
+    assert len(digests | {digest, plan_digest(plan(relabelled)), plan_digest(plan(grouped))}) == 8
 
 
 @pytest.fixture

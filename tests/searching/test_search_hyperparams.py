@@ -207,6 +207,17 @@ def test_a_trial_with_a_leak_is_not_ranked(built_dataset, tmp_path, capsys):
     assert " failed: val leaks: the weights have seen 7 of its patients, so the score is not ranked\n" in output
 
 
+def test_with_groups_trials_are_compared_by_the_auroc_within_them(built_dataset, tmp_path, capsys):
+    folder = make_search(tmp_path / "groups", {"ema_decay": [0.5, 0.75]}, dropout=0.9)  # dropout: the pooled AUROC
+    search(folder, built_dataset)
+    values = {trial.value: set(trial.intermediate_values.values()) for trial in trials_of(folder)}
+    assert values == {0.5: {0.5}, 0.75: {0.75}}
+    output = capsys.readouterr().out
+    assert re.search(r"^trial +state +val mean AUROC within groups +ema_decay$", output, re.MULTILINE)
+    assert re.search(r"^best: .*, val mean AUROC within groups 0\.7500$", output, re.MULTILINE)
+    assert output.count("   val mean AUROC within groups 0.") == 2  # as they end
+
+
 def test_each_job_has_its_own_gpu_and_cores(built_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("searching.slots.visible_gpus", lambda: ["0", "1"])
     folder = make_search(tmp_path / "search", {"dropout": [0.25, 0.5]}, warmup_epochs=0.5)

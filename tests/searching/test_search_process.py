@@ -121,6 +121,31 @@ def test_only_epochs_with_a_defined_value_are_read(tmp_path):
     assert process.read_epochs(tmp_path) == {1: 0.625, 3: 0.75}
 
 
+def test_epochs_are_read_within_groups_where_that_is_defined(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,val_mean_auroc,val_within_auroc\n1,0.75,0.5\n2,0.875,0.25\n")
+    assert process.read_epochs(tmp_path) == {1: 0.5, 2: 0.25}
+    (tmp_path / "history.csv").write_text("epoch,val_mean_auroc,val_within_auroc\n1,0.75,\n2,,\n")
+    assert process.read_epochs(tmp_path) == {1: 0.75}
+
+
+@pytest.mark.parametrize(
+    ("within", "expected", "is_within"),
+    [
+        ({"group": {"mean_auroc": {"value": 0.25}}, "view_position": {"mean_auroc": {"value": 0.125}}}, 0.25, True),
+        ({"group": {"mean_auroc": {"value": None}}}, 0.5, False),  # undefined: the pooled one
+        ({"view_position": {"mean_auroc": {"value": 0.125}}}, 0.5, False),  # no groups in the dataset
+        ({}, 0.5, False),
+    ],
+)
+def test_the_score_is_that_within_groups_if_there_is_one(start, within, expected, is_within):
+    run = start(dropout=0.5, num_epochs=1)
+    wait_until(run.is_over)
+    path = run.folder / "metrics_val_best.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"within": within}))
+    assert run.score() == expected
+    assert process.is_within_groups(run.folder) == is_within
+
+
 @pytest.mark.parametrize(
     ("text", "line"), [("", ""), ("\n \n", ""), ("noise\nerror: no\n\n", "error: no"), ("half", "half")]
 )

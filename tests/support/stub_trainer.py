@@ -2,7 +2,7 @@
 
 params.json controls it: val mean AUROC is `dropout` in every epoch, an epoch takes `warmup_epochs` seconds,
 `batch_size` 13 is an error, with `loss` "focal" val AUROC is undefined, `mixup` is the number of leaked val patients,
-and with `horizontal_flip` SIGTERM is ignored.
+with `horizontal_flip` SIGTERM is ignored, and `ema_decay` is the val AUROC within groups.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from cxr import experiment, storage
 from cxr.params import load_params
 
 
-def write_history(model_dir: pathlib.Path, epochs: int, value: float | None) -> None:
-    rows = [f"{epoch},{'' if value is None else value}" for epoch in range(1, epochs + 1)]
-    storage.write_text(model_dir / "history.csv", "\n".join(["epoch,val_mean_auroc", *rows]) + "\n")
+def write_history(model_dir: pathlib.Path, epochs: int, value: float | None, within: float | None) -> None:
+    cells = ",".join("" if cell is None else str(cell) for cell in (value, within))
+    rows = [f"{epoch},{cells}" for epoch in range(1, epochs + 1)]
+    storage.write_text(model_dir / "history.csv", "\n".join(["epoch,val_mean_auroc,val_within_auroc", *rows]) + "\n")
 
 
 def main() -> None:
@@ -44,8 +45,10 @@ def main() -> None:
     value = None if params.loss == "focal" else params.dropout
     for epoch in range(before + 1, params.num_epochs + 1):
         time.sleep(params.warmup_epochs)
-        write_history(model_dir, epoch, value)
+        write_history(model_dir, epoch, value, params.ema_decay)
     metrics = {"mean_auroc": {"value": value}, "leak": {"patients": int(params.mixup)}}
+    if params.ema_decay:
+        metrics["within"] = {"group": {"mean_auroc": {"value": params.ema_decay}}}
     experiment.metrics_path(model_dir, "val", "best").write_text(json.dumps(metrics))
 
 

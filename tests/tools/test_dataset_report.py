@@ -21,7 +21,8 @@ def index_of(labels: np.ndarray, patients: list[int], **known) -> Index:
     number = len(labels)
     unknown = np.full(number, -1)
     nan = np.full(number, np.nan, np.float32)
-    columns = {"ages": nan, "sexes": unknown, "view_positions": unknown, "means": nan, "stddevs": nan} | known
+    columns = {"ages": nan, "sexes": unknown, "view_positions": unknown, "means": nan, "stddevs": nan}
+    columns |= {"groups": np.full(number, "")} | known
     return Index(np.arange(number).astype(str), np.array(patients), labels, **columns)
 
 

@@ -212,7 +212,7 @@ def predictions(labels: list[int], scores: list[float]) -> Predictions:
     truth, probabilities = np.zeros((number, 14), int), np.zeros((number, 14))
     truth[:, MASS], probabilities[:, MASS] = labels, scores
     rows, unknown = np.arange(number), np.full(number, "")
-    return Predictions(rows.astype(str), rows, truth, probabilities, np.full(number, np.nan), unknown, unknown)
+    return Predictions(rows.astype(str), rows, truth, probabilities, np.full(number, np.nan), *[unknown] * 3)
 
 
 def test_the_hardest_images_are_furthest_on_the_wrong_side():

@@ -8,6 +8,7 @@ import numpy as np
 from cxr.evaluation.literature import Published
 from tools.reporting import figures
 from tools.reporting.figures import Drawing, draw_figure, readable, with_interval
+from training.history import POOLED, WITHIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,14 +46,16 @@ def aurocs(result: dict, published: Published | None) -> Drawing:
 
 
 def training(history: list[dict]) -> list[Drawing]:
-    """Loss and val mean AUROC by epoch.
+    """Loss and val mean AUROC by epoch; within groups if the best epoch was chosen by that.
 
     Args:
         history: rows of history.csv; None where undefined.
     """
     epochs = [row["epoch"] for row in history]
-    best = max(history, key=lambda row: _or(row["val_mean_auroc"], -math.inf))
-    best_auroc = best["val_mean_auroc"]
+    column = WITHIN if history[0].get(WITHIN) is not None else POOLED
+    where = " within groups" if column == WITHIN else ""
+    best = max(history, key=lambda row: _or(row[column], -math.inf))
+    best_auroc = best[column]
 
     def paint_loss(axes: "Axes") -> None:
         axes.plot(epochs, [_or_nan(row["loss"]) for row in history], "o-", color=figures.BLUE, ms=3, label="training")
@@ -62,16 +65,16 @@ def training(history: list[dict]) -> list[Drawing]:
         figures.legend_above(axes)
 
     def paint_auroc(axes: "Axes") -> None:
-        values = [_or_nan(row["val_mean_auroc"]) for row in history]
+        values = [_or_nan(row[column]) for row in history]
         axes.plot(epochs, values, "s--", color=figures.VERMILLION, ms=3)
         if best_auroc is not None:
             axes.plot([best["epoch"]], [best_auroc], "*", color=figures.BLACK, ms=10, label="best, kept")
             figures.legend_above(axes)
-        _finish_epochs(axes, "mean AUROC of val")
+        _finish_epochs(axes, f"mean AUROC of val{where}")
 
     first, last = history[0]["loss"], history[-1]["loss"]
     loss = f"Loss over {len(history)} epochs: training {figures.number(first)} to {figures.number(last)}"
-    reached = f"Val mean AUROC: best {figures.number(best_auroc)} in epoch {best['epoch']}"
+    reached = f"Val mean AUROC{where}: best {figures.number(best_auroc)} in epoch {best['epoch']}"
     return [
         draw_figure(paint_loss, title=loss, alt=f"Line plot. {loss}."),
         draw_figure(paint_auroc, title=reached, alt=f"Line plot. {reached}."),
