@@ -10,7 +10,6 @@ education only, by their authors' terms.
 
 import csv
 import io
-from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -39,12 +38,6 @@ class ReaderStudy(NamedTuple):
     labels: np.ndarray  # int [n, findings], final: majority or adjudicated
     readers: list[str]
     readings: np.ndarray  # float [n, readers, findings]: 1, 0, NaN where a reader hedged or did not read the image
-
-    def rows(self, image_ids: Collection[str]) -> "ReaderStudy":
-        """The same study of those of its images that are named, in their order."""
-        place = {image_id: row for row, image_id in enumerate(self.image_ids.tolist())}
-        kept = [place[image_id] for image_id in image_ids if image_id in place]
-        return self._replace(image_ids=self.image_ids[kept], labels=self.labels[kept], readings=self.readings[kept])
 
 
 def read_expert_labels(folder: epath.Path) -> list[ReaderStudy]:

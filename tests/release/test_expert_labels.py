@@ -38,7 +38,6 @@ def test_a_study_is_read_with_both_names_of_its_columns_and_hedged_readings(fold
         [[0, 0, 1, 1], [nan, nan, nan, nan]],
     ]
     np.testing.assert_array_equal(study.readings, expected)
-    assert study.rows(["2.png", "3.png"]).labels.tolist() == [[0, 0, 1, 1]]
 
 
 def test_zero_and_one_are_read_like_no_and_yes(folder):
