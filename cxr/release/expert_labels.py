@@ -54,12 +54,18 @@ def read_expert_labels(folder: epath.Path) -> list[ReaderStudy]:
         rows = _read(path)
         name = _study_of(rows, path)
         if path.name.endswith(READERS):
+            if "Reader ID" not in rows[0]:
+                raise ValueError(f"{path} has no column Reader ID; expected one row for each reader and image")
             for row in rows:
                 readers.setdefault(name, {}).setdefault((row["Image Index"], row["Reader ID"]), _values(row, path))
             continue
         names.setdefault(name, list(_values(rows[0], path)))
         for row in rows:
-            values, known = _values(row, path), finals.setdefault(name, {})
+            values = _values(row, path)
+            hedged = [key for key, value in values.items() if np.isnan(value)]
+            if hedged:
+                raise ValueError(f"{path}: image {row['Image Index']}: final {hedged[0]} is HEDGE; expected YES or NO")
+            known = finals.setdefault(name, {})
             if known.setdefault(row["Image Index"], values) != values:
                 raise ValueError(f"{path}: image {row['Image Index']} is listed twice with different labels")
     if not finals:

@@ -29,6 +29,7 @@ class Evaluated(NamedTuple):
     history: list[dict] | None  # a row per epoch; None in a row where undefined
     log: str | None  # train.log
     localization: dict | None  # localization.json
+    experts: dict[str, dict] | None  # experts_{split}_best.json, by study
 
 
 def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | None) -> Evaluated:
@@ -52,8 +53,9 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         hint = f"; or report --split {other_split}, which is evaluated" if exists else ""
         raise FileNotFoundError(f"no {path}. {again}{hint}")
     result = storage.read_json(path)
-    if "floors" not in result:
-        raise ValueError(f"{path} has no floors: an earlier version wrote it. {again}")
+    for key in ("floors", "within"):
+        if key not in result:
+            raise ValueError(f"{path} has no {key}: an earlier version wrote it. {again}")
     predictions = read_predictions(experiment.predictions_path(folder, split, CHECKPOINT))
     if len(predictions.image_ids) != result["images"]:
         raise ValueError(
@@ -72,7 +74,22 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         history=read_history(model_dir / "history.csv"),
         log=log.read_text(errors="replace") if log.is_file() else None,
         localization=storage.read_json(localization) if localization.is_file() else None,
+        experts=read_experts(experiment.experts_path(folder, split, CHECKPOINT), result["weights_sha256"], again),
     )
+
+
+def read_experts(path: pathlib.Path, weights_sha256: str, again: str) -> dict[str, dict] | None:
+    """The comparison with radiologists' labels; None without the file.
+
+    Raises:
+        ValueError: other weights were compared.
+    """
+    if not path.is_file():
+        return None
+    report = storage.read_json(path)
+    if any(study["weights_sha256"] != weights_sha256 for study in report.values()):
+        raise ValueError(f"{path} is of other weights than the metrics beside it. {again} --expert_labels DIR")
+    return report
 
 
 def read_history(path: pathlib.Path) -> list[dict] | None:
