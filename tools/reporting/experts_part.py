@@ -30,18 +30,17 @@ def study_part(name: str, study: dict) -> dict:
             "finding": finding,
             "positives_nih": values["positives_nih"],
             "positives_expert": values["positives_expert"],
-            "aurocs": [auroc_cell(values["auroc_nih"]) or "—", auroc_cell(values["auroc_expert"]) or "—"],
+            "aurocs": [values["auroc_nih"], values["auroc_expert"]],
             "shares": [values[key] for key in ("nih_sensitivity", "nih_ppv", "kappa_nih", "kappa_readers")],
         }
         for finding, values in study["findings"].items()
     ]
-    means = [study["mean_auroc_nih"], study["mean_auroc_expert"]]
     return {
         "name": readable(name),
         **{key: study[key] for key in ("images", "patients")},
         "rows": rows,
-        "over": means[0]["findings"],
-        "means": [auroc_cell(mean) or "—" for mean in means],
+        "over": study["mean_auroc_nih"]["findings"],
+        "means": [study["mean_auroc_nih"], study["mean_auroc_expert"]],
         "drawn": [roc(finding, values) for finding, values in study["findings"].items() if values["roc_expert"]],
     }
 

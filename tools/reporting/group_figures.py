@@ -28,10 +28,6 @@ def groups(result: dict) -> Drawing | None:
 
     def paint(axes: "Axes") -> None:
         axes.axvline(0.5, color=figures.GREY, linestyle=":", linewidth=1)
-        for key, report in across.items():
-            values = [_or_nan(report["findings"][name]["auroc"]) for name in names]
-            label = key.replace(" positives, ", "+ against ").replace(" negatives", "-")
-            axes.plot(values, places, ACROSS[key], mfc="none", mec=figures.GREY, ms=5, label=label)
         series = [("pooled", result["findings"], "o", figures.BLUE)]
         for key, report in inside.items():
             series.append((f"within {shortcuts.words(key)}", report["findings"], *WITHIN[key]))
@@ -41,6 +37,10 @@ def groups(result: dict) -> Drawing | None:
             heights = places - APART * line + APART * (len(series) - 1) / 2
             axes.hlines(heights, lows, highs, color=color, linewidth=1.2)
             axes.plot(values, heights, mark, color=color, ms=4, label=label, linestyle="none")
+        for key, report in across.items():
+            values = [_or_nan(report["findings"][name]["auroc"]) for name in names]
+            label = key.replace(" positives, ", "+ against ").replace(" negatives", "-")
+            axes.plot(values, places, ACROSS[key], mfc="none", mec=figures.GREY, ms=5, label=label)
         axes.set_yticks(places, [readable(name) for name in names])
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.set_xlabel("AUROC (dotted: chance)")
