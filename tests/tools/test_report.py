@@ -97,9 +97,7 @@ def test_the_groups_section_has_pooled_within_and_across(full, full_page):
     within = result_of(full)["within"]["view_position"]["mean_auroc"]
     assert "finding pooled within view position AP positives against PA negatives" in text  # no PA image has a finding
     assert f"{within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]" in text
-    assert re.search(
-        r'alt="Dot plot of AUROC by finding. Means: pooled 0\.\d+; within view position ', full_page
-    )
+    assert re.search(r'alt="Dot plot of AUROC by finding. Means: pooled 0\.\d+; within view position ', full_page)
 
 
 def test_without_known_groups_nothing_is_within(copy):
