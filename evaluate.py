@@ -4,7 +4,7 @@
 
 Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. Results on another
 dataset than the experiment was trained on go to its external/, results with --tta N to tta_N/. --compare tests the
-difference from another experiment.
+difference from another experiment, --expert_labels scores against radiologists' labels.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from etils import epath
 from cxr import experiment, identity, storage
 from cxr.engines.engine import NAMES, Engine
 from cxr.errors import one_line_errors
-from cxr.evaluation import comparison, operating_points, predictions, provenance, scoring, tables
+from cxr.evaluation import comparison, experts, operating_points, predictions, provenance, scoring, tables
+from cxr.evaluation.experts_table import experts_table
 from cxr.evaluation.predictions import Metadata, Predictions
 from cxr.findings import FINDINGS
 from cxr.networks import assembly, devices, features
@@ -27,6 +28,7 @@ from cxr.networks.trained import TrainedExperiment, TrainedNetwork
 from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import Dataset, open_dataset
+from cxr.release.expert_labels import read_expert_labels
 from input_fn import input_fn
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--checkpoint", choices=experiment.CHECKPOINTS, default="best", help="default: %(default)s")
     add("--tta", type=int, default=1, metavar="N", help="average over N crops or moved copies of each image")
     add("--compare", type=pathlib.Path, metavar="MODEL_DIR", help="test the difference from this evaluated experiment")
+    add("--expert_labels", type=epath.Path, metavar="DIR", help="radiologists' labels of NIH images to compare with")
     rows = {"choices": ("same_split", "all"), "default": "same_split"}
     add("--literature", **rows, help="published rows to print, those of other splits marked; default: %(default)s")
     add("--allow_leak", action="store_true", help="score patients that the weights have seen, and mark the result")
@@ -147,19 +150,11 @@ def model_and_datasets(
     return assembly.trained_head(model_dir, widths, hashes, checkpoint), datasets
 
 
-def read_other(model_dir: pathlib.Path, images: Dataset, *, split: str, checkpoint: str, tta: int) -> comparison.Other:
-    """An evaluated experiment to compare with, its predictions in the order of the images."""
-    folder = provenance.results_dir(model_dir, images.info, tta)
-    path = experiment.predictions_path(folder, split, checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no {path} to compare with. Run: python evaluate.py --model_dir {model_dir} --data_dir {images.folder} "
-            f"--split {split} --checkpoint {checkpoint}" + (f" --tta {tta}" if tta > 1 else "")
-        )
-    image_ids = split_index(images, split).image_ids
-    whose = f"{split} of {images.folder}"
-    found = predictions.in_order_of(predictions.read_predictions(path), image_ids, path=path, whose=whose)
-    return comparison.Other(model_dir, found, provenance.find_leak(model_dir, images.info, split, found.patient_ids))
+def read_studies(folder: epath.Path, images: Dataset, split: str) -> list[experts.ExpertLabels]:
+    """Radiologists' labels of the images of a split."""
+    studies = [experts.ExpertLabels(*study) for study in read_expert_labels(folder)]
+    where = {"whose": f"{split} of {images.folder}", "folder": str(folder)}
+    return experts.of_images(studies, split_index(images, split).image_ids, **where)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -170,21 +165,27 @@ def main(argv: list[str] | None = None) -> None:
         images = open_dataset(args.data_dir)
         devices.prepare_devices()
         provenance.require_image_size(images.info, experiment.dataset_of(args.model_dir), args.data_dir)
-        patient_ids = split_index(images, args.split).patient_ids
+        index = split_index(images, args.split)
         if not args.allow_leak:
-            leak = provenance.find_leak(args.model_dir, images.info, args.split, patient_ids)
-            provenance.require_no_leak(leak, args.split, len(np.unique(patient_ids)))
+            leak = provenance.find_leak(args.model_dir, images.info, args.split, index.patient_ids)
+            provenance.require_no_leak(leak, args.split, len(np.unique(index.patient_ids)))
         weights = {"checkpoint": args.checkpoint, "tta": args.tta}
-        other = read_other(args.compare, images, split=args.split, **weights) if args.compare else None
+        where = {"data_dir": args.data_dir, "split": args.split, **weights}
+        other = args.compare and comparison.read_other(args.compare, images.info, index.image_ids, **where)
+        studies = args.expert_labels and read_studies(args.expert_labels, images, args.split)
         engine = Engine(args.engine, ray_address=args.ray_address)
         model, datasets = model_and_datasets(images, args.model_dir, **weights, engine=engine)
         where = {"params": params, "model_dir": args.model_dir}
         result = evaluate_split(model, args.split, images, datasets, **where, **weights)
         folder = provenance.results_dir(args.model_dir, images.info, args.tta)
         print(tables.results_table(result, all_splits=args.literature == "all"))
-        if other is not None:
+        if other:
             comparison.add_comparison(result, other, folder)
             print("\n" + tables.comparison_table(result["comparison"]))
+        if studies:
+            report = experts.add_experts(result, studies, folder)
+            print("\n" + experts_table(report, args.split))
+            print(f"written: {experiment.experts_path(folder, args.split, args.checkpoint)}")
         print(f"written: {experiment.metrics_path(folder, args.split, args.checkpoint)}")
         mean = result["mean_auroc"]["value"]
         if args.at_least is not None and not (mean is not None and mean > args.at_least):

@@ -5,7 +5,7 @@ run.json             identity of the run                   last.weights.h5   las
 dataset.json         the dataset it was trained on         resume/           state to resume from
 patients.json        patients of its train and val         tensorboard/
 train.log            log of the run                        history.csv       one row per epoch
-metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv
+metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv   experts_{split}_{checkpoint}.json
 """
 
 import json
@@ -22,7 +22,8 @@ from cxr.errors import ROOT
 from cxr.findings import require_same_findings
 
 CHECKPOINTS = ("best", "last")
-RESULTS = ("metrics_*.json", "predictions_*.csv", "report_*.html", "external", "tta_*", "localization")
+RESULTS = ("metrics_*.json", "predictions_*.csv", "experts_*.json", "report_*.html", "external", "tta_*")
+RESULTS += ("localization",)
 TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.log", "history.csv", "resume")
 TRAINED += ("tensorboard", "head")
 PRODUCTS = (*TRAINED, *RESULTS)
@@ -42,6 +43,11 @@ def metrics_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathli
 def predictions_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
     """Path of the predictions for a split."""
     return model_dir / f"predictions_{split}_{checkpoint}.csv"
+
+
+def experts_path(model_dir: pathlib.Path, split: str, checkpoint: str) -> pathlib.Path:
+    """Path of the comparison with radiologists' labels of a split."""
+    return model_dir / f"experts_{split}_{checkpoint}.json"
 
 
 def patients_path(model_dir: pathlib.Path) -> pathlib.Path:

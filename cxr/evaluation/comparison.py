@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr import experiment, storage
-from cxr.evaluation import metrics, shortcuts, within
-from cxr.evaluation.predictions import Predictions, read_predictions
+from cxr.evaluation import metrics, provenance, shortcuts, within
+from cxr.evaluation.predictions import Predictions, in_order_of, read_predictions
 from cxr.findings import FINDINGS
 
 
@@ -15,8 +15,34 @@ class Other(NamedTuple):
     """The experiment to compare with."""
 
     model_dir: pathlib.Path
-    predictions: Predictions  # of the same images in the same order (`predictions.in_order_of`)
+    predictions: Predictions  # of the same images in the same order (`in_order_of`)
     leak: dict  # see `provenance.find_leak`
+
+
+def read_other(
+    model_dir: pathlib.Path,
+    info: dict,
+    image_ids: np.ndarray,
+    *,
+    data_dir: object,
+    split: str,
+    checkpoint: str,
+    tta: int,
+) -> Other:
+    """An evaluated experiment to compare with, its predictions in the order of these images.
+
+    Args:
+        info: dataset.json of the images, in data_dir.
+    """
+    folder = provenance.results_dir(model_dir, info, tta)
+    path = experiment.predictions_path(folder, split, checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path} to compare with. Run: python evaluate.py --model_dir {model_dir} --data_dir {data_dir} "
+            f"--split {split} --checkpoint {checkpoint}" + (f" --tta {tta}" if tta > 1 else "")
+        )
+    found = in_order_of(read_predictions(path), image_ids, path=path, whose=f"{split} of {data_dir}")
+    return Other(model_dir, found, provenance.find_leak(model_dir, info, split, found.patient_ids))
 
 
 def add_comparison(result: dict, other: Other, folder: pathlib.Path) -> None:

@@ -10,7 +10,6 @@ education only, by their authors' terms.
 
 import csv
 import io
-from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +39,6 @@ class ReaderStudy(NamedTuple):
     readers: list[str]
     readings: np.ndarray  # float [n, readers, findings]: 1, 0, NaN where a reader hedged or did not read the image
 
-    def rows(self, image_ids: Collection[str]) -> "ReaderStudy":
-        """The same study of those of its images that are named, in their order."""
-        place = {image_id: row for row, image_id in enumerate(self.image_ids.tolist())}
-        kept = [place[image_id] for image_id in image_ids if image_id in place]
-        return self._replace(image_ids=self.image_ids[kept], labels=self.labels[kept], readings=self.readings[kept])
-
 
 def read_expert_labels(folder: epath.Path) -> list[ReaderStudy]:
     """Read every study whose files are in a folder or one folder below it.
@@ -61,12 +54,18 @@ def read_expert_labels(folder: epath.Path) -> list[ReaderStudy]:
         rows = _read(path)
         name = _study_of(rows, path)
         if path.name.endswith(READERS):
+            if "Reader ID" not in rows[0]:
+                raise ValueError(f"{path} has no column Reader ID; expected one row for each reader and image")
             for row in rows:
                 readers.setdefault(name, {}).setdefault((row["Image Index"], row["Reader ID"]), _values(row, path))
             continue
         names.setdefault(name, list(_values(rows[0], path)))
         for row in rows:
-            values, known = _values(row, path), finals.setdefault(name, {})
+            values = _values(row, path)
+            hedged = [key for key, value in values.items() if np.isnan(value)]
+            if hedged:
+                raise ValueError(f"{path}: image {row['Image Index']}: final {hedged[0]} is HEDGE; expected YES or NO")
+            known = finals.setdefault(name, {})
             if known.setdefault(row["Image Index"], values) != values:
                 raise ValueError(f"{path}: image {row['Image Index']} is listed twice with different labels")
     if not finals:

@@ -93,6 +93,24 @@ def test_the_localization_section_names_the_findings_that_beat_the_controls(full
     assert "Annotated boxes are white and solid" in full_page
 
 
+def test_the_groups_section_has_pooled_within_and_across(full, full_page):
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", full_page))
+    within = result_of(full)["within"]["view_position"]["mean_auroc"]
+    assert "finding pooled within view position AP positives against PA negatives" in text  # no PA image has a finding
+    assert f"{within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]" in text
+    assert re.search(r'alt="Dot plot of AUROC by finding. Means: pooled 0\.\d+; within view position ', full_page)
+
+
+def test_without_known_groups_nothing_is_within(copy):
+    evaluated = read_evaluated(copy, "test", None)
+    nothing = dict.fromkeys(("value", "low", "high")) | {"findings": 0}
+    for report_ in (evaluated.result["within"], evaluated.result["cross"]):
+        for values in report_.values():
+            values["mean_auroc"] |= nothing
+    text = experiment_page(evaluated, "command")
+    assert "No view position and no group of these images is known, so nothing is compared within groups." in text
+
+
 def test_a_minimal_experiment_names_what_is_missing(built_dataset, tmp_path):
     folder = make_experiment(tmp_path / "least", built_dataset, splits=("val",))
     for name in ("history.csv", "train.log"):
@@ -145,7 +163,7 @@ def test_names_and_ids_cannot_become_markup(copy):
     assert "<script" not in text
     assert text.count("&lt;script&gt;alert(1)") > 7
     assert "Val mean AUROC: best — in epoch 1" in text
-    assert "<td>+0.000</td>\n    <td>[+0.000, +0.000]</td><td>1.000</td>" in text  # beside itself
+    assert "<td>+0.000</td>\n    <td>[+0.000, +0.000]</td><td>1.000</td><td>+0.000</td>" in text  # beside itself
 
 
 def test_another_dataset_has_its_report_in_external(copy, built_dataset, tmp_path):
@@ -177,6 +195,8 @@ def test_inconsistent_files_are_named(copy):
     )
     path.write_text(json.dumps({"split": "test"}))
     assert error_of("--model_dir", copy) == (f"error: {path} has no floors: an earlier version wrote it. {again}")
+    path.write_text(json.dumps({"split": "test", "floors": {}}))
+    assert error_of("--model_dir", copy) == (f"error: {path} has no within: an earlier version wrote it. {again}")
 
 
 @pytest.mark.parametrize(

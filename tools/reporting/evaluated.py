@@ -29,6 +29,7 @@ class Evaluated(NamedTuple):
     history: list[dict] | None  # a row per epoch; None in a row where undefined
     log: str | None  # train.log
     localization: dict | None  # localization.json
+    experts: dict[str, dict] | None  # experts_{split}_best.json, by study
 
 
 def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | None) -> Evaluated:
@@ -58,6 +59,7 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         history=read_history(model_dir / "history.csv"),
         log=log.read_text(errors="replace") if log.is_file() else None,
         localization=storage.read_json(localization) if localization.is_file() else None,
+        experts=read_experts(experiment.experts_path(folder, split, CHECKPOINT), result["weights_sha256"], advice),
     )
 
 
@@ -70,8 +72,9 @@ def read_results(folder: pathlib.Path, split: str, advice: str) -> tuple[dict, P
         hint = f"; or report --split {other_split}, which is evaluated" if exists else ""
         raise FileNotFoundError(f"no {path}. {advice}{hint}")
     result = storage.read_json(path)
-    if "floors" not in result:
-        raise ValueError(f"{path} has no floors: an earlier version wrote it. {advice}")
+    for key in ("floors", "within"):
+        if key not in result:
+            raise ValueError(f"{path} has no {key}: an earlier version wrote it. {advice}")
     predictions = read_predictions(experiment.predictions_path(folder, split, CHECKPOINT))
     if len(predictions.image_ids) != result["images"]:
         raise ValueError(
@@ -79,6 +82,20 @@ def read_results(folder: pathlib.Path, split: str, advice: str) -> tuple[dict, P
             f"they are of different runs. {advice}"
         )
     return result, predictions
+
+
+def read_experts(path: pathlib.Path, weights_sha256: str, advice: str) -> dict[str, dict] | None:
+    """The comparison with radiologists' labels; None without the file.
+
+    Raises:
+        ValueError: other weights were compared.
+    """
+    if not path.is_file():
+        return None
+    report = storage.read_json(path)
+    if any(study["weights_sha256"] != weights_sha256 for study in report.values()):
+        raise ValueError(f"{path} is of other weights than the metrics beside it. {advice} --expert_labels DIR")
+    return report
 
 
 def read_history(path: pathlib.Path) -> list[dict] | None:

@@ -9,11 +9,13 @@ import shlex
 import numpy as np
 
 from cxr import experiment
-from cxr.evaluation import literature, provenance, tables
+from cxr.evaluation import literature, provenance, shortcuts, tables
 from cxr.findings import FINDINGS
 from cxr.params import Params
 from tools.reporting import finding_figures, page, pictures, result_figures
 from tools.reporting.evaluated import Evaluated, hardest
+from tools.reporting.experts_part import experts_part
+from tools.reporting.group_figures import group_rows, groups
 from tools.reporting.localization_part import localization_part
 
 LOG_LINES = 400  # of train.log at most; enough for some hundred epochs
@@ -36,11 +38,16 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
         external=evaluated.folder != evaluated.model_dir,
         notes=page.noted(notes(result)),
         comparison_notes=comparison_notes(result),
+        compared_within=compared_within(result),
         published=rows[0] if rows else None,
         published_mean=literature.mean_over_defined(rows[0], result) if rows else None,
         also_published=[(row, literature.mean_over_defined(row, result)) for row in rows[1:]],
         aurocs=result_figures.aurocs(result, rows[0] if rows else None) if result["images"] else None,
         training=result_figures.training(evaluated.history) if evaluated.history else None,
+        groups_drawn=groups(result) if result["images"] else None,
+        group_rows=group_rows(result),
+        shortcuts=[note for note in notes(result) if note.startswith("SHORTCUT")],
+        experts=experts_part(evaluated),
         localization=localization_part(evaluated),
         findings=[finding_part(evaluated, name) for name in FINDINGS],
         with_images=has_images(evaluated),
@@ -60,6 +67,13 @@ def comparison_notes(result: dict) -> list[str]:
     """Leaks of the other experiment of a comparison."""
     other = result.get("comparison")
     return provenance.leak_notes(other["leak"], f"scores of {other['model_dir']}") if other else []
+
+
+def compared_within(result: dict) -> dict | None:
+    """The comparison within the groups that the table shows, and the name of their grouping."""
+    other = result.get("comparison")
+    grouping = other and shortcuts.grouping_shown(other)
+    return {"words": shortcuts.words(grouping), **other["within"][grouping]} if other else None
 
 
 def finding_part(evaluated: Evaluated, name: str) -> dict:
