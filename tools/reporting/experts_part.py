@@ -7,7 +7,7 @@ import numpy as np
 from cxr.evaluation.experts_table import auroc_cell, experts_notes
 from tools.reporting import figures
 from tools.reporting.evaluated import Evaluated
-from tools.reporting.figures import Drawing, draw, readable
+from tools.reporting.figures import Drawing, draw_figure, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,4 +65,4 @@ def roc(finding: str, values: dict) -> Drawing:
     title = f"{readable(finding)}: AUROC {auroc_cell(values['auroc_expert']) or '—'}"
     points = "; ".join(f"{point['sensitivity']:.2f} and {point['specificity']:.2f}" for point in readers) or "none"
     alt = f"ROC curve against the experts' labels. {title}. Sensitivity and specificity of the readers: {points}."
-    return draw(paint, title=title, alt=alt)
+    return draw_figure(paint, title=title, alt=alt)

@@ -7,7 +7,7 @@ import numpy as np
 
 from cxr.evaluation import shortcuts
 from tools.reporting import figures
-from tools.reporting.figures import Drawing, draw, number, readable
+from tools.reporting.figures import Drawing, draw_figure, number, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def groups(result: dict) -> Drawing | None:
     means = "; ".join(f"{key} {number(report['mean_auroc']['value'])}" for key, report in _series(result).items())
     alt = f"Dot plot of AUROC by finding. Means: {means}. The values are in the table."
     title = "AUROC pooled, within groups and across view positions"
-    return draw(paint, title=title, alt=alt, height=6.2, left=figures.LEFT_OF_FINDINGS, top=0.85)
+    return draw_figure(paint, title=title, alt=alt, height=6.2, left=figures.LEFT_OF_FINDINGS, top=0.85)
 
 
 def group_rows(result: dict) -> tuple[list[str], list[list[dict | None]]]:
