@@ -64,8 +64,7 @@ def verify(
     data_dir = epath.Path(data_dir)
     info = read_info(data_dir)
     release = None if release_dir is None else read_release(epath.Path(release_dir), info["split"]["name"])
-    if release and groups:
-        release = with_groups(release, epath.Path(groups))
+    release = with_groups(release, epath.Path(groups)) if release and groups else release
     shards = []
     for shard in mapping.run(check_shard, plan_checks(data_dir, info), engine):
         shards.append(shard)
@@ -77,8 +76,7 @@ def verify(
     faults += compare_rejected(shards, data_dir, info)
     if release:
         faults += [*compare_source(info, release, num_images), *compare_rows(shards, info, release)]
-    if release and groups:
-        faults += compare_groups(shards, release)
+        faults += compare_groups(shards, release) if groups else []
     return Verified(num_images, sum(shard.bytes for shard in shards), faults)
 
 
