@@ -92,8 +92,14 @@ def evaluate_checkpoints(run: Run, job: TrainingJob) -> None:
             model_dir=run.model_dir,
             checkpoint=checkpoint,
         )
-        mean = result["mean_auroc"]
-        if mean["value"] is None:
-            log.info("%s weights: val AUROC undefined", checkpoint)
-        else:
-            log.info("%s weights: val mean AUROC %.4f [%.4f, %.4f] over %d findings", checkpoint, *mean.values())
+        log_mean(checkpoint, "val mean AUROC", result["mean_auroc"])
+        if "group" in result["within"]:
+            log_mean(checkpoint, "val mean AUROC within groups", result["within"]["group"]["mean_auroc"])
+
+
+def log_mean(checkpoint: str, name: str, mean: dict) -> None:
+    """Log a mean AUROC of a metrics file with its interval."""
+    if mean["value"] is None:
+        log.info("%s weights: %s undefined", checkpoint, name)
+    else:
+        log.info("%s weights: %s %.4f [%.4f, %.4f] over %d findings", checkpoint, name, *mean.values())
