@@ -102,4 +102,5 @@ def log_mean(checkpoint: str, name: str, mean: dict) -> None:
     if mean["value"] is None:
         log.info("%s weights: %s undefined", checkpoint, name)
     else:
-        log.info("%s weights: %s %.4f [%.4f, %.4f] over %d findings", checkpoint, name, *mean.values())
+        numbers = [mean[key] for key in ("value", "low", "high", "findings")]
+        log.info("%s weights: %s %.4f [%.4f, %.4f] over %d findings", checkpoint, name, *numbers)

@@ -174,7 +174,9 @@ def test_fitted_points_as_arrays():
     fitted = operating_points.fit(given)
     points = operating_points.points_of(fitted)
     mass = FINDINGS.index("Mass")
-    assert points.thresholds[mass] == fitted["Mass"]["thresholds"]["youden"]
+    thresholds = [finding["thresholds"] for finding in fitted.values()]
+    np.testing.assert_equal(points.thresholds, [by_point["youden"] for by_point in thresholds])
+    assert any(by_point["youden"] != by_point["best_f1"] for by_point in thresholds if by_point["youden"] > 0)
     assert points.slopes[mass] == fitted["Mass"]["calibration"]["slope"]
     assert points.intercepts[mass] == fitted["Mass"]["calibration"]["intercept"]
     assert np.isnan([column[FINDINGS.index("Hernia")] for column in points]).all()

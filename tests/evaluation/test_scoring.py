@@ -77,9 +77,15 @@ def test_operating_points_are_fitted_on_one_set_and_scored_on_the_other(val, tes
     for name, point in test["findings"]["Mass"]["operating_points"].items():
         assert point["threshold"] == val["findings"]["Mass"]["operating_points"][name]["threshold"] == fitted[name]
         assert point["sensitivity"] == (scores >= fitted[name])[labels == 1].mean()
-    youden = test["findings"]["Mass"]["operating_points"]["youden"]
-    flat = {key: test["findings"]["Mass"][key] for key in ("threshold", "sensitivity", "specificity", "f1")}
-    assert flat == {key: youden[key] for key in flat}
+
+
+def test_the_values_of_a_finding_are_those_at_its_youden_threshold(test):
+    points = {name: finding["operating_points"] for name, finding in test["findings"].items()}
+    for name, finding in test["findings"].items():
+        flat = {key: finding[key] for key in ("threshold", "sensitivity", "specificity", "f1")}
+        assert flat == {key: points[name]["youden"][key] for key in flat}
+    for other in ("best_f1", "sensitivity_90"):  # at some finding the others have other values
+        assert any(of_finding["youden"] != of_finding[other] for of_finding in points.values())
 
 
 def test_calibration_is_fitted_on_one_set_and_scored_on_the_other(val, test):

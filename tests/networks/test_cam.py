@@ -9,7 +9,7 @@ from support.ready import write_identity
 
 from cxr import experiment
 from cxr.evaluation.boxes import Placement, iobb
-from cxr.evaluation.localization import find
+from cxr.evaluation.localization import detections_of
 from cxr.findings import FINDINGS
 from cxr.images.resize import resize_square
 from cxr.networks import assembly, patient
@@ -284,7 +284,7 @@ def test_a_planted_spot_is_found_where_it_was_planted(width, height):
     mapper = HeatMapper(brightness_model(128, 8))
     assert mapper.method == "cam"
     heat_map = mapper(resize_square(pixels, 128)[None, ..., None], [0])[0, 0]
-    place = find(placement.heat_on_image(heat_map, 256), placement)
+    place = detections_of(placement.heat_on_image(heat_map, 256), placement)
     assert iobb(place.boxes_nih, placement.to_nih(box)).max() > 0.5
     peak = np.array(place.peak_nih) * max(width, height) / 1024
     assert (box[0, :2] < peak).all()

@@ -1,6 +1,7 @@
 """Searches as processes: killed, in parallel, and one with the real train.py."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -44,7 +45,10 @@ def search(folder: Path, data_dir: Path, *flags: object) -> None:
 
 def start(folder: Path, data_dir: Path, *flags: str, script: str = "tests/support/stub_search.py") -> subprocess.Popen:
     command = [sys.executable, script, "--parent_dir", str(folder), "--data_dir", str(data_dir), *flags]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A job in the background of a shell ignores Ctrl-C, and so would everything that it starts.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, preexec_fn=heed, **pipes)
 
 
 def wait_until(condition, seconds: float = 120):

@@ -121,7 +121,9 @@ def test_evaluate_and_trained_model_load_it(finished, data_dir, tmp_path, checkp
     model_dir = shutil.copytree(finished, tmp_path / "copy")
     flags = ["--data_dir", str(data_dir), "--split", "test", "--checkpoint", checkpoint]
     evaluate.main(["--model_dir", str(model_dir), *flags])
-    probabilities = sigmoid(logits_of(trained_model(finished, checkpoint), data_dir, "test"))
+    model = trained_model(finished)
+    model.load_weights(experiment.weights_path(finished, checkpoint))
+    probabilities = sigmoid(logits_of(model, data_dir, "test"))
     np.testing.assert_allclose(written(model_dir, "test", checkpoint), probabilities, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -156,6 +157,9 @@ def test_groups_go_from_the_records_through_features_into_the_predictions(groupe
     log = (model_dir / "train.log").read_text()
     names, counts = np.unique(index.groups, return_counts=True)
     assert BY_WITHIN + f"{names[0]} {counts[0]}  {names[1]} {counts[1]}\n" in log
+    assert re.search(
+        r"best weights: val mean AUROC within groups 0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\] over \d+ findings\n", log
+    )
     rows = read_history(model_dir)
     scores = json.loads((model_dir / "metrics_val_best.json").read_text())
     best = max(float(row[WITHIN]) for row in rows)
