@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cxr import experiment, identity, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import literature, localization, localization_tables, provenance
+from cxr.evaluation import literature, localization, provenance, tables
 from cxr.networks import cam
 from cxr.networks.trained import TrainedExperiment
 from cxr.release import bbox_list, sources
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         mapper = cam.HeatMapper(network.keras_model(), args.method, crop_size=params.crop_size)
         where = {"output_dir": args.output_dir, "num_overlays": args.overlays}
         result = localize(network, mapper, release, leak=leak, **where)
-        print(localization_tables.localization_table(result))
+        print(tables.localization_table(result))
         print(f"written: {args.output_dir / FILE} and {len(result['overlays'])} pictures")
 
 

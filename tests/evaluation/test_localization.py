@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.evaluation import literature, localization_tables, metrics, overlays
+from cxr.evaluation import literature, metrics, overlays, tables
 from cxr.evaluation import localization as loc
 from cxr.evaluation.boxes import Placement
 from cxr.evaluation.localization import BoxScore, Detections, ScoredFinding
@@ -203,7 +203,7 @@ def result() -> dict:
 
 
 def test_the_table_has_controls_and_the_published_row_under_each_finding(result):
-    lines = [line.split() for line in localization_tables.localization_table(result).splitlines()]
+    lines = [line.split() for line in tables.localization_table(result).splitlines()]
     assert lines[1][:3] == ["Mass", "1", "cam"]
     assert " ".join(lines[1][3:]) == ("1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00 / 2.00 1.00")
     assert [line[:2] for line in lines[2:5]] == [["random", "maps"], ["shifted", "maps"], ["Wang", "et"]]
@@ -214,22 +214,22 @@ def test_the_table_has_controls_and_the_published_row_under_each_finding(result)
 def test_the_table_has_intervals_of_the_heat_map_where_there_are_two_patients():
     table = [scored("a", 1, "Mass", one_box(True, false_positives=2, pointing=1))]
     values = loc.summarize([*table, scored("b", 2, "Mass", one_box(False))])["Mass"]["heat_map"]
-    found = localization_tables.localization_cells(values, intervals=True)
+    found = tables.localization_cells(values, intervals=True)
     assert found[2] == "0.50 [0.00, 1.00] / 1.00 [0.00, 2.00]"
     assert found[0] == "0.50 / 1.00"
     assert found[-1] == "0.50 [0.00, 1.00]"
-    assert localization_tables.localization_cells(values, intervals=False)[2:] == ["0.50 / 1.00"] * 4 + ["0.50"]
+    assert tables.localization_cells(values, intervals=False)[2:] == ["0.50 / 1.00"] * 4 + ["0.50"]
 
 
 def test_the_notes_under_the_table(result):
-    assert localization_tables.localization_notes(result)[1:] == [
+    assert tables.localization_notes(result)[1:] == [
         "1 boxes in 1 images of 1 patients; 1 of the 3 images with boxes are not in data/nih",
         "NOT COMPARABLE: Wang et al. 2017 (CVPR, Table 4; all 984 boxes of the official test set)",
     ]
     result["broken"] = {f"{image}.png": "cut off" for image in "abcd"}
     result["leak"] = {"patients": 2, "images": 3, "where": ["x", "y"], "unknown": ["z"]}
     result["findings"]["all"]["boxes"] = 984
-    assert localization_tables.localization_notes(result)[2:] == [
+    assert tables.localization_notes(result)[2:] == [
         "4 images are unreadable, such as a.png (cut off), b.png (cut off), c.png (cut off)",
         "LEAK: 2 of these patients (3 images) were in training or validation of x and y; the results are too good",
         "LEAK UNKNOWN: z has no patients.json to compare with",

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from cxr.evaluation import localization_tables
+from cxr.evaluation import tables
 from cxr.evaluation.localization import CONTROL_NAMES
 from tools.reporting import page, pictures
 from tools.reporting.evaluated import Evaluated
@@ -21,7 +21,7 @@ def localization_part(evaluated: Evaluated) -> dict | None:
     for finding, values in result["findings"].items():
         cells = {source: values[source]["iobb"][LIMIT] if values[source] else None for source in sources}
         row = {"finding": finding, "boxes": values["boxes"], "cells": cells}
-        pointing = localization_tables.share_with_interval(values["heat_map"]["pointing"], "value")
+        pointing = tables.share_with_interval(values["heat_map"]["pointing"], "value")
         rows.append(row | {"pointing": pointing})
     return {
         "limit": LIMIT,
@@ -29,7 +29,7 @@ def localization_part(evaluated: Evaluated) -> dict | None:
         "rows": rows,
         "better": better_than_controls(rows),
         "drawings": drawings(evaluated),
-        "notes": page.noted(localization_tables.localization_notes(result)),
+        "notes": page.noted(tables.localization_notes(result)),
     }
 
 
