@@ -1,11 +1,16 @@
 """What several test files stand on: a tiny hand-made release, a dataset built from it, the real images if present."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# One thread for each worker of pytest, and for what it starts: on matrices as small as those of the tests, two threads
+# of BLAS wait for each other longer than they compute. It must be set before NumPy loads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
