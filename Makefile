@@ -23,7 +23,7 @@ data/sample/Data_Entry_2017.csv: | $(VENV)/installed
 	$(PY) -m tools.make_sample --output_dir data/sample
 
 test: $(VENV)/installed-dev
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What can go wrong while building, in full: 50 kills, 15,000 mutations; `make test` has a shorter round.
 faults: $(VENV)/installed-dev

@@ -22,6 +22,23 @@ from cxr.evaluation import metrics
 from cxr.findings import FINDINGS, NO_FINDING
 
 ROOT = Path(__file__).resolve().parents[1]
+SLOWEST = (  # files of more than 20 seconds, the slowest first
+    "training/test_identity.py",
+    "training/test_train.py",
+    "training/test_fine_tune.py",
+    "evaluation/test_evaluate.py",
+    "searching/test_search_hyperparams.py",
+    "networks/test_ensemble.py",
+    "engines/test_interrupts.py",
+    "networks/test_devices.py",
+    "engines/test_ray.py",
+    "tools/test_serve_page.py",
+    "tools/test_export.py",
+    "tools/test_report.py",
+    "training/test_run.py",
+    "training/test_within_groups.py",
+    "engines/test_ray_cluster.py",
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
     "2017": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -29,6 +46,12 @@ HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
     "2020": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files, so that two workers end at about the same time."""
+    place_of = {ROOT / "tests" / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place_of.get(item.path, len(SLOWEST)))
 
 
 @pytest.fixture(scope="session")

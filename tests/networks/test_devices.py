@@ -35,9 +35,10 @@ import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_fine_tune as tests
+from support.tiny import register_tiny
 from cxr.networks.devices import mirrored_devices, prepare_devices
 prepare_devices(deterministic=True)
-tests.register_tiny()
+register_tiny()
 images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
 CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3}
 CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}

@@ -1,11 +1,13 @@
 """Experiments that several files of tests compare, trained once."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.identity import save_mobilenet, train_head
 from support.runs import make_experiment, run_train
+from support.tiny import TINY, register_tiny
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,13 @@ def world(built_dataset, tmp_path_factory) -> Path:
 def copied(world, tmp_path):
     """copied(name): a copy of an experiment that a test may change."""
     return lambda name: Path(shutil.copytree(world / name, tmp_path / name))
+
+
+@pytest.fixture(scope="module")
+def tiny_network() -> Iterator[dict]:
+    """An extractor of params.json over keras.applications.Tiny, which exists as long as the file is tested."""
+    import keras
+
+    register_tiny()
+    yield TINY
+    del keras.applications.Tiny
