@@ -2,9 +2,9 @@
 
     python evaluate.py --model_dir experiments/simple_cnn --data_dir data/records --split test
 
-Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. Results on another
-dataset than the experiment was trained on go to its external/, results with --tta N to tta_N/. --compare tests the
-difference from another experiment, --expert_labels scores against radiologists' labels.
+Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. If the dataset is
+not the one the experiment was trained on, the results go to external/; with --tta N they go to tta_N/. --compare tests
+the difference from another experiment, --expert_labels scores against radiologists' labels.
 """
 
 import argparse
