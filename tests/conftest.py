@@ -22,21 +22,19 @@ from cxr.evaluation import metrics
 from cxr.findings import FINDINGS, NO_FINDING
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOWEST = (  # files of more than 20 seconds, the slowest first
+SLOWEST = (  # files that take about 20 seconds or more, the slowest first
     "training/test_identity.py",
     "training/test_train.py",
-    "training/test_fine_tune.py",
-    "evaluation/test_evaluate.py",
-    "searching/test_search_hyperparams.py",
-    "networks/test_ensemble.py",
-    "engines/test_interrupts.py",
     "networks/test_devices.py",
-    "engines/test_ray.py",
+    "searching/test_search_hyperparams.py",
+    "evaluation/test_evaluate.py",
+    "training/test_fine_tune.py",
     "tools/test_serve_page.py",
+    "engines/test_interrupts.py",
+    "networks/test_ensemble.py",
     "tools/test_export.py",
     "tools/test_report.py",
-    "training/test_run.py",
-    "training/test_within_groups.py",
+    "engines/test_ray.py",
     "engines/test_ray_cluster.py",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
