@@ -1,17 +1,12 @@
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.runs import (
-    assert_same_run,
-    change_records,
-    interrupted_at,
-    make_experiment,
-    read_history,
-    read_weights,
-    run_train,
-)
+from support.runs import EPOCHS, assert_same_run, change_records, make_experiment, read_history, read_weights, run_train
 
 from cxr.networks.assembly import trained_model
 from cxr.params import load_params
@@ -23,6 +18,7 @@ from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
+ROOT = Path(__file__).resolve().parents[2]
 EVERYTHING = {"augmentation": "medium", "horizontal_flip": True, "mixup": 0.3}
 EVERYTHING |= {"ema_decay": 0.9, "lr_schedule": "plateau", "gradient_clip_norm": 1.0}
 EVERYTHING |= {"loss": "batch_balanced", "learning_rate": 0.03}
@@ -34,12 +30,19 @@ def finished(built_dataset, tmp_path_factory) -> Path:
     return run_train(make_experiment(tmp_path_factory.mktemp("everything"), **EVERYTHING), built_dataset)
 
 
-def test_with_everything_an_interrupted_run_resumes_to_the_same_numbers(finished, built_dataset, tmp_path):
-    """Augmentation, mixup, the moving average of the weights and plateaus; test_train.py kills a run with SIGKILL."""
+def test_with_everything_a_killed_run_resumes_to_the_same_numbers(finished, built_dataset, tmp_path):
+    """Augmentation, mixup, the moving average of the weights and plateaus, through a real SIGKILL."""
     model_dir = make_experiment(tmp_path, **EVERYTHING)
-    with interrupted_at(3), pytest.raises(SystemExit, match=r"^interrupted"):
-        run_train(model_dir, built_dataset)
-    assert len(read_history(model_dir)) == 2
+    command = [sys.executable, "train.py", "--model_dir", str(model_dir), "--data_dir", str(built_dataset)]
+    deadline = time.monotonic() + 120
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not (model_dir / "history.csv").exists() or len(read_history(model_dir)) < 2:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -9
+    assert 2 <= len(read_history(model_dir)) < EPOCHS  # it was killed in the middle
     assert_same_run(run_train(model_dir, built_dataset, "--resume"), finished)
 
 
