@@ -85,7 +85,8 @@ def require_effect(params, where: str) -> None:
         for name in unread.names:
             value = getattr(params, name)
             if value != defaults[name] and unread.is_unread(params):
-                raise ValueError(f"{where}: {name} {json.dumps(value)} has no effect: {unread.reason}")
+                text = json.dumps(value, default=dataclasses.asdict)  # fine_tune is a dataclass
+                raise ValueError(f"{where}: {name} {text} has no effect: {unread.reason}")
     _require_enough_epochs(params, where)
     for place, spec in enumerate(params.extractors):
         for name in TOP_OPTIONS:
