@@ -51,10 +51,18 @@ def average(world, metadata, tmp_path_factory) -> Path:
     return run_train(make_average(folder, world / "cnn", world / "bfloat16", metadata), world / "records")
 
 
+@pytest.fixture(scope="module")
+def pair(world, tmp_path_factory) -> Path:
+    """The average of a CNN and a head, both in float32."""
+    folder = tmp_path_factory.mktemp("pair") / "pair"
+    return run_train(make_average(folder, world / "cnn", world / "float32"), world / "records")
+
+
 @pytest.fixture
-def pair(world, copied, tmp_path) -> Path:
-    """An average of copies of two experiments, which a test may change."""
-    return run_train(make_average(tmp_path / "pair", copied("cnn"), copied("float32")), world / "records")
+def changeable(pair, copied) -> Path:
+    """A copy of this average over copies of its members, which a test may change."""
+    cnn, head = copied("cnn"), copied("float32")
+    return make_average(Path(shutil.copytree(pair, cnn.parent / "pair")), cnn, head)
 
 
 def set_logits(folder: Path, bias: np.ndarray) -> None:
@@ -104,7 +112,7 @@ def test_patient_inputs_reach_the_members_that_take_them(metadata, average):
 def test_test_time_augmentation_averages_that_of_the_members(world, pair):
     images = open_dataset(world / "records")
     found = evaluate.trained_logits(pair, "val", images, tta=2, engine=LOCAL)
-    members = [evaluate.trained_logits(m, "val", images, tta=2, engine=LOCAL) for m in load_params(pair).members]
+    members = [evaluate.trained_logits(world / m, "val", images, tta=2, engine=LOCAL) for m in ("cnn", "float32")]
     np.testing.assert_allclose(found, np.mean(members, axis=0), atol=1e-6)
     assert np.abs(found - logits_of(scored(pair))).max() > 1e-3
 
@@ -145,15 +153,16 @@ def test_run_json_identifies_the_members(world, metadata, average):
     }
 
 
-def test_a_member_that_was_trained_again_is_rejected_by_every_command(world, pair, tmp_path):
-    below = Path(load_params(pair).members[0])
+def test_a_member_that_was_trained_again_is_rejected_by_every_command(world, changeable, tmp_path):
+    below = Path(load_params(changeable).members[0])
     old = storage.sha256_of(below / "best.weights.h5")[:12]
     make_experiment(below, seed=231, num_epochs=1)
     run_train(below, world / "records", "--restart")
     now = storage.sha256_of(below / "best.weights.h5")[:12]
     text = (
-        f"error: the members of {pair} are not those that it was made of: {below}: weights_sha256 {old}, now {now}; "
-        "params.num_epochs 6, now 1; params.seed 230, now 231. Restore them, or make the average again with --restart"
+        f"error: the members of {changeable} are not those that it was made of: {below}: weights_sha256 {old}, now "
+        f"{now}; params.num_epochs 6, now 1; params.seed 230, now 231. Restore them, or make the average again with "
+        "--restart"
     )
     image = tmp_path / "xray.png"
     image.write_bytes(png_of(np.zeros((32, 32, 1), np.uint8)))
@@ -165,36 +174,36 @@ def test_a_member_that_was_trained_again_is_rejected_by_every_command(world, pai
         (localize.main, data),
         (export.main, ["--output_dir", tmp_path / "exported"]),
     ):
-        assert error_of(main, "--model_dir", pair, *more).removesuffix("\n") == text
+        assert error_of(main, "--model_dir", changeable, *more).removesuffix("\n") == text
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}$"):
-        run_train(pair, world / "records", "--resume")
-    run_train(pair, world / "records", "--restart")
-    assert identity.read(pair)["members"][0]["params"]["seed"] == 231
-    assert identity.read(pair / "old/001")["members"][0]["params"]["seed"] == 230
+        run_train(changeable, world / "records", "--resume")
+    run_train(changeable, world / "records", "--restart")
+    assert identity.read(changeable)["members"][0]["params"]["seed"] == 231
+    assert identity.read(changeable / "old/001")["members"][0]["params"]["seed"] == 230
 
 
-def test_a_moved_member_is_the_same(world, pair, tmp_path):
-    params = load_params(pair)
+def test_a_moved_member_is_the_same(world, changeable, tmp_path):
+    params = load_params(changeable)
     moved = Path(params.members[0]).rename(tmp_path / "moved")
-    text = f"error: no folder {params.members[0]}, a member of {pair}. If it was moved, change its path in "
-    flags = ["--model_dir", pair, "--data_dir", world / "records", "--split", "val"]
+    text = f"error: no folder {params.members[0]}, a member of {changeable}. If it was moved, change its path in "
+    flags = ["--model_dir", changeable, "--data_dir", world / "records", "--split", "val"]
     assert error_of(evaluate.main, *flags).startswith(text)
-    make_average(pair, moved, Path(params.members[1]))
-    before = scored(pair)
+    make_average(changeable, moved, Path(params.members[1]))
+    before = scored(changeable)
     evaluate.main([str(flag) for flag in flags])
-    np.testing.assert_array_equal(scored(pair), before)
+    np.testing.assert_array_equal(scored(changeable), before)
 
 
-def test_resume_gives_the_same_result_and_nothing_is_overwritten_without_it(world, pair):
-    before = (pair / "predictions_val_best.csv").read_bytes()
-    (pair / "predictions_val_best.csv").unlink()
-    run_train(pair, world / "records", "--resume")
-    assert (pair / "predictions_val_best.csv").read_bytes() == before
+def test_resume_gives_the_same_result_and_nothing_is_overwritten_without_it(world, changeable):
+    before = (changeable / "predictions_val_best.csv").read_bytes()
+    (changeable / "predictions_val_best.csv").unlink()
+    run_train(changeable, world / "records", "--resume")
+    assert (changeable / "predictions_val_best.csv").read_bytes() == before
     with pytest.raises(SystemExit, match=r"already holds a run\. Add --resume to continue it, or --restart"):
-        run_train(pair, world / "records")
-    make_average(pair, *map(Path, [*load_params(pair).members, world / "bfloat16"]))
+        run_train(changeable, world / "records")
+    make_average(changeable, *map(Path, [*load_params(changeable).members, world / "bfloat16"]))
     with pytest.raises(SystemExit, match=r"params\.json was changed since the run began: members 2, now 3\. "):
-        run_train(pair, world / "records", "--resume")
+        run_train(changeable, world / "records", "--resume")
 
 
 def test_export_and_report_name_the_members(world, average, tmp_path):
