@@ -1,6 +1,5 @@
-"""An average of experiments through every command, and the averages that are rejected."""
+"""An average of experiments through every command."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.identity import error_of, png_of, predicted, scored, train_head
-from support.runs import make_experiment, run_train
+from support.runs import make_average, make_experiment, run_train
 
 import evaluate
 import predict
@@ -26,10 +25,6 @@ from tools import export, localize, report
 from tools.serving.app import Served, describe
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
-
-
-def make_average(folder: Path, *members: Path, **changes) -> Path:
-    return make_experiment(folder, {"model": "average", "members": [str(member) for member in members]}, **changes)
 
 
 def logits_of(probabilities: np.ndarray) -> np.ndarray:
@@ -51,16 +46,9 @@ def average(world, metadata, tmp_path_factory) -> Path:
     return run_train(make_average(folder, world / "cnn", world / "bfloat16", metadata), world / "records")
 
 
-@pytest.fixture(scope="module")
-def pair(world, tmp_path_factory) -> Path:
-    """The average of a CNN and a head, both in float32."""
-    folder = tmp_path_factory.mktemp("pair") / "pair"
-    return run_train(make_average(folder, world / "cnn", world / "float32"), world / "records")
-
-
 @pytest.fixture
 def changeable(pair, copied) -> Path:
-    """A copy of this average over copies of its members, which a test may change."""
+    """A copy of an average over copies of its members, which a test may change."""
     cnn, head = copied("cnn"), copied("float32")
     return make_average(Path(shutil.copytree(pair, cnn.parent / "pair")), cnn, head)
 
@@ -239,64 +227,3 @@ def test_last_weights_are_rejected(world, average):
     assert error_of(evaluate.main, *flags) == f"error: {text}"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         Predictor(average, "last")
-
-
-def test_an_average_is_neither_a_member_nor_an_extractor_nor_a_start(world, average, tmp_path):
-    def error(folder: Path, *flags: str) -> str:
-        with pytest.raises(SystemExit) as caught:
-            run_train(folder, world / "records", *flags)
-        return str(caught.value)
-
-    top = make_average(tmp_path / "top", world / "cnn", average)
-    assert error(top) == f"error: {average}, a member of {top}, is an average itself; list its members instead"
-    spec = {"source": "experiment", "model_dir": str(average)}
-    over = make_experiment(tmp_path / "over", {"model": "feature_extractor", "extractors": [spec]})
-    text = "is an average, which has no layer of features; use its members as extractors"
-    assert error(over) == f"error: {average} {text}"
-    start = error(make_experiment(tmp_path / "start"), "--restore_from", str(average))
-    assert start == f"error: {average} is an average and has no weights of its own; use one of its members"
-    pair = make_average(tmp_path / "pair", world / "cnn", world / "float32")
-    text = "error: --restore_from has no effect on an average: it trains nothing and has no weights of its own"
-    assert error(pair, "--restore_from", str(world / "cnn")) == text
-    assert not (pair / "run.json").exists()
-
-
-def test_members_that_do_not_fit_are_rejected(world, copied, tmp_path):
-    def error(*members: Path) -> str:
-        with pytest.raises(SystemExit) as caught:
-            run_train(make_average(tmp_path / "average", *members), world / "records")
-        return str(caught.value)
-
-    cnn, other = copied("cnn"), world / "float32"
-    untrained = make_experiment(tmp_path / "untrained")
-    assert error(cnn, untrained) == (
-        f"error: {untrained} has not been trained. Run: python train.py --model_dir {untrained}"
-    )
-    digest = storage.sha256_of(cnn / "best.weights.h5")[:12]
-    assert error(cnn, other, world / "cnn") == (
-        f"error: the members {cnn} and {world / 'cnn'} have the same weights (SHA-256 {digest}), which would count "
-        "twice; leave one of them out"
-    )
-    info = storage.read_json(cnn / "dataset.json")
-    storage.write_json(cnn / "dataset.json", info | {"image_size": 64})
-    assert error(cnn, other) == (
-        f"error: the member {cnn} was trained on images of 64 pixels, {world / 'records'} has 32; all members of an "
-        "average get the same images"
-    )
-    assert not (tmp_path / "average/run.json").exists()
-
-
-def test_a_member_trained_on_patients_of_val_is_a_leak(world, copied, tmp_path):
-    cnn = copied("cnn")
-    patients = experiment.patients_of(cnn)
-    assert len(patients["val"]) == 5
-    experiment.patients_path(cnn).write_text(json.dumps({"train": patients["val"][:2], "val": [90, 91]}))
-    average = make_average(tmp_path / "average", cnn, world / "float32")
-    with pytest.raises(SystemExit, match=f"^error: 2 patients of val were in training of {re.escape(str(cnn))}: val "):
-        run_train(average, world / "records")
-    run_train(average, world / "records", "--allow_leak")
-    assert identity.read(average)["leak"]["patients"] == 2
-    assert storage.read_json(average / "metrics_val_best.json")["leak"]["where"] == [str(average), str(cnn)]
-    seen = experiment.patients_of(average)
-    assert seen["val"] == patients["val"]
-    assert {90, 91} <= set(seen["train"])  # another member chose its weights on them
