@@ -20,7 +20,8 @@ from cxr import experiment, identity, storage
 from cxr.errors import one_line_errors
 from cxr.evaluation import literature, localization, provenance, tables
 from cxr.networks import cam
-from cxr.networks.trained import TrainedExperiment
+from cxr.networks.mean_heat_map import HeatMaps
+from cxr.networks.trained import Trained, trained_network
 from cxr.release import bbox_list, sources
 from cxr.release.bbox_list import Boxed
 from tools.localizing.heat_maps import score_images
@@ -82,8 +83,8 @@ def remove_pictures(output_dir: pathlib.Path) -> None:
 
 
 def localize(
-    network: TrainedExperiment,
-    mapper: cam.HeatMapper,
+    network: Trained,
+    mapper: HeatMaps,
     release: BoxedRelease,
     *,
     leak: dict,
@@ -107,10 +108,9 @@ def localize(
             f"none of the {len(boxed):,} images with boxes is below {release.data_dir} and readable; download them: "
             "they are all on the test list"
         )
-    precision = identity.trained_params(network.model_dir).precision
     result = {
         **{"model_dir": str(network.model_dir), "checkpoint": network.checkpoint, "method": mapper.method},
-        "heat_map_precision": precision if network.is_exact_in_keras else "float32",
+        "heat_map_precision": network.keras_precision,
         **{"data_dir": str(release.data_dir), "boxed_images": len(boxed)},
         "absent": len(boxed) - len({item.image_id for item in scored}) - len(broken),
         **{"broken": broken, "leak": leak},
@@ -127,12 +127,12 @@ def main(argv: list[str] | None = None) -> None:
     """Localize the findings of one experiment."""
     args = parse_args(argv)
     with one_line_errors():
-        params = identity.trained_params(args.model_dir)
+        identity.trained_params(args.model_dir)
         release = read_boxed_release(args.data_dir)
         patient_ids = [release.boxed[image_id].patient_id for image_id in release.present]
         leak = leak_of_patients(args.model_dir, patient_ids, allow_leak=args.allow_leak)
-        network = TrainedExperiment(args.model_dir, args.checkpoint)
-        mapper = cam.HeatMapper(network.keras_model(), args.method, crop_size=params.crop_size)
+        network = trained_network(args.model_dir, args.checkpoint)
+        mapper = network.heat_mapper(args.method)
         where = {"output_dir": args.output_dir, "num_overlays": args.overlays}
         result = localize(network, mapper, release, leak=leak, **where)
         print(tables.localization_table(result))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def log_start(job: TrainingJob) -> None:
         num_images = f"{len(index.image_ids):,}"
         num_patients = f"{len(np.unique(index.patient_ids)):,}"
         log.info("%-5s %7s images %6s patients   %s", split, num_images, num_patients, positives)
-    if info["groups"]:
+    if info["groups"] and not job.params.members:
         log_criterion(job.indexes["val"])
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
     log.info("device %s", devices.describe_devices())
@@ -86,26 +87,36 @@ def log_criterion(val: example.Index) -> None:
         )
 
 
-def patients_seen(indexes: dict[str, example.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:
-    """The patients that the weights of a run will have seen, including those of the weights it begins with."""
-    train, val = (set(indexes[split].patient_ids.tolist()) for split in ("train", "val"))
-    for folder in provenance.experiments_below(restore_from) if restore_from else ():
-        before = experiment.patients_of(folder)
-        train |= set(before.get("train", ())) | (set(before.get("val", ())) - val)
+def patients_seen(job: TrainingJob) -> dict[str, list[int]]:
+    """The patients that the weights of a run will have seen, including those of the weights it begins with.
+
+    An average has seen those of its members, and val.
+    """
+    train, val = (set(job.indexes[split].patient_ids.tolist()) for split in ("train", "val"))
+    starts = [job.restore_from] if job.restore_from else []
+    if job.params.members:
+        train = set()
+        starts = provenance.experiments_in(job.params)
+    for start in starts:
+        for folder in provenance.experiments_below(start):
+            before = experiment.patients_of(folder)
+            train |= set(before.get("train", ())) | (set(before.get("val", ())) - val)
     return {"train": sorted(train), "val": sorted(val)}
 
 
-def begin_run(job: TrainingJob, networks: dict[str, str]) -> dict:
+def begin_run(job: TrainingJob, networks: dict[str, str], members: Sequence[dict] = ()) -> dict:
     """Write run.json before the first step; for a resumed run compare with it instead. Returns its content.
 
     Args:
         networks: SHA-256 of the weights of every extractor, by its name.
+        members: of an average, see `identity.describe_members`.
 
     Raises:
         ValueError: networks were trained on patients of val, or differ from those that the run began with.
     """
     if (before := identity.begun(job.model_dir)) is not None:
         identity.require_networks(job.model_dir, networks)
+        identity.require_members(job.model_dir, members)
         if before["device"] != (device := devices.describe_devices()):
             log.info("the run began on %s and continues on %s", before["device"], device)
         return before
@@ -113,7 +124,7 @@ def begin_run(job: TrainingJob, networks: dict[str, str]) -> dict:
     if not job.allow_leak:
         provenance.require_no_training_leak(leak)
     storage.write_json(job.model_dir / "dataset.json", job.images.info)
-    storage.write_json(experiment.patients_path(job.model_dir), patients_seen(job.indexes, job.restore_from))
+    storage.write_json(experiment.patients_path(job.model_dir), patients_seen(job))
     run = identity.describe(
         job.params,
         networks=networks,
@@ -123,5 +134,6 @@ def begin_run(job: TrainingJob, networks: dict[str, str]) -> dict:
         restore_from=identity.weights_of(job.restore_from) if job.restore_from else None,
         leak=leak,
     )
+    run |= identity.of_average(members) if members else {}
     storage.write_json(identity.path_of(job.model_dir), run)
     return run

@@ -64,12 +64,14 @@ def _with_interval(score: synthesis.SplitScore | None, is_marked: bool) -> str:
 
 
 def _short(text: str) -> str:
-    """A parameter's JSON for people: strings without quotes, an extractor by its values alone."""
+    """A parameter's JSON for people: strings without quotes, an extractor by its values alone, members by folder."""
     value = json.loads(text) if text else ""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return " + ".join(" ".join(map(str, item.values())) for item in value)
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return " + ".join(value)
     return text
 
 

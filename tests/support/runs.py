@@ -26,6 +26,10 @@ def make_experiment(model_dir: Path, params: dict = SMALL, **changes) -> Path:
     return model_dir
 
 
+def make_average(folder: Path, *members: Path) -> Path:
+    return make_experiment(folder, {"model": "average", "members": [str(member) for member in members]})
+
+
 def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:
     train.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir), *flags])
     return model_dir

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.identity import save_mobilenet, train_head
-from support.runs import make_experiment, run_train
+from support.runs import make_average, make_experiment, run_train
 from support.tiny import TINY, register_tiny
 
 
@@ -21,6 +21,13 @@ def world(built_dataset, tmp_path_factory) -> Path:
     train_head(folder / "bfloat16", data_dir, spec, precision="bfloat16")
     train_head(folder / "over", data_dir, {"source": "experiment", "model_dir": str(folder / "cnn")})
     return folder
+
+
+@pytest.fixture(scope="session")
+def pair(world, tmp_path_factory) -> Path:
+    """The average of a CNN and a head, both in float32."""
+    folder = tmp_path_factory.mktemp("pair") / "pair"
+    return run_train(make_average(folder, world / "cnn", world / "float32"), world / "records")
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def describe(served: Served) -> dict:
             "fingerprint": dataset["fingerprint"],
         },
         "findings": metrics.none_for_nan(findings),
-        "metadata": served.predictor.params.metadata,  # whether age, sex and view position are inputs
+        "metadata": len(served.predictor.network.input) > 1,  # whether age, sex and view position are inputs
         "max_bytes": MAX_BYTES,
         "advice": served.advice if points.is_empty else None,
     }
