@@ -29,7 +29,7 @@ class Picture(NamedTuple):
     patient: Patient
     warnings: tuple[str, ...]  # how the image differs from a frontal chest radiograph
     fails_check: bool  # one of the warnings alone makes it out of distribution: see `disqualifying`
-    appearance: np.ndarray  # float64 [68], see `appearance_of`
+    appearance: np.ndarray  # float64 [73], see `appearance_of`
 
 
 def read_picture(data: bytes, image_size: int, patient: Patient) -> Picture:
