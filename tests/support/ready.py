@@ -17,7 +17,7 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
     """An experiment on a built dataset.
 
     With points, every finding has threshold 0.5 and calibration slope 2, intercept -1, except Hernia, which has no
-    positives in val; and only a blank image is out of distribution.
+    positives in val. Only an image that fails a check, a blank one for example, is out of distribution.
     """
     import keras
 
@@ -46,7 +46,7 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
         mean = {"value": 0.75, "low": 0.7, "high": 0.8, "findings": 13}
         result = {"images": 20, "patients": 12, "mean_auroc": mean, "findings": findings}
         (folder / "metrics_val_best.json").write_text(json.dumps(result))
-        write_distances(folder)
+    write_distances(folder)
     return folder
 
 
