@@ -51,9 +51,9 @@ def test_a_run_writes_its_files(finished):
 
 def test_distances_are_fitted_and_evaluate_fits_those_of_an_older_run(finished, copy, built_dataset):
     val = read_appearances(open_dataset(built_dataset), "val")
-    assert val.shape == (12, 73)
+    assert val.shape == (15, 73)
     fitted = out_of_distribution.read(finished, "best")
-    assert fitted.threshold == fitted.distance(val).max()  # 1 % of 12 images is none
+    assert fitted.threshold == fitted.distance(val).max()  # 1 % of 15 images is none
     out_of_distribution.path_of(copy).unlink()
     evaluate.main(["--model_dir", str(copy), "--data_dir", str(built_dataset), "--split", "val"])
     written = [out_of_distribution.path_of(folder).read_text() for folder in (finished, copy)]
