@@ -21,12 +21,14 @@ from cxr.engines.engine import NAMES, Engine
 from cxr.errors import one_line_errors
 from cxr.evaluation import comparison, experts, operating_points, predictions, provenance, scoring, tables
 from cxr.evaluation.experts_table import experts_table
+from cxr.evaluation.out_of_distribution import fit_experiment
 from cxr.evaluation.predictions import Metadata, Predictions
 from cxr.findings import FINDINGS
 from cxr.networks import assembly, devices, features
 from cxr.networks.trained import TrainedExperiment, TrainedNetwork
 from cxr.params import Params
 from cxr.records import example
+from cxr.records.appearances import read_appearances
 from cxr.records.dataset import Dataset, open_dataset
 from cxr.release.expert_labels import read_expert_labels
 from input_fn import input_fn
@@ -139,6 +141,9 @@ def score_split(
     own_folder = provenance.results_dir(model_dir, experiment.dataset_of(model_dir), tta)
     if (split, folder) == ("val", own_folder):
         fitted = operating_points.fit(found)
+        if tta == 1:
+            vectors = [read_appearances(images, part) for part in ("train", "val")]
+            fit_experiment(model_dir, *vectors, fingerprint=images.info["fingerprint"])
     else:
         fitted = operating_points.read_fitted(own_folder, checkpoint, weights_sha256)
     result = {

@@ -81,7 +81,8 @@ def finished(data_dir, begun, tmp_path_factory) -> Path:
 def test_a_run_writes_its_files_and_a_head_that_is_an_experiment(finished, data_dir):
     products = "params.json run.json dataset.json patients.json history.csv tensorboard resume "
     products += "best.weights.h5 last.weights.h5 "
-    products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
+    products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv "
+    products += "out_of_distribution.json"
     assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head", ".lock"}
     assert {path.name for path in (finished / "head").iterdir()} >= set(products.split())
     assert load_params(finished / "head") == parse_params(SMALL | {"fine_tune": None}, where="")

@@ -20,6 +20,9 @@ LIMITS = """\
 - No finding above its operating point does not mean that the patient is healthy.
 - All training images are frontal radiographs from one hospital, with 8 bits per pixel, resized by their publisher to
   1024 x 1024 pixels. Evaluate on your own images before use with other scanners, ages or populations.
+- The files do not check whether an image is a frontal chest radiograph: they give probabilities and calls for a logo
+  too. `predict.py` and `tools.serve` of the experiment do check, and call nothing for an image that is out of
+  distribution.
 - The operating points and the calibration fit the validation images. Where a finding is rarer, its calibrated
   probability is too high; where it is more common, too low."""
 
