@@ -30,6 +30,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         variance *= (count - 1) / count  # the kernel divides by count - 1, Keras by count
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1 - self.momentum))
+        # The kernel returns finite outputs for infinite statistics, such as those of NaN weights before a max pooling,
+        # and training would not notice. This adds 0 to the loss, or NaN.
+        self.add_loss(0 * tf.stop_gradient(tf.reduce_sum(mean) + tf.reduce_sum(variance)))
         return keras.ops.cast(outputs, self.compute_dtype)
 
 
