@@ -1,5 +1,6 @@
 """simple_cnn trained by a bare TensorFlow loop without Keras layers, for bench/train.py: what TensorFlow can reach."""
 
+import itertools
 from collections.abc import Callable
 
 from cxr.params import Params
@@ -17,7 +18,7 @@ def trainer(tensors, params: Params) -> Callable[[int], None]:
     dtype = tf.bfloat16 if params.precision == "bfloat16" else tf.float32
     widths = [1, *(params.num_channels << block for block in range(params.num_blocks))]
     draw = keras.initializers.GlorotUniform(params.seed)
-    kernels = [tf.Variable(draw((3, 3, *pair))) for pair in zip(widths, widths[1:], strict=False)]
+    kernels = [tf.Variable(draw((3, 3, *pair))) for pair in itertools.pairwise(widths)]
     scales = [tf.Variable(tf.ones(width)) for width in widths[1:]]
     shifts = [tf.Variable(tf.zeros(width)) for width in widths[1:]]
     moving = [tf.Variable(tf.zeros((2, width)), trainable=False) for width in widths[1:]]

@@ -1,10 +1,12 @@
 """simple_cnn trained by PyTorch, eager and channels last, for bench/train.py; run by the interpreter that has torch.
 
-    python -m bench.torch_cnn 32                  batches of 32 images from memory
+    python -m bench.torch_cnn 32          batches of 32 images from memory, on all cores
+    python -m bench.torch_cnn 32 1        on one thread
 
 Every line on standard input, "SIZE PRECISION STEPS", is answered with one line: the images that were trained on.
 """
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -21,7 +23,7 @@ class SimpleCNN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         blocks = []
-        for before, after in zip(CHANNELS, CHANNELS[1:], strict=False):
+        for before, after in itertools.pairwise(CHANNELS):
             blocks += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(2)]
             blocks += [nn.BatchNorm2d(after, eps=1e-3), nn.ReLU()]
         self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], FINDINGS))
@@ -56,7 +58,9 @@ def trainer(size: int, precision: str, batch: int) -> Callable[[int], None]:
 
 def main() -> None:
     """Answer every line when its steps are done."""
-    batch = int(sys.argv[1])
+    batch, *threads = map(int, sys.argv[1:])
+    if threads:
+        torch.set_num_threads(*threads)
     trainers = {}
     for line in sys.stdin:
         size, precision, steps = line.split()

@@ -1,6 +1,7 @@
 """simple_cnn training images/s in both precisions: ours, a bare TensorFlow loop and PyTorch; from records and memory.
 
     python -m bench.train --data_dir ../shared/nih-1024 --torch_python .venv-torch/bin/python
+    python -m bench.train --torch_python .venv-torch/bin/python --processor_time      while others use the machine
 
 Builds png and raw records of the release in a temporary folder. The difference from tensors in memory is the cost of
 reading; that from images without augmentation is the cost of augmentation.
@@ -9,10 +10,14 @@ reading; that from images without augmentation is the cost of augmentation.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+
+import psutil
 
 from bench import images_per_second, print_ratios, tf_cnn
 from bench.input import build, repeated
@@ -37,13 +42,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sizes", type=int, nargs="+", default=[128, 224], help="pixels per side; default: %(default)s")
     add("--repeat", type=int, default=12, help="times the records are read in a pass; default: %(default)s")
     add("--rounds", type=int, default=5, help="passes of each contestant; default: %(default)s")
+    add("--processor_time", action="store_true", help="one thread each, images per second of processor time")
     return parser.parse_args(argv)
 
 
 @contextlib.contextmanager
-def torch_peer(torch_python: str, batch: int) -> Iterator[Callable[[int, str, int], int]]:
-    """A function of size, precision and steps that trains in PyTorch and returns how many images it trained on."""
-    command = [torch_python, "-m", "bench.torch_cnn", str(batch)]
+def torch_peer(torch_python: str, *threads: str) -> Iterator[tuple[Callable[[int, str, int], int], psutil.Process]]:
+    """A function of size, precision and steps that trains in PyTorch and returns its number of images; its process."""
+    command = [torch_python, "-m", "bench.torch_cnn", str(Params().batch_size), *threads]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
         def train(size: int, precision: str, steps: int) -> int:
@@ -51,7 +57,7 @@ def torch_peer(torch_python: str, batch: int) -> Iterator[Callable[[int, str, in
             process.stdin.flush()
             return int(process.stdout.readline())
 
-        yield train
+        yield train, psutil.Process(process.pid)
         process.stdin.close()
 
 
@@ -88,12 +94,29 @@ def our_contestants(params: Params, datasets: dict[str, Dataset], folder: pathli
     }
 
 
+def processor_clock(*others: psutil.Process) -> Callable[[], float]:
+    """A clock of the processor time of this process and others."""
+
+    def seconds() -> float:
+        used = [other.cpu_times() for other in others]
+        return time.process_time() + sum(times.user + times.system for times in used)
+
+    return seconds
+
+
 def main() -> None:
     """Print images/s of every way to train, for each size and precision."""
     args = parse_args()
+    threads = ["1"] if args.processor_time else []
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
-        peer = stack.enter_context(torch_peer(args.torch_python, Params().batch_size)) if args.torch_python else None
+        peers = [stack.enter_context(torch_peer(args.torch_python, *threads))] if args.torch_python else []
+        clock = processor_clock(*(process for _, process in peers)) if threads else time.perf_counter
         for size in args.sizes:
             datasets = {}
             for encoding in ("png", "raw"):
@@ -103,14 +126,19 @@ def main() -> None:
             for precision in ("float32", "bfloat16"):
                 params = Params(image_size=size, precision=precision)
                 contestants = our_contestants(params, datasets, folder)
-                if peer:
-                    steps = datasets["raw"].num_images("train") // params.batch_size
-                    contestants[TORCH] = lambda size=size, dtype=precision, steps=steps: peer(size, dtype, steps)
-                rates = images_per_second(contestants, rounds=args.rounds)
+                steps = datasets["raw"].num_images("train") // params.batch_size
+                for peer, _ in peers:
+                    contestants[TORCH] = functools.partial(peer, size, precision, steps)
                 print(f"{size} px, {precision}, batches of {params.batch_size}")
-                print_ratios(rates, ours=MEMORY)
-                ratio = rates["augmented raw records"] / rates["raw records"]
-                print(f"  augmented over not augmented raw records: {ratio:.3f}   limit 0.9", flush=True)
+                show(images_per_second(contestants, rounds=args.rounds, clock=clock))
+
+
+def show(rates: dict[str, float]) -> None:
+    """Print the rates and their ratios to training from memory."""
+    print_ratios(rates, ours=MEMORY)
+    print(f"  png records over tensors in memory: {rates['png records'] / rates[MEMORY]:.3f}")
+    ratio = rates["augmented raw records"] / rates["raw records"]
+    print(f"  augmented over not augmented raw records: {ratio:.3f}   limit 0.9", flush=True)
 
 
 if __name__ == "__main__":
