@@ -50,6 +50,5 @@ def test_losses_in_bfloat16_follow_those_in_float32(seed, built_dataset, tmp_pat
         run = Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
         curves.append([fit_epoch(run, epoch)["loss"] for epoch in range(3)])
     float32, bfloat16 = curves
-    assert float32[2] < float32[0]
     assert bfloat16 == pytest.approx(float32, rel=0.02)  # five times the 2^-8 of rounding to bfloat16
     assert bfloat16 != float32
