@@ -43,7 +43,7 @@ bench: $(VENV)/installed-dev .venv-torch/installed demo
 	$(PY) -m bench.verify --data_dir data/sample_records --release_dir data/sample
 	$(PY) -m bench.input --data_dir $(ORIGINALS) --torch_python $(TORCH)
 	$(PY) -m bench.slow_storage
-	$(PY) -m bench.train --data_dir $(ORIGINALS)
+	$(PY) -m bench.train --data_dir $(ORIGINALS) --torch_python $(TORCH)
 	$(PY) -m bench.extract --torch_python $(TORCH)
 	$(PY) -m bench.head
 	$(PY) -m bench.epochs --data_dir $(RELEASE)
