@@ -156,15 +156,8 @@ def onednn(images: Dataset, batch: int) -> Callable[[], int]:
 
 def benchmark_app(path: str, precision: str) -> Callable[[], float]:
     """A function that measures images/s by OpenVINO's own benchmark of a network, at its defaults for throughput."""
-    command = [
-        str(pathlib.Path(sys.executable).with_name("benchmark_app")),
-        "-m",
-        path,
-        "-d",
-        "CPU",
-        "-t",
-        str(SECONDS),
-    ]
+    program = str(pathlib.Path(sys.executable).with_name("benchmark_app"))
+    command = [program, "-m", path, "-d", "CPU", "-t", str(SECONDS)]
     command += ["-hint", "throughput", "-shape", f"[1,{IMAGE_SIZE},{IMAGE_SIZE},1]", "-infer_precision", precision]
 
     def run() -> float:
