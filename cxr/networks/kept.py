@@ -17,7 +17,7 @@ from etils import epath
 
 from cxr import identity, storage
 from cxr.networks import conversion, quantization
-from cxr.networks.extractors import Extractor, extractor_names
+from cxr.networks.extractors import Extractor, extractor_name, extractor_names
 from cxr.records.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -151,5 +151,5 @@ def of_experiment(model_dir: pathlib.Path) -> dict[str, tuple[Extractor, Network
     found = {}
     for name, spec in extractor_names(run["params"]["extractors"]).items() if run.get("prepared") else ():
         file = NetworkFile(str(path_of(model_dir, name)), run["prepared"][name])
-        found[name] = Extractor(name, spec, file.read(), run["networks"][name]), file
+        found[name] = Extractor(extractor_name(spec), spec, file.read(), run["networks"][name]), file
     return found
