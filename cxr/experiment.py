@@ -3,9 +3,9 @@
 params.json          parameters other than the defaults    best.weights.h5   best val mean AUROC
 run.json             identity of the run                   last.weights.h5   last epoch
 dataset.json         the dataset it was trained on         resume/           state to resume from
-patients.json        patients of its train and val         tensorboard/
+patients.json        patients of its train and val         networks/         frozen networks as OpenVINO runs them
 train.log            log of the run                        history.csv       one row per epoch
-out_of_distribution.json   distances fitted on train, with their threshold from val
+out_of_distribution.json   distances fitted on train, with their threshold from val           tensorboard/
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv   experts_{split}_{checkpoint}.json
 """
 
@@ -26,7 +26,7 @@ CHECKPOINTS = ("best", "last")
 RESULTS = ("metrics_*.json", "predictions_*.csv", "experts_*.json", "report_*.html", "external", "tta_*")
 RESULTS += ("localization", "out_of_distribution.json")
 TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.log", "history.csv", "resume")
-TRAINED += ("tensorboard", "head")
+TRAINED += ("tensorboard", "head", "networks")
 PRODUCTS = (*TRAINED, *RESULTS)
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 

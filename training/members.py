@@ -30,7 +30,7 @@ def average_members(job: TrainingJob) -> dict:
     members = identity.describe_members(job.model_dir, job.params)
     require_different(members)
     require_image_size(members, job.images)
-    begin_run(job, {}, members)
+    begin_run(job, {}, members=members)
     val = job.indexes["val"]
     criterion = criterion_of(val)
     logits = []

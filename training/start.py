@@ -13,7 +13,8 @@ from cxr.engines.engine import LOCAL, Engine
 from cxr.evaluation import provenance
 from cxr.evaluation.within import mean_within_groups
 from cxr.findings import FINDINGS
-from cxr.networks import devices, runtime
+from cxr.networks import devices, kept, runtime
+from cxr.networks.extractors import extractor_name, extractor_names
 from cxr.params import Params
 from cxr.records import example, splits
 from cxr.records.dataset import Dataset
@@ -104,11 +105,18 @@ def patients_seen(job: TrainingJob) -> dict[str, list[int]]:
     return {"train": sorted(train), "val": sorted(val)}
 
 
-def begin_run(job: TrainingJob, networks: dict[str, str], members: Sequence[dict] = ()) -> dict:
+def begin_run(
+    job: TrainingJob,
+    networks: dict[str, str],
+    *,
+    prepared: dict[str, str] | None = None,
+    members: Sequence[dict] = (),
+) -> dict:
     """Write run.json before the first step; for a resumed run compare with it instead. Returns its content.
 
     Args:
         networks: SHA-256 of the weights of every extractor, by its name.
+        prepared: SHA-256 of the files of its network, if OpenVINO runs it; they are copied into the experiment.
         members: of an average, see `identity.describe_members`.
 
     Raises:
@@ -125,15 +133,18 @@ def begin_run(job: TrainingJob, networks: dict[str, str], members: Sequence[dict
         provenance.require_no_training_leak(leak)
     storage.write_json(job.model_dir / "dataset.json", job.images.info)
     storage.write_json(experiment.patients_path(job.model_dir), patients_seen(job))
+    for name, spec in extractor_names(job.params.extractors).items() if prepared else ():
+        kept.in_cache(job.images, extractor_name(spec), prepared[name]).copy(kept.path_of(job.model_dir, name))
     run = identity.describe(
         job.params,
         networks=networks,
         fingerprint=job.images.info["fingerprint"],
-        runtime=runtime.runtime_of(job.params.precision),
+        runtime=runtime.runtime_of(job.params),
         device=devices.describe_devices(),
         restore_from=identity.weights_of(job.restore_from) if job.restore_from else None,
         leak=leak,
     )
+    run["prepared"] = prepared or {}
     run |= identity.of_average(members) if members else {}
     storage.write_json(identity.path_of(job.model_dir), run)
     return run

@@ -2,17 +2,23 @@
 
 import dataclasses
 import json
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cxr import storage
 from cxr.networks import assembly, devices, runtime
 from cxr.networks.extractors import Extractor, extractor_name
+from cxr.networks.kept import NetworkFile
 from cxr.params import Params
 from cxr.records import example, parsing, shards
 
-BATCH = 64  # images per step; larger batches are not faster, smaller ones a little slower
+if TYPE_CHECKING:
+    import keras
+    import openvino
+
+BATCH = 64  # images per step in the runtime "keras"; larger batches are not faster, smaller ones a little slower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +30,10 @@ class Settings:
     record_size: int  # pixels per side
     runtime: str  # see cxr/networks/runtime.py
     device: str  # "CPU" or "GPU"; their arithmetic differs
+    network: NetworkFile | None = None  # in the runtime "openvino", where every machine of a cluster can read it
 
     def load(self) -> Extractor:
-        """Load the extractor."""
+        """Load the extractor with its original network."""
         devices.prepare_devices()  # memory growth: other processes may share the GPU
         spec = json.loads(self.spec)
         policy = runtime.layer_policy(self.params.precision, self.runtime)
@@ -48,8 +55,12 @@ class FeatureJob:
     sha256: str  # of the extractor's weights
 
 
-def write_features(job: FeatureJob) -> shards.ShardReport:
-    """Run the extractor over one shard of images and write the features as float16, in the same order."""
+def write_features(job: FeatureJob, on_images: Callable[[int], None] = lambda _: None) -> shards.ShardReport:
+    """Run the extractor over one shard of images and write the features as float16, in the same order.
+
+    Args:
+        on_images: called with the number of images that have been taken since its last call.
+    """
     import tensorflow as tf
 
     run = prepared.function(job)
@@ -57,8 +68,7 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
     batches = serialized.map(lambda batch: parsing.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
     batches = parsing.without_autotuner(batches)
     with np.errstate(over="ignore"):  # values too large for float16 become inf; the error below names the image
-        vectors = [np.asarray(run(images)) for images in batches]
-        vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
+        vectors = run.stream(batches.as_numpy_iterator(), on_images).astype(np.float16)  # [n, D]
     rows = [example.unpack_row(record) for record in example.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
@@ -81,26 +91,33 @@ class _Prepared:
     def __init__(self) -> None:
         self.entry: _Prepared.Entry | None = None
 
-    def keep(self, settings: Settings, extractor: Extractor) -> None:
-        """Prepare a loaded extractor."""
-        function = runtime.prepare(extractor.model, settings.runtime, settings.params.precision)
-        self.entry = self.Entry(settings, extractor.sha256, function)
+    def keep(self, settings: Settings, sha256: str, model: "keras.Model | openvino.Model") -> None:
+        """Prepare the network of an extractor whose original weights have this hash."""
+        function = runtime.prepare(model, settings.runtime, settings.params.precision)
+        self.entry = self.Entry(settings, sha256, function)
 
     def function(self, job: FeatureJob) -> runtime.Runtime:
         """The function of a job's extractor, loaded if it is not the last one.
 
         Raises:
-            ValueError: its weights differ from those that the job was planned with.
+            ValueError: its weights, or the files of its network, differ from those that the job was planned with.
         """
         if self.entry is None or (self.entry.settings, self.entry.sha256) != (job.settings, job.sha256):
-            extractor = job.settings.load()
-            if extractor.sha256 != job.sha256:
-                raise ValueError(
-                    f"the weights of {extractor.name} differ between the machines of this extraction, or changed while "
-                    "it ran; give every machine the same files and run the same command again"
-                )
-            self.keep(job.settings, extractor)
+            self.keep(job.settings, job.sha256, network_of(job))
         return self.entry.function
+
+
+def network_of(job: FeatureJob) -> "keras.Model | openvino.Model":
+    """Load the network of a job; raises like `_Prepared.function`."""
+    if job.settings.network:
+        return job.settings.network.read()
+    extractor = job.settings.load()
+    if extractor.sha256 != job.sha256:
+        raise ValueError(
+            f"the weights of {extractor.name} differ between the machines of this extraction, or changed while it ran; "
+            "give every machine the same files and run the same command again"
+        )
+    return extractor.model
 
 
 prepared = _Prepared()

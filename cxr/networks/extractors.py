@@ -24,6 +24,7 @@ from cxr.params import FineTune
 
 if TYPE_CHECKING:
     import keras
+    import openvino
 
 KEYS = {  # keys of a spec and their types, by source
     "keras": {"source": str, "name": str, "weights": str | None, "image_size": int},
@@ -38,12 +39,14 @@ class Extractor(NamedTuple):
 
     name: str  # short, for layer and folder names
     spec: dict  # its object in params.json
-    model: "keras.Model"  # {"image": uint8 [B, H, W, 1]} -> float32 [B, D]
+    model: "keras.Model | openvino.Model"  # {"image": uint8 [B, H, W, 1]} -> float32 [B, D]
     sha256: str  # hash of its weights
 
     @property
     def dimension(self) -> int:
         """D, the number of features."""
+        if hasattr(self.model, "get_ops"):  # an openvino.Model
+            return self.model.outputs[0].partial_shape[1].get_length()
         return self.model.output.shape[-1]
 
 

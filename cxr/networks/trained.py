@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr import experiment, identity
-from cxr.networks import assembly, patient, runtime
+from cxr.networks import assembly, kept, patient, runtime
 from cxr.networks.cam import HeatMapper
 from cxr.networks.mean_heat_map import MeanHeatMapper
 from cxr.patient import UNKNOWN
@@ -25,6 +25,11 @@ class TrainedNetwork:
         self.model = model
         self.extractors = extractors or {}
         self.input: list[str] = ["image", *(name for name in model.input if name in patient.INPUTS)]
+
+    @property
+    def compiles_every_size(self) -> bool:
+        """Whether the first batch of every size takes much longer; OpenVINO computes image by image."""
+        return not self.extractors or any(isinstance(run, runtime.KerasNetwork) for run in self.extractors.values())
 
     def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Logits float32 [B, 14].
@@ -65,7 +70,8 @@ class TrainedExperiment(TrainedNetwork):
         if not params.extractors or params.fine_tune:
             super().__init__(assembly.trained_model(model_dir, checkpoint))
             return
-        extractors = assembly.load_extractors(params, info, policy=self.policy)
+        networks = {name: extractor for name, (extractor, _) in kept.of_experiment(model_dir).items()}
+        extractors = networks or assembly.load_extractors(params, info, policy=self.policy)
         widths = {name: extractor.dimension for name, extractor in extractors.items()}
         hashes = {name: extractor.sha256 for name, extractor in extractors.items()}
         prepared = {
@@ -75,7 +81,7 @@ class TrainedExperiment(TrainedNetwork):
         super().__init__(assembly.trained_head(model_dir, widths, hashes, checkpoint), prepared)
 
     def keras_model(self) -> "keras.Model":
-        """The experiment as one Keras model, for gradients and export. What oneDNN computed in bfloat16 is float32."""
+        """The experiment as one Keras model, for gradients and export. What OpenVINO computed is float32 here."""
         if not self.extractors:
             return self.model
         return assembly.trained_model(self.model_dir, self.checkpoint, policy=self.policy)
