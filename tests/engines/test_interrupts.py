@@ -180,7 +180,7 @@ def signal_itself_in_held_block(number: int, done: list[str]) -> None:
     with interrupts.sigterm_as_interrupt():
         with interrupts.held():
             os.kill(os.getpid(), number)
-            time.sleep(0.01)
+            time.sleep(0.3)  # the thread that receives it may have to wait for a processor
             done.append("the block")
         done.append("what follows")
 
