@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from cxr import experiment, storage
 from cxr.params import Params, as_json, load_params, parse_params
+from cxr.specs import LOCATIONS, without
 
 FILE = "run.json"
-LOCATIONS = ("weights", "handle", "model_dir")  # keys of an extractor that may change, as its SHA-256 identifies it
 SHOWN = 12  # digits of a hash in a message
 
 
@@ -144,8 +144,8 @@ def _short(value: object) -> str:
 
 
 def _without_locations(params: dict) -> dict:
-    extractors = [{key: spec[key] for key in spec if key not in LOCATIONS} for spec in params["extractors"]]
-    return params | {"extractors": extractors}
+    # "seen" is what somebody states of a network; it may be corrected later.
+    return params | {"extractors": [without(spec, (*LOCATIONS, "seen")) for spec in params["extractors"]]}
 
 
 def weights_of(model_dir: pathlib.Path) -> dict:

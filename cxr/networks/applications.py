@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cxr import experiment
+from cxr.specs import KEYS, is_radimagenet, without
 
 if TYPE_CHECKING:
     import keras
 
 RANDOM_WEIGHTS_SEED = 230  # random weights are not stored, so every load must draw the same ones
+RADIMAGENET_FROM = "the files are published through https://github.com/BMEII-AI/RadImageNet (see docs/encoders.md)"
 DEFAULT_SIZE = 224  # pixels per side, as in the training of almost every ImageNet network
 
 
@@ -20,7 +22,7 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
     """A network of keras.applications up to its global average pooling, and its preprocess_input.
 
     Args:
-        spec: an extractor of source "keras", see cxr/networks/extractors.py.
+        spec: an extractor of source "keras", see cxr/specs.py.
 
     Raises:
         ValueError: the network is unknown, or rejects its options, its size or its weights.
@@ -28,7 +30,7 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
     """
     import keras
 
-    options = {k: v for k, v in spec.items() if k not in ("source", "name", "weights", "image_size")}
+    options = without(spec, KEYS["keras"])
     name = spec.get("name", "")
     size = spec.get("image_size", DEFAULT_SIZE)
     weights = spec.get("weights", "imagenet")
@@ -71,7 +73,8 @@ def _constructor(name: str) -> Callable:
 
 def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f'no weights file {path} for {name}; correct "weights" in params.json')
+        where = f"{RADIMAGENET_FROM}, or " if is_radimagenet({"source": "keras", "weights": str(path)}) else ""
+        raise FileNotFoundError(f'no weights file {path} for {name}; {where}correct "weights" in params.json')
     try:
         experiment.read_weights(network, path)
     except (ValueError, OSError, KeyError, UserWarning) as error:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from cxr import experiment, identity
 from cxr.networks import patient
 from cxr.networks.cnn import simple_cnn
-from cxr.networks.extractors import Extractor, as_cached, check_spec, extractor_names, load_network, weights_sha256
+from cxr.networks.extractors import Extractor, as_cached, load_network, weights_sha256
 from cxr.networks.head import fully_connected, penultimate_of
 from cxr.networks.pixels import centre_crop, crop_start, resize
 from cxr.networks.precision import layers_in
 from cxr.params import Params
+from cxr.specs import check_spec, extractor_names
 
 if TYPE_CHECKING:
     import keras

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr import storage
-from cxr.networks import assembly, devices, runtime
-from cxr.networks.extractors import Extractor, extractor_name
+from cxr.networks import assembly, devices, ranges, runtime
+from cxr.networks.extractors import Extractor
 from cxr.params import Params
 from cxr.records import example, parsing, shards
+from cxr.specs import extractor_name
 
 BATCH = 64  # images per step; larger batches are not faster, smaller ones a little slower
 
@@ -49,22 +50,31 @@ class FeatureJob:
 
 
 def write_features(job: FeatureJob) -> shards.ShardReport:
-    """Run the extractor over one shard of images and write the features as float16, in the same order."""
+    """Run the extractor over one shard of images and write the features as float16, in the same order.
+
+    Raises:
+        ValueError: features are NaN or infinite, or those of the first batch are constant or saturated.
+    """
     import tensorflow as tf
 
     run = prepared.function(job)
+    words = {"name": extractor_name(json.loads(job.settings.spec)), "words": prepared.entry.fed}
     serialized = tf.data.TFRecordDataset(job.images).batch(BATCH)
     batches = serialized.map(lambda batch: parsing.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
     batches = parsing.without_autotuner(batches)
     with np.errstate(over="ignore"):  # values too large for float16 become inf; the error below names the image
-        vectors = [np.asarray(run(images)) for images in batches]
-        vectors = np.concatenate(vectors).astype(np.float16)  # [n, D]
+        vectors = []
+        for images in batches:
+            vectors.append(np.asarray(run(images)).astype(np.float16))  # [B, D]
+            if len(vectors) == 1:
+                ranges.require_live(vectors[0], np.asarray(images), **words)
+        vectors = np.concatenate(vectors)  # [n, D]
     rows = [example.unpack_row(record) for record in example.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
             if not np.isfinite(vector).all():
                 raise ValueError(
-                    f"the features of {row.image_id} are NaN or infinite; check the extractor's weights and range"
+                    f"the features of {row.image_id} are NaN or infinite. {ranges.advice(words['words'])}"
                 )
             example.write_record(file, example.pack_features(row, vector))
     return shards.report(job.path, job.split, rows, [])
@@ -77,6 +87,7 @@ class _Prepared:
         settings: Settings
         sha256: str
         function: runtime.Runtime
+        fed: str  # what the network is fed, in words
 
     def __init__(self) -> None:
         self.entry: _Prepared.Entry | None = None
@@ -84,7 +95,7 @@ class _Prepared:
     def keep(self, settings: Settings, extractor: Extractor) -> None:
         """Prepare a loaded extractor."""
         function = runtime.prepare(extractor.model, settings.runtime, settings.params.precision)
-        self.entry = self.Entry(settings, extractor.sha256, function)
+        self.entry = self.Entry(settings, extractor.sha256, function, extractor.fed)
 
     def function(self, job: FeatureJob) -> runtime.Runtime:
         """The function of a job's extractor, loaded if it is not the last one.

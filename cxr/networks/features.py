@@ -16,11 +16,12 @@ from cxr.engines import mapping
 from cxr.engines.engine import LOCAL, Engine
 from cxr.networks import runtime
 from cxr.networks.extraction import FeatureJob, Settings, prepared, write_features
-from cxr.networks.extractors import Extractor, extractor_names
+from cxr.networks.extractors import Extractor
 from cxr.params import Params
 from cxr.records import building
 from cxr.records.dataset import FILE, Dataset, open_dataset
 from cxr.records.splits import SPLITS
+from cxr.specs import extractor_names, without
 
 
 def feature_datasets(
@@ -82,7 +83,7 @@ def provenance_of(images: Dataset, extractor: Extractor, settings: Settings) -> 
     options = {"crop_size": params.crop_size} if params.crop_size else {}
     options |= {"device": settings.device} if settings.device != "CPU" else {}
     identity = {
-        "extractor": {**extractor.spec, "name": extractor.name, "sha256": extractor.sha256},
+        "extractor": {**without(extractor.spec, ["seen"]), "name": extractor.name, "sha256": extractor.sha256},
         "normalization": params.normalization,
         "precision": params.precision,
         "runtime": settings.runtime,
@@ -90,7 +91,7 @@ def provenance_of(images: Dataset, extractor: Extractor, settings: Settings) -> 
         **options,
     }
     kept = {key: images.info[key] for key in ("image_size", "split", "source", "missing", "unlisted")}
-    inputs = {"kind": "features", "dimension": extractor.dimension, **identity, **kept}
+    inputs = {"kind": "features", "dimension": extractor.dimension, "fed": extractor.fed, **identity, **kept}
     return inputs, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
