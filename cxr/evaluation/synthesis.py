@@ -29,6 +29,8 @@ class SplitScore:
     split_name: str | None
     fingerprint: str | None
     leaks: bool  # whether the weights have seen patients that are scored
+    networks_seen: dict  # image sets by pretrained network, see `pretraining.networks_seen`
+    has_seen: bool  # whether they may include images that are scored
     params: dict
 
     @property
@@ -40,6 +42,7 @@ class SplitScore:
             "images": self.images,
             "findings": self.findings,
             "leak": self.leaks,
+            "seen": self.has_seen,
         }
 
 
@@ -98,6 +101,8 @@ def read_split_score(path: pathlib.Path) -> SplitScore:
                 f"{path} is not a metrics file: {key} of mean_auroc is {number!r}, expected 0 to 1 or null"
             )
     leak = result.get("leak")
+    networks = result.get("seen")
+    networks = networks if isinstance(networks, dict) else {}
     params = result.get("params")
     params = params if isinstance(params, dict) else {}
     if "tta" in result:  # not a parameter of training, but scores with and without it differ
@@ -111,6 +116,8 @@ def read_split_score(path: pathlib.Path) -> SplitScore:
         split_name=result.get("split_name"),
         fingerprint=result.get("dataset_fingerprint"),
         leaks=isinstance(leak, dict) and bool(leak.get("patients")),
+        networks_seen=networks.get("networks", {}),
+        has_seen=bool(networks.get("scored")),
         params=params,
     )
 
@@ -143,14 +150,15 @@ def best_first(rows: list[Row], split: str) -> list[Row]:
 def not_comparable(rows: list[Row], split: str) -> dict[str, list[str]]:
     """Rows whose score on a split is not comparable with most of the others, each with what differs.
 
-    The reference is the most frequent combination of dataset, split, images and findings among rows without a leak;
-    of equally frequent ones the first.
+    The reference is the most frequent combination of dataset, split, images and findings among rows whose weights have
+    seen none of the images; of equally frequent ones the first.
     """
     scored = {row.name: row.scores[split].scored_on for row in rows if split in row.scores}
     if not scored:
         return {}
-    counts = collections.Counter(json.dumps(on) for on in scored.values() if not on["leak"])
-    reference = json.loads(counts.most_common(1)[0][0]) if counts else {**next(iter(scored.values())), "leak": False}
+    clean = {"leak": False, "seen": False}
+    counts = collections.Counter(json.dumps(on) for on in scored.values() if on.items() >= clean.items())
+    reference = json.loads(counts.most_common(1)[0][0]) if counts else {**next(iter(scored.values())), **clean}
     differing = {name: [key for key in reference if on[key] != reference[key]] for name, on in scored.items()}
     return {name: keys for name, keys in differing.items() if keys}
 
@@ -190,7 +198,9 @@ def to_markdown(rows: list[Row], split: str) -> str:
     marked = {name: not_comparable(rows, name) for name in SPLITS}
     params = differing_params(rows, split)
     heads = [f"{name} mean AUROC" for name in SPLITS]
-    lines = [("experiment", *heads, "findings", "minutes", "split", "dataset", *params)]
+    any_seen = any(row.score_of(split).networks_seen for row in rows)
+    seen_head = ["networks have seen"] if any_seen else []
+    lines = [("experiment", *heads, "findings", "minutes", "split", "dataset", *seen_head, *params)]
     for place, row in enumerate(rows):
         score = row.score_of(split)
         lines.append((
@@ -200,6 +210,7 @@ def to_markdown(rows: list[Row], split: str) -> str:
             "" if row.minutes is None else f"{row.minutes:.1f}",
             _text(score.split_name),
             _text(score.fingerprint)[:12],
+            *([_seen(score)] if any_seen else []),
             *(_short(cells[place]) for cells in params.values()),
         ))  # fmt: skip
     return aligned_markdown(lines)
@@ -213,7 +224,7 @@ def to_csv(rows: list[Row], split: str) -> str:
     writer = csv.writer(file, lineterminator="\n")
     heads = [f"{name}_{part}" for name in SPLITS for part in ("mean_auroc", "low", "high", "differs_in")]
     writer.writerow(
-        ["experiment", *heads, "images", "findings", "minutes", "split_name", "dataset_fingerprint", *params]
+        ["experiment", *heads, "images", "findings", "minutes", "split_name", "dataset_fingerprint", "seen", *params]
     )
     for place, row in enumerate(rows):
         cells = [row.name]
@@ -223,9 +234,16 @@ def to_csv(rows: list[Row], split: str) -> str:
             cells.append(" ".join(differs_in[name].get(row.name, [])))
         score = row.score_of(split)
         minutes = None if row.minutes is None else round(row.minutes, 2)
-        cells += [score.images, score.findings, minutes, score.split_name, score.fingerprint]
+        cells += [score.images, score.findings, minutes, score.split_name, score.fingerprint, _seen(score)]
         writer.writerow(cells + [column[place] for column in params.values()])
     return file.getvalue()
+
+
+def _seen(score: SplitScore) -> str:
+    """The image sets that the pretrained networks of an experiment have seen; empty without such networks."""
+    stated = [["not stated"] if sets is None else sets for sets in score.networks_seen.values()]
+    sets = [name for one in stated for name in one]
+    return ", ".join(dict.fromkeys(sets)) or ("nothing" if score.networks_seen else "")
 
 
 def _with_interval(score: SplitScore | None, is_marked: bool) -> str:

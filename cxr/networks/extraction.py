@@ -73,9 +73,7 @@ def write_features(job: FeatureJob) -> shards.ShardReport:
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
             if not np.isfinite(vector).all():
-                raise ValueError(
-                    f"the features of {row.image_id} are NaN or infinite. {ranges.advice(words['words'])}"
-                )
+                raise ValueError(f"the features of {row.image_id} are NaN or infinite. {ranges.advice(words['words'])}")
             example.write_record(file, example.pack_features(row, vector))
     return shards.report(job.path, job.split, rows, [])
 

@@ -109,7 +109,7 @@ def pooled(backbone: "keras.Model", size: int, spec: dict) -> "keras.Model":
         raise ValueError(f"{preset} returns {output}, expected features [B, D], tokens [B, T, D] or a map [B, h, w, D]")
     if len(shape) != 3:
         if token:
-            raise ValueError(f"{preset} returns {list(shape)}, not a sequence of tokens; leave out \"token\"")
+            raise ValueError(f'{preset} returns {list(shape)}, not a sequence of tokens; leave out "token"')
         features = output if len(shape) == 2 else keras.layers.GlobalAveragePooling2D()(output)
     elif token is None:
         raise ValueError(f'{preset} returns {shape[1]} tokens; add "token": "cls" or "mean" to the extractor')
