@@ -159,9 +159,7 @@ def _require_consistent(params: Params, where: str) -> None:
     if params.fine_tune and not params.extractors:
         raise ValueError(f"{where}: fine_tune needs extractors; {params.model!r} trains all of its layers anyway")
     if params.fine_tune and any(spec.get("source") != "keras" for spec in params.extractors):
-        raise ValueError(
-            f"{where}: fine_tune is for extractors of source 'keras'; those of other sources stay frozen"
-        )
+        raise ValueError(f"{where}: fine_tune is for extractors of source 'keras'; those of other sources stay frozen")
     if params.mixup and params.metadata:
         raise ValueError(f"{where}: mixup cannot average two sexes or view positions; leave out mixup or metadata")
 

@@ -21,7 +21,7 @@ TRAINED = {
     "model": "feature_extractor",
     "extractors": [{"source": "experiment", "model_dir": "experiments/simple_cnn"}],
 }
-OWN_SIZE = 'every extractor has its own input size; set "image_size" in the object of a keras or hub extractor'
+OWN_SIZE = 'every extractor has its own input size; set "image_size" in the object of an extractor'
 NO_BLOCKS = 'only model "simple_cnn" has convolution blocks; choose another network in extractors'
 NO_HIDDEN = "simple_cnn has no hidden layers over its features; set num_channels or num_blocks"
 NO_TRANSITION = (

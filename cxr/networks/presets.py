@@ -54,6 +54,8 @@ def image_backbone(keras_hub, preset: str, size: int | None) -> "keras.Model":
     backbone = getattr(backbone, "vision_encoder", backbone)
     if not hasattr(backbone, "image_shape"):
         raise ValueError(f"it is a {type(backbone).__name__}, which takes no images")
+    if size and _fixed_size(backbone) not in (None, size):
+        raise ValueError(f"it takes images of {_fixed_size(backbone)} pixels only")
     return backbone
 
 
