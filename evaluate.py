@@ -143,8 +143,7 @@ def model_and_datasets(
     params = identity.trained_params(model_dir)
     if not params.extractors or params.fine_tune or tta > 1:
         return TrainedExperiment(model_dir, checkpoint), {"image": images}
-    runtime_name = identity.read(model_dir)["runtime"]
-    datasets = features.feature_datasets(params, images, runtime_name=runtime_name, engine=engine)
+    datasets = features.feature_datasets(params, images, trained=model_dir, engine=engine)
     widths = {name: dataset.info["dimension"] for name, dataset in datasets.items()}
     hashes = {name: dataset.info["extractor"]["sha256"] for name, dataset in datasets.items()}
     return assembly.trained_head(model_dir, widths, hashes, checkpoint), datasets

@@ -25,7 +25,7 @@ CHECKPOINTS = ("best", "last")
 RESULTS = ("metrics_*.json", "predictions_*.csv", "experts_*.json", "report_*.html", "external", "tta_*")
 RESULTS += ("localization",)
 TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.log", "history.csv", "resume")
-TRAINED += ("tensorboard", "head")
+TRAINED += ("tensorboard", "head", "networks")
 PRODUCTS = (*TRAINED, *RESULTS)
 LIBRARIES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 

@@ -97,12 +97,18 @@ def trained_params(model_dir: pathlib.Path) -> Params:
 
 def require_params(model_dir: pathlib.Path, params: Params) -> None:
     """Raise ValueError unless these are the parameters of the run; its networks may have moved to other paths."""
-    before = as_json(parse_params(read(model_dir)["params"], where=str(path_of(model_dir))))
+    run = read(model_dir)
+    before = as_json(parse_params(run["params"], where=str(path_of(model_dir))))
     changed = list(differences(_without_locations(before), _without_locations(as_json(params))))
     if changed:
         raise ValueError(
             f"{model_dir / 'params.json'} was changed since the run began: {'; '.join(changed)}. Undo that, copy the "
             "folder to try another value, or begin again with --restart"
+        )
+    if run["runtime"] == "onednn" and params.extractors and not params.fine_tune:
+        raise ValueError(
+            f"the features of {model_dir} were computed by oneDNN, which OpenVINO has replaced and whose numbers "
+            f"differ. Train it again: python train.py --model_dir {model_dir} --restart"
         )
 
 

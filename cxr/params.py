@@ -94,8 +94,9 @@ class Params:
     ema_decay: float | None = param(
         None, "decay per step of a moving average of the weights; the average is evaluated and saved", 0.5, 0.99999
     )
-    precision: Literal["float32", "bfloat16", "mixed_float16"] = param(
-        "float32", "arithmetic of convolutions and matrix products; weights stay float32"
+    precision: Literal["float32", "bfloat16", "int8", "mixed_float16"] = param(
+        "float32",
+        "arithmetic of convolutions and matrix products; int8 is for frozen networks. Trained weights stay float32",
     )
     fine_tune: FineTune | None = param(None, "second phase, which trains the extractors too; see below")  # noqa: RUF009
     seed: int = param(230, "random seed of the initial weights, record order, dropout and augmentation", 0, 2**32 - 1)
@@ -160,6 +161,11 @@ def _require_consistent(params: Params, where: str) -> None:
         raise ValueError(f"{where}: fine_tune needs extractors; {params.model!r} trains all of its layers anyway")
     if params.fine_tune and any(spec.get("source") != "keras" for spec in params.extractors):
         raise ValueError(f"{where}: fine_tune is for extractors of source 'keras'; those of other sources stay frozen")
+    if params.precision == "int8" and (params.fine_tune or not params.extractors):
+        trains = "fine_tune trains its networks" if params.fine_tune else "simple_cnn trains all of its layers"
+        raise ValueError(
+            f"{where}: precision 'int8' is for frozen networks, and {trains}; take 'bfloat16', or 'float32'"
+        )
     if params.mixup and params.metadata:
         raise ValueError(f"{where}: mixup cannot average two sexes or view positions; leave out mixup or metadata")
 

@@ -30,10 +30,13 @@ def fit_head(job: TrainingJob) -> None:
     datasets = {"image": job.images}
     if job.params.extractors:
         before = identity.begun(job.model_dir)
-        runtime_name = before["runtime"] if before else None
-        datasets = feature_datasets(job.params, job.images, runtime_name=runtime_name, engine=job.engine)
+        trained = job.model_dir if before else None
+        datasets = feature_datasets(job.params, job.images, trained=trained, engine=job.engine)
     extracted = {name: dataset.info for name, dataset in datasets.items() if name != "image"}
-    begin_run(job, {name: info["extractor"]["sha256"] for name, info in extracted.items()})
+    for name, info in extracted.items():
+        log.info("network %s: fed %s", name, info.get("fed", "as an earlier version fed it"))
+    prepared = {name: info["network_sha256"] for name, info in extracted.items() if "network_sha256" in info}
+    begin_run(job, {name: info["extractor"]["sha256"] for name, info in extracted.items()}, prepared)
     with devices.mirrored_devices().scope():
         model = model_fn(job.params, job.images.info, {name: info["dimension"] for name, info in extracted.items()})
         run = Run(job.params, model, datasets, job.model_dir)

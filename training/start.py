@@ -12,10 +12,11 @@ from cxr.engines.engine import LOCAL, Engine
 from cxr.evaluation import pretraining, provenance
 from cxr.evaluation.within import mean_within_groups
 from cxr.findings import FINDINGS
-from cxr.networks import devices, runtime
+from cxr.networks import devices, kept, runtime
 from cxr.params import Params
 from cxr.records import example, splits
 from cxr.records.dataset import Dataset
+from cxr.specs import extractor_name, extractor_names
 from training.history import POOLED, WITHIN
 
 log = logging.getLogger("train")
@@ -97,11 +98,12 @@ def patients_seen(indexes: dict[str, example.Index], restore_from: pathlib.Path 
     return {"train": sorted(train), "val": sorted(val)}
 
 
-def begin_run(job: TrainingJob, networks: dict[str, str]) -> dict:
+def begin_run(job: TrainingJob, networks: dict[str, str], prepared: dict[str, str] | None = None) -> dict:
     """Write run.json before the first step; for a resumed run compare with it instead. Returns its content.
 
     Args:
         networks: SHA-256 of the weights of every extractor, by its name.
+        prepared: SHA-256 of the files of its network, if OpenVINO runs it; they are copied into the experiment.
 
     Raises:
         ValueError: networks were trained on patients of val, or differ from those that the run began with.
@@ -116,14 +118,17 @@ def begin_run(job: TrainingJob, networks: dict[str, str]) -> dict:
         provenance.require_no_training_leak(leak)
     storage.write_json(job.model_dir / "dataset.json", job.images.info)
     storage.write_json(experiment.patients_path(job.model_dir), patients_seen(job.indexes, job.restore_from))
+    for name, spec in extractor_names(job.params.extractors).items() if prepared else ():
+        kept.in_cache(job.images, extractor_name(spec), prepared[name]).copy(kept.path_of(job.model_dir, name))
     run = identity.describe(
         job.params,
         networks=networks,
         fingerprint=job.images.info["fingerprint"],
-        runtime=runtime.runtime_of(job.params.precision),
+        runtime=runtime.runtime_of(job.params),
         device=devices.describe_devices(),
         restore_from=identity.weights_of(job.restore_from) if job.restore_from else None,
         leak=leak,
     )
+    run["prepared"] = prepared or {}
     storage.write_json(identity.path_of(job.model_dir), run)
     return run

@@ -19,6 +19,7 @@ from cxr.specs import check_spec, extractor_name
 
 if TYPE_CHECKING:
     import keras
+    import openvino
 
 
 class Extractor(NamedTuple):
@@ -26,13 +27,15 @@ class Extractor(NamedTuple):
 
     name: str  # short, for layer and folder names
     spec: dict  # its object in params.json
-    model: "keras.Model"  # {"image": uint8 [B, H, W, 1]} -> float32 [B, D]
+    model: "keras.Model | openvino.Model"  # {"image": uint8 [B, H, W, 1]} -> float32 [B, D]
     sha256: str  # hash of its weights, and of a range that its source does not fix
     fed: str = "pixels as in its own training"  # what the network is fed, in words
 
     @property
     def dimension(self) -> int:
         """D, the number of features."""
+        if hasattr(self.model, "get_ops"):  # an openvino.Model
+            return self.model.outputs[0].partial_shape[1].get_length()
         return self.model.output.shape[-1]
 
 

@@ -1,23 +1,54 @@
-"""The runtime of a frozen network: one function of batches extracts features for training and for every later use.
+"""The runtime of a frozen network: prepared once, it extracts features for training and for every later use.
 
-keras    the layers compute in the Keras policy of the precision
-onednn   bfloat16 on a CPU: the layers are float32, and oneDNN computes convolutions and matrix products in bfloat16 if
-         the processor can, which is about twice as fast
+keras       the layers compute in the Keras policy of the precision
+openvino    on a CPU, in bfloat16 or int8: the network is converted, in int8 also quantised, once, kept as a file
+            (cxr/networks/kept.py), and from then on only that file is run
+
+A source of extractors whose network does not come from TensorFlow gives `prepare` an openvino.Model from "image", uint8
+[?, H, W, 1], to features, float32 [?, D], in place of a Keras model. It runs through OpenVINO in every precision.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import functools
+import logging
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from cxr.networks.conversion import require_openvino
+from cxr.params import Params
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
+    import openvino
 
-Runtime = Callable[["tf.Tensor"], "tf.Tensor"]  # uint8 [B, H, W, 1] -> float32 [B, D]
+log = logging.getLogger("train.runtime")
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not quantised, by params.precision
 
 
-def runtime_of(precision: str) -> str:
-    """The runtime that extracts features in this precision on this machine."""
-    return "onednn" if precision == "bfloat16" and device_kind() == "CPU" else "keras"
+class Runtime(Protocol):
+    """A frozen network that is ready to run."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features float32 [B, D], rounded to float16, of images uint8 [B, H, W, 1]."""
+
+    def stream(self, batches: Iterable[np.ndarray], on_images: Callable[[int], None]) -> np.ndarray:
+        """Features [n, D] of all batches in their order. The next batch is read while one is computed.
+
+        Args:
+            on_images: called with the number of images that have been taken since its last call.
+        """
+
+
+def runtime_of(params: Params) -> str:
+    """The runtime of an experiment's frozen networks on this machine."""
+    if not params.extractors or params.fine_tune:
+        return "keras"
+    if params.precision == "bfloat16":
+        return "openvino" if device_kind() == "CPU" else "keras"
+    return "openvino" if params.precision == "int8" else "keras"  # int8 runs on the CPU of a machine with a GPU too
 
 
 def device_kind() -> str:
@@ -28,48 +59,111 @@ def device_kind() -> str:
 
 
 def layer_policy(precision: str, runtime: str) -> str:
-    """The precision of an extractor's layers for a runtime."""
-    return "float32" if runtime == "onednn" else precision
+    """The precision of an extractor's layers for a runtime; OpenVINO lowers that of the converted network itself."""
+    return "float32" if runtime == "openvino" else precision
 
 
-def prepare(model: "keras.Model", runtime: str, precision: str) -> Runtime:
-    """Turn an extractor's network, {"image": uint8 [B, H, W, 1]} -> float32 [B, D], into a function of batches.
+def prepare(model: "keras.Model | openvino.Model", runtime: str, precision: str) -> Runtime:
+    """Make an extractor's network, {"image": uint8 [B, H, W, 1]} -> float32 [B, D], ready to run.
 
-    With the weights as constants TensorFlow folds the batch norms into the convolutions and stores the weights in the
-    layout of oneDNN.
+    Args:
+        model: for the runtime "openvino" a network of OpenVINO, in int8 a quantised one.
     """
-    import tensorflow as tf
-
-    frozen = frozen_graph(model)
-    in_bfloat16 = runtime == "onednn" and precision == "bfloat16"
-    device = "/CPU:0" if runtime == "onednn" else None  # a GPU would ignore oneDNN and compute in float32
-
-    def run(images):
-        # The option is global to the process, so it is set for this call only: a head trained here stays float32.
-        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": in_bfloat16})
-        try:
-            with tf.device(device):
-                outputs = frozen(tf.convert_to_tensor(images))
-        finally:
-            tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
-        return outputs[0] if isinstance(outputs, list | tuple) else outputs
-
-    return run
+    if hasattr(model, "get_ops"):  # an openvino.Model, told apart without importing it
+        return OpenVinoNetwork(model, precision)
+    if runtime != "keras":
+        raise TypeError("convert the network first, see cxr/networks/conversion.py")
+    return KerasNetwork(model)
 
 
-def frozen_graph(model: "keras.Model", batch: int | None = None) -> Callable:
-    """A model as one graph with its weights as constants: f(*inputs, in the order of model.input) -> its output.
+class KerasNetwork:
+    """A Keras model as a traced function."""
 
-    Loading the graph again needs none of this project's classes, even for a model with hub modules.
+    def __init__(self, model: "keras.Model") -> None:
+        """Trace it at the first batch."""
+        import tensorflow as tf
+
+        self._function = tf.function(lambda images: model({"image": images}, training=False), autograph=False)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        import tensorflow as tf
+
+        return np.asarray(self._function(tf.convert_to_tensor(images)))
+
+    def stream(self, batches: Iterable[np.ndarray], on_images: Callable[[int], None]) -> np.ndarray:
+        """See `Runtime`."""
+        vectors = []
+        for images in batches:
+            vectors.append(self(images))
+            on_images(len(images))
+        return np.concatenate(vectors)
+
+
+class OpenVinoNetwork:
+    """A network of OpenVINO that computes one image per request, and as many requests at once as the CPU serves best.
+
+    So the features of an image do not depend on the batch it comes in.
     """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    names = list(model.input)
-    specs = [tf.TensorSpec([batch, *model.input[n].shape[1:]], model.input[n].dtype, name=n) for n in names]
+    def __init__(self, model: "openvino.Model", precision: str) -> None:
+        """Compile it for this CPU."""
+        require_openvino()
+        import openvino
 
-    @tf.function(autograph=False)
-    def outputs(*values):
-        return model(dict(zip(names, values, strict=True)), training=False)
+        core = openvino.Core()
+        warn_if_slow(precision, tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+        model = model.clone()
+        model.reshape([1, *list(model.inputs[0].partial_shape)[1:]])
+        options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
+        compiled = core.compile_model(model, "CPU", options)
+        self.dimension = compiled.outputs[0].shape[1]
+        self._queue = openvino.AsyncInferQueue(compiled)
+        self._queue.set_callback(_store)
 
-    return convert_variables_to_constants_v2(outputs.get_concrete_function(*specs))
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        return self.stream([images], lambda _: None)
+
+    def stream(self, batches: Iterable[np.ndarray], on_images: Callable[[int], None]) -> np.ndarray:
+        """See `Runtime`."""
+        vectors = []  # [D] each
+        for images in batches:
+            for image in np.asarray(images):
+                vectors.append(np.empty(self.dimension, np.float32))
+                self._queue.start_async({0: image[None]}, vectors[-1])
+            on_images(len(images))
+        self._queue.wait_all()
+        with np.errstate(over="ignore"):  # too large for float16: infinite, which the caller reports
+            return np.array(vectors).astype(np.float16).astype(np.float32)
+
+
+def _store(request, vector: np.ndarray) -> None:
+    vector[:] = request.get_output_tensor(0).data[0]
+
+
+@functools.cache  # once for every reason
+def warn_if_slow(precision: str, capabilities: tuple[str, ...]) -> None:
+    """Log that this CPU lacks the instructions that make a precision fast.
+
+    Args:
+        capabilities: OpenVINO's OPTIMIZATION_CAPABILITIES of the CPU.
+    """
+    if precision == "bfloat16" and "BF16" not in capabilities:
+        log.warning(
+            "this CPU has no bfloat16 instructions: OpenVINO computes in float32, about as fast as precision float32"
+        )
+    if precision == "int8" and not has_vnni():
+        log.warning(
+            "this CPU has no VNNI instructions: int8 runs by slower ones, at about the speed of float32 or up to twice "
+            "that"
+        )
+
+
+def has_vnni(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies int8 in one instruction (AVX-512 or AVX VNNI, AMX, ARM dot product)."""
+    try:
+        words = set(cpuinfo.read_text().split())
+    except OSError:  # not Linux: unknown, so no warning
+        return True
+    return bool(words & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})

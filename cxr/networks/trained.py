@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr import experiment, identity
-from cxr.networks import assembly, patient, runtime
+from cxr.networks import assembly, kept, patient, runtime
 from cxr.patient import UNKNOWN
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class TrainedExperiment(TrainedNetwork):
         if not params.extractors or params.fine_tune:
             super().__init__(assembly.trained_model(model_dir, checkpoint))
             return
-        extractors = assembly.load_extractors(params, info, policy=self.policy)
+        networks = {name: extractor for name, (extractor, _) in kept.of_experiment(model_dir).items()}
+        extractors = networks or assembly.load_extractors(params, info, policy=self.policy)
         widths = {name: extractor.dimension for name, extractor in extractors.items()}
         hashes = {name: extractor.sha256 for name, extractor in extractors.items()}
         prepared = {
@@ -70,7 +71,7 @@ class TrainedExperiment(TrainedNetwork):
         super().__init__(assembly.trained_head(model_dir, widths, hashes, checkpoint), prepared)
 
     def keras_model(self) -> "keras.Model":
-        """The experiment as one Keras model, for gradients and export. What oneDNN computed in bfloat16 is float32."""
+        """The experiment as one Keras model, for gradients and export. What OpenVINO computed is float32 here."""
         if not self.extractors:
             return self.model
         return assembly.trained_model(self.model_dir, self.checkpoint, policy=self.policy)

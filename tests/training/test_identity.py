@@ -33,7 +33,7 @@ def test_run_json_describes_the_origin_of_a_run(world):
     assert HASH.fullmatch(run["networks"]["MobileNet"])
     assert run["networks"] == identity.read(world / "float32")["networks"]  # in both precisions
     assert run["dataset_fingerprint"] == open_dataset(world / "records").info["fingerprint"]
-    assert (run["precision"], run["runtime"], run["restore_from"]) == ("bfloat16", "onednn", None)
+    assert (run["precision"], run["runtime"], run["restore_from"]) == ("bfloat16", "openvino", None)
     assert identity.read(world / "float32")["runtime"] == "keras"
     assert identity.read(world / "cnn")["networks"] == {}
     assert {"device", "git_sha", "library_versions", "leak"} <= run.keys()

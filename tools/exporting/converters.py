@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr.networks.conversion import frozen_graph
 from cxr.networks.patient import image_only
-from cxr.networks.runtime import frozen_graph
 from tools.exporting.parity import Run
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 from cxr.evaluation.calibration import EDGE
 from cxr.evaluation.operating_points import OperatingPoints
 from cxr.findings import FINDINGS
-from cxr.networks.runtime import frozen_graph
+from cxr.networks.conversion import frozen_graph
 from cxr.patient import UNKNOWN
 from tools.exporting import decoding
 

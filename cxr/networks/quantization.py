@@ -1,0 +1,61 @@
+"""int8: post-training quantisation of a frozen network by NNCF, calibrated on training images."""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr.records import parsing
+from cxr.records.dataset import Dataset
+
+if TYPE_CHECKING:
+    import openvino
+
+log = logging.getLogger("train.quantization")
+
+IMAGES = 300  # NNCF's default; more change the ranges of activations little
+
+
+def calibration_images(images: Dataset) -> Iterator[np.ndarray]:
+    """The first training images, IMAGES at most, uint8 [1, H, W, 1] each.
+
+    The records of a split are in a random order, drawn with the seed of the split, so the first ones are a random draw
+    that any experiment on this dataset repeats.
+    """
+    import tensorflow as tf
+
+    serialized = tf.data.TFRecordDataset(images.paths("train")).take(IMAGES).batch(1)
+    for record in serialized:
+        yield parsing.parse_batch(record, images.info)[0]["image"].numpy()
+
+
+def quantize(model: "openvino.Model", images: Dataset, name: str) -> "openvino.Model":
+    """A network with int8 weights and activations.
+
+    Args:
+        model: from uint8 [?, H, W, 1] to float32 [?, D]; its batch becomes 1.
+        images: a dataset whose training images set the ranges of activations.
+        name: of the extractor, for the log and errors.
+
+    Raises:
+        ImportError: NNCF is not installed.
+        ValueError: the dataset has no training images, or NNCF cannot quantise the network.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError("precision int8 needs NNCF. Run: pip install -r requirements/cpu.txt") from error
+    count = min(IMAGES, images.num_images("train"))
+    if count == 0:
+        raise ValueError(f"{images.folder} has no training images to quantise {name} with; use another precision")
+    if count < IMAGES:
+        log.warning("%s is quantised with %d training images, fewer than %d: the ranges are rough", name, count, IMAGES)
+    model = model.clone()
+    model.reshape([1, *list(model.inputs[0].partial_shape)[1:]])
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    try:
+        return nncf.quantize(model, nncf.Dataset(list(calibration_images(images))), subset_size=count)
+    except (RuntimeError, ValueError, nncf.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f'{name} cannot be quantised: {reason}. Set "precision": "float32" in params.json') from error
