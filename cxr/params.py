@@ -166,6 +166,8 @@ def _require_consistent(params: Params, where: str) -> None:
         raise ValueError(
             f"{where}: precision 'int8' is for frozen networks, and {trains}; take 'bfloat16', or 'float32'"
         )
+    if params.precision == "mixed_float16" and any(spec.get("source") == "onnx" for spec in params.extractors):
+        raise ValueError(f"{where}: encoders of source 'onnx' run on the CPU, in 'float32', 'bfloat16' or 'int8'")
     if params.mixup and params.metadata:
         raise ValueError(f"{where}: mixup cannot average two sexes or view positions; leave out mixup or metadata")
 

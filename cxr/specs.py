@@ -3,10 +3,12 @@
     {"source": "keras", "name": "ResNet50V2", "weights": "imagenet"}
     {"source": "hub", "handle": "https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5"}
     {"source": "keras_hub", "preset": "hf://microsoft/rad-dino", "token": "cls"}
+    {"source": "onnx", "path": "models/encoder.onnx", "range": [-1, 1]}
     {"source": "experiment", "model_dir": "experiments/simple_cnn"}
 
 "weights" may also be a weights file, or null for random weights. Further keys of a keras extractor are passed to its
-constructor: "alpha": 0.25. "handle" and "preset" may also be folders. All sources but experiment accept
+constructor: "alpha": 0.25. "handle" and "preset" may also be folders. "token" is "cls" or "mean", for networks that
+return a sequence of tokens; "output" is the name or number of one of several outputs. All sources but experiment accept
 
     "image_size"       pixels per side of the network's input
     "range"            [low, high] that black and white become, or "radimagenet"
@@ -29,10 +31,11 @@ KEYS = {  # keys of a spec and their types, by source
     "keras": {"source": str, "name": str, "weights": str | None, **IMAGES},
     "hub": {"source": str, "handle": str, **IMAGES},
     "keras_hub": {"source": str, "preset": str, "token": str, **IMAGES},
+    "onnx": {"source": str, "path": str, "output": str | int, "token": str, **IMAGES},
     "experiment": {"source": str, "model_dir": str},
 }
-IDENTIFYING = ("name", "handle", "preset", "model_dir")  # what the network is: each source requires one of them
-LOCATIONS = ("weights", "handle", "preset", "model_dir")  # they may change: the SHA-256 identifies the network
+IDENTIFYING = ("name", "handle", "preset", "path", "model_dir")  # what the network is: each source requires one of them
+LOCATIONS = ("weights", "handle", "preset", "path", "model_dir")  # they may change: the SHA-256 identifies the network
 TOKENS = ("cls", "mean")
 
 
@@ -40,7 +43,7 @@ def extractor_name(spec: dict) -> str:
     """A short name: that of the network or experiment, or the last distinctive word of a handle or preset."""
     path = next((spec[key] for key in IDENTIFYING if spec.get(key)), "extractor")
     words = [word for word in path.split("/") if word and not word.isdigit() and word not in ("feature_vector", "..")]
-    return words[-1] if words else "extractor"
+    return words[-1].removesuffix(".onnx") if words else "extractor"
 
 
 def extractor_names(specs: Sequence[dict]) -> dict[str, dict]:

@@ -13,7 +13,7 @@ from cxr import experiment, identity
 from cxr.evaluation import metrics, operating_points, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
-from cxr.networks import cam, devices
+from cxr.networks import devices
 from cxr.networks import patient as patient_layers
 from cxr.networks.trained import TrainedExperiment, TrainedNetwork
 from cxr.patient import UNKNOWN_PATIENT, Patient
@@ -86,7 +86,7 @@ class Predictor:
         """
         with self._lock:
             if self._mapper is None:
-                self._mapper = cam.HeatMapper(self.network.keras_model(), crop_size=self.params.crop_size)
+                self._mapper = self.network.heat_mapper()
             heat = self._mapper(picture.square[None, ..., None], [FINDINGS.index(finding)])[0, 0]
         height, width = picture.pixels.shape
         return Placement(width, height, self.image_size).heat_on_image(heat, longer_side, covers=self._mapper.covers)

@@ -108,9 +108,10 @@ def localize(
             "they are all on the test list"
         )
     params = identity.trained_params(network.model_dir)
+    is_exact = network.is_exact_in_keras or not network.has_keras_model
     result = {
         **{"model_dir": str(network.model_dir), "checkpoint": network.checkpoint, "method": mapper.method},
-        "heat_map_precision": params.precision if network.is_exact_in_keras else "float32",
+        "heat_map_precision": params.precision if is_exact else "float32",
         **{"data_dir": str(release.data_dir), "boxed_images": len(boxed)},
         "absent": len(boxed) - len({item.image_id for item in scored}) - len(broken),
         **{"broken": broken, "leak": leak, "seen": pretraining.of_result(params, "test", "official")},
@@ -127,12 +128,12 @@ def main(argv: list[str] | None = None) -> None:
     """Localize the findings of one experiment."""
     args = parse_args(argv)
     with one_line_errors():
-        params = identity.trained_params(args.model_dir)
+        identity.trained_params(args.model_dir)
         release = read_boxed_release(args.data_dir)
         patient_ids = [release.boxed[image_id].patient_id for image_id in release.present]
         leak = leak_of_patients(args.model_dir, patient_ids, allow_leak=args.allow_leak)
         network = TrainedExperiment(args.model_dir, args.checkpoint)
-        mapper = cam.HeatMapper(network.keras_model(), args.method, crop_size=params.crop_size)
+        mapper = network.heat_mapper(args.method)
         where = {"output_dir": args.output_dir, "num_overlays": args.overlays}
         result = localize(network, mapper, release, leak=leak, **where)
         print(tables.localization_table(result))

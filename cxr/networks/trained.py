@@ -7,6 +7,8 @@ import numpy as np
 
 from cxr import experiment, identity
 from cxr.networks import assembly, kept, patient, runtime
+from cxr.networks.cam import HeatMapper, OcclusionMapper
+from cxr.networks.onnx_encoder import NO_KERAS
 from cxr.patient import UNKNOWN
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class TrainedExperiment(TrainedNetwork):
         self.model_dir = model_dir
         self.checkpoint = checkpoint
         self.image_size = info["image_size"]
+        self.crop_size = params.crop_size
+        self.has_keras_model = assembly.has_keras_model(params)
         self.runtime: str = identity.read(model_dir)["runtime"]
         self.policy = runtime.layer_policy(params.precision, self.runtime)  # of frozen extractors
         if not params.extractors or params.fine_tune:
@@ -80,3 +84,11 @@ class TrainedExperiment(TrainedNetwork):
     def is_exact_in_keras(self) -> bool:
         """Whether `keras_model` computes in the arithmetic of the evaluation."""
         return not self.extractors or self.runtime == "keras"
+
+    def heat_mapper(self, method: str = "auto") -> HeatMapper | OcclusionMapper:
+        """Heat maps by `keras_model`; without one by occlusion. ValueError if the method needs one."""
+        if self.has_keras_model:
+            return HeatMapper(self.keras_model(), method, crop_size=self.crop_size)
+        if method not in ("auto", "occlusion"):
+            raise ValueError(f"method {method} needs gradients, but {NO_KERAS}")
+        return OcclusionMapper(lambda images: self.logits({"image": images}), self.image_size)
