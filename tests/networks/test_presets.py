@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from cxr.networks import cam
+from cxr.networks import cam, conversion, quantization, runtime
 from cxr.networks.extractors import load_network
 from cxr.networks.precision import layers_in
 from cxr.networks.presets import preset_network
+from cxr.records.dataset import open_dataset
 
 keras_hub = pytest.importorskip("keras_hub", reason="no keras-hub. Run: pip install -r requirements/hub.txt")
 SIZE = 32
@@ -182,6 +183,25 @@ def test_layers_compute_in_the_precision_of_the_experiment(presets):
         network, _, _ = preset_network(spec_of(presets, "vit"))
     backbone = network.layers[-1] if isinstance(network.layers[-1], keras.Model) else network.layers[1]
     assert {layer.compute_dtype for layer in backbone.layers if layer.weights} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit", "dinov2", "siglip"])
+def test_openvino_computes_the_same_features(presets, images, name):
+    extractor = load_network(spec_of(presets, name), record_size=SIZE, normalization="extractor")
+    expected = np.asarray(extractor.model({"image": images}))
+    network = conversion.to_openvino(extractor.model, name)
+    np.testing.assert_allclose(runtime.prepare(network, "openvino", "float32")(images), expected, atol=1e-4, rtol=2e-3)
+    in_bfloat16 = runtime.prepare(network, "openvino", "bfloat16")(images)
+    assert np.linalg.norm(in_bfloat16 - expected) < 0.05 * np.linalg.norm(expected)
+
+
+def test_a_backbone_of_tokens_runs_in_int8(presets, images, built_dataset):
+    extractor = load_network(spec_of(presets, "dinov2"), record_size=SIZE, normalization="extractor")
+    expected = np.asarray(extractor.model({"image": images}))
+    network = conversion.to_openvino(extractor.model, "dinov2")
+    network = quantization.quantize(network, open_dataset(built_dataset), "dinov2")
+    found = runtime.prepare(network, "openvino", "int8")(images)
+    assert 0 < np.linalg.norm(found - expected) < 0.3 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(("name", "method"), [("resnet", "grad_cam"), ("dinov2", "occlusion"), ("siglip", "occlusion")])
