@@ -1,33 +1,47 @@
-"""ResNet50V2 at 224 px, images/s of the frozen network: ours, Keras, PyTorch and this machine's limit.
+"""ResNet50V2 at 224 px, images/s from png records to features: ours, Keras, PyTorch and this machine's limits.
 
     python -m bench.extract --torch_python .venv-torch/bin/python
 
-The limit is the machine's own matrix-multiply peak in bfloat16, measured in the same run, over the network's
-multiplications and additions.
+Ours is what train.py does, reading and writing included. The limits are OpenVINO's own benchmark_app on the same
+networks, which are fed nothing new, and the machine's matrix-multiply peak, measured in the same run, over the
+network's multiplications and additions. The weights are random, which cost the same time as any.
 """
 
 import argparse
+import dataclasses
 import json
+import pathlib
+import re
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from cxr.networks import runtime
-from cxr.networks.extraction import Settings
+from cxr.networks import features, runtime
+from cxr.networks.conversion import frozen_graph
+from cxr.networks.extraction import FeatureJob, write_features
 from cxr.params import Params
+from cxr.records import parsing
+from cxr.records.dataset import Dataset, open_dataset
 
-SPEC = '{"name": "ResNet50V2", "source": "keras", "weights": null}'
+SPEC = {"name": "ResNet50V2", "source": "keras", "weights": None}
 ROUNDS = 3
+SECONDS = 5  # of a round of benchmark_app
+IMAGE_SIZE = 224
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch_python", help="interpreter with torch; without it PyTorch is left out")
-    parser.add_argument("--batch", type=int, default=64, help="images per batch; default: %(default)s")
+    parser.add_argument("--batch", type=int, default=64, help="images per batch of the others; default: %(default)s")
+    parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-128", help="a release")
+    parser.add_argument("--patients", type=int, default=120, help="how many of its patients; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     return parser.parse_args(argv)
 
 
@@ -85,51 +99,120 @@ def torch_rates(torch_python: str, batch: int) -> dict[str, Callable[[], float]]
     return {f"PyTorch ResNet-50, {way}, bfloat16": lambda way=way: ask(way) for way in ("eager", "frozen")}
 
 
-def contestants(batch: int) -> tuple[dict[str, Callable[[], float]], float]:
-    """TensorFlow's ways by name, and the operations of the network for one image."""
+def small_dataset(folder: pathlib.Path, data_dir: pathlib.Path, patients: int) -> Dataset:
+    """Records of some patients of a release."""
+    command = [sys.executable, "build_dataset.py", "--data_dir", str(data_dir), "--output_dir", str(folder)]
+    flags = ["--image_size", str(IMAGE_SIZE), "--patients", str(patients), "--allow_missing", "--shard_size", "1000000"]
+    subprocess.run([*command, *flags], check=True, capture_output=True)
+    return open_dataset(folder)
+
+
+def ours(images: Dataset, precision: str) -> tuple[Callable[[], int], str]:
+    """The extraction of the training images as train.py does it, and the path of its OpenVINO network, if any."""
+    params = Params(precision=precision, extractors=(SPEC,))
+    settings = features.settings_for(images, SPEC, params, runtime.runtime_of(params))
+    extractor = settings.load()
+    network = features.network_for(extractor, images, settings)
+    settings = dataclasses.replace(settings, network=network)
+    target = str(images.folder / f"{precision}.tfrecord")
+    job = FeatureJob(images.paths("train")[0], target, "train", images.info, settings, extractor.sha256)
+
+    def run() -> int:
+        return write_features(job).images
+
+    features.prepared.keep(settings, extractor.sha256, network.read() if network else extractor.model)
+    prepared = features.prepared.entry
+
+    def alone() -> int:
+        features.prepared.entry = prepared  # the contestants take turns
+        return run()
+
+    return alone, f"{network.path}.xml" if network else ""
+
+
+def batches_of(images: Dataset, batch: int):
+    """The training images, read as train.py reads them."""
     import tensorflow as tf
 
-    pixels = np.random.default_rng(230).integers(0, 256, (2 * batch, 224, 224, 1), np.uint8)
-    batches = [tf.constant(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    serialized = tf.data.TFRecordDataset(images.paths("train")).batch(batch)
+    return serialized.map(lambda records: parsing.parse_batch(records, images.info)[0]["image"]).prefetch(2)
+
+
+def onednn(images: Dataset, batch: int) -> Callable[[], int]:
+    """The way of bfloat16 before OpenVINO: a frozen graph that TensorFlow rewrites for oneDNN."""
+    import tensorflow as tf
+
+    frozen = frozen_graph(features.settings_for(images, SPEC, Params(), "keras").load().model)
+
+    def run() -> int:
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
+        try:
+            return len(np.concatenate([np.asarray(frozen(part)[0]) for part in batches_of(images, batch)]))
+        finally:
+            tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
+
+    return run
+
+
+def benchmark_app(path: str, precision: str) -> Callable[[], float]:
+    """A function that measures images/s by OpenVINO's own benchmark of a network, at its defaults for throughput."""
+    program = str(pathlib.Path(sys.executable).with_name("benchmark_app"))
+    command = [program, "-m", path, "-d", "CPU", "-t", str(SECONDS)]
+    command += ["-hint", "throughput", "-shape", f"[1,{IMAGE_SIZE},{IMAGE_SIZE},1]", "-infer_precision", precision]
+
+    def run() -> float:
+        report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return float(re.search(r"Throughput: +([\d.]+)", report).group(1))
+
+    return run
+
+
+def contestants(images: Dataset, batch: int) -> tuple[dict[str, Callable[[], float]], float]:
+    """The ways by name, and the operations of the network for one image."""
     ways = {}
-    for precision in ("float32", "bfloat16"):
-        name = runtime.runtime_of(precision)
-        extractor = Settings(SPEC, Params(precision=precision), 224, name, runtime.device_kind()).load()
-        run = runtime.prepare(extractor.model, name, precision)
-        ways[f"ours, {precision}"] = rate(lambda run=run: sum(len(np.asarray(run(part))) for part in batches))
-    model = Settings(SPEC, Params(), 224, "keras", runtime.device_kind()).load().model
-    for name, xla in (("tf.function, float32", False), ("tf.function with XLA, float32", True)):
-        call = tf.function(lambda images: model({"image": images}, training=False), jit_compile=xla)
-        ways[name] = rate(lambda call=call: sum(len(np.asarray(call(part))) for part in batches))
+    for precision in ("float32", "bfloat16", "int8"):
+        work, path = ours(images, precision)
+        ways[f"ours, {precision}"] = rate(work)
+        if path:
+            ways[f"benchmark_app, {precision}"] = benchmark_app(path, runtime.PRECISIONS[precision])
+    ways["TensorFlow with oneDNN, bfloat16"] = rate(onednn(images, batch))
+    model = features.settings_for(images, SPEC, Params(), "keras").load().model
+    pixels = np.concatenate([part.numpy() for part in batches_of(images, batch)])
     ways["Keras predict, float32"] = rate(lambda: len(model.predict({"image": pixels}, batch_size=batch, verbose=0)))
     network = next(layer for layer in model.layers if hasattr(layer, "layers"))
     return ways, operations(network)
 
 
+def measure(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median of every way over the rounds; a first round is for warming up."""
+    seen = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, run in ways.items():
+            value = run()
+            if round_:
+                seen[name].append(value)
+    return {name: statistics.median(values) for name, values in seen.items()}
+
+
 def main() -> None:
-    """Print every rate, its ratio to ours, and ours over the limit."""
+    """Print every rate, and ours in bfloat16 and int8 over it."""
     args = parse_args()
     import tensorflow as tf
 
-    ways, work = contestants(args.batch)
-    if args.torch_python:
-        ways |= torch_rates(args.torch_python, args.batch)
-    ways |= {f"matrix peak, {dtype.name}": matrix_peak(dtype) for dtype in (tf.float32, tf.bfloat16)}
-    seen = {name: [] for name in ways}
-    for round_ in range(ROUNDS + 1):
-        for name, run in ways.items():
-            value = run()
-            if round_:  # the first is for warming up
-                seen[name].append(value)
-    medians = {name: statistics.median(values) for name, values in seen.items()}
-    ours = medians["ours, bfloat16"]
-    print(f"ResNet50V2, 224 px, batches of {args.batch}, {work / 1e9:.2f} GFLOP an image")
-    for name, value in medians.items():
-        if name.startswith("matrix"):
-            limit = f"{value / work:8.1f} images/s   ours is {ours * work / value:5.2f} x"
-            print(f"  {name:36} {limit} ({value / 1e9:.0f} GFLOP/s)")
-        else:
-            print(f"  {name:36} {value:8.1f} images/s   ours is {ours / value:5.2f} x")
+    with tempfile.TemporaryDirectory() as folder:
+        images = small_dataset(pathlib.Path(folder) / "records", args.data_dir, args.patients)
+        ways, work = contestants(images, args.batch)
+        if args.torch_python:
+            ways |= torch_rates(args.torch_python, args.batch)
+        ways |= {f"matrix peak, {dtype.name}": matrix_peak(dtype) for dtype in (tf.float32, tf.bfloat16)}
+        found = measure(ways, args.rounds)
+    count = images.num_images("train")
+    print(f"ResNet50V2, {IMAGE_SIZE} px, {count} images a round, {work / 1e9:.2f} GFLOP an image")
+    print(f"  {'':36}{'images/s':>10}{'ours bfloat16':>16}{'ours int8':>12}")
+    for name, value in found.items():
+        images_per_second = value / work if name.startswith("matrix") else value
+        ratios = [found[f"ours, {precision}"] / images_per_second for precision in ("bfloat16", "int8")]
+        print(f"  {name:36}{images_per_second:10.1f}{ratios[0]:14.2f} x{ratios[1]:10.2f} x")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 params.json          parameters other than the defaults    best.weights.h5   best val mean AUROC
 run.json             identity of the run                   last.weights.h5   last epoch
 dataset.json         the dataset it was trained on         resume/           state to resume from
-patients.json        patients of its train and val         tensorboard/
+patients.json        patients of its train and val         networks/         frozen networks as OpenVINO runs them
 train.log            log of the run                        history.csv       one row per epoch
+tensorboard/
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv   experts_{split}_{checkpoint}.json
 """
 

@@ -79,7 +79,10 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"optimizer": "adam"}', "optimizer is 'adam'; expected 'adamw' or 'sgd'"),
         ('{"lr_schedule": true}', "lr_schedule is True; expected 'constant' or 'cosine' or 'plateau'"),
         ('{"model": "resnet"}', "model is 'resnet'; expected 'simple_cnn' or 'feature_extractor' or 'ensemble'"),
-        ('{"precision": "float16"}', "precision is 'float16'; expected 'float32' or 'bfloat16' or 'mixed_float16'"),
+        (
+            '{"precision": "float16"}',
+            "precision is 'float16'; expected 'float32' or 'bfloat16' or 'int8' or 'mixed_float16'",
+        ),
         ('{"hidden_units": 512}', "hidden_units is 512; expected a list"),
         ('{"hidden_units": [512, "256"]}', "hidden_units[1] is '256'; expected an integer"),
         ('{"hidden_units": [0]}', "hidden_units[0] is 0; expected 1 to 65536"),
@@ -95,6 +98,11 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"fine_tune": {"unfreeze": "some"}}', "fine_tune: unfreeze is 'some'; expected 'all' or an integer"),
         ('{"fine_tune": {"unfreeze": 0}}', "fine_tune: unfreeze is 0; expected 1 to 10000"),
         ('{"fine_tune": {"epoch": 5}}', "fine_tune: unknown parameter 'epoch'. Did you mean 'epochs'?"),
+        (
+            '{"precision": "int8"}',
+            "precision 'int8' is for frozen networks, and simple_cnn trains all of its layers; "
+            "take 'bfloat16', or 'float32'",
+        ),
         ('{"fine_tune": {}}', "fine_tune needs extractors; 'simple_cnn' trains all of its layers anyway"),
     ],
 )

@@ -1,6 +1,8 @@
 """A Keras model as a graph with constant weights, and as an OpenVINO network."""
 
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,15 +28,20 @@ def frozen_graph(model: "keras.Model", batch: int | None = None) -> Callable:
     return convert_variables_to_constants_v2(outputs.get_concrete_function(*specs))
 
 
-def require_openvino() -> None:
-    """Raise ImportError unless OpenVINO is installed."""
+def load_openvino() -> ModuleType:
+    """The module openvino; ImportError says how to install it.
+
+    OpenVINO and NNCF send usage statistics through the package openvino_telemetry if they find it. Nothing that looks
+    at patients' images should, so its import is blocked in this process.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)
     try:
-        import openvino  # noqa: F401
+        import openvino
     except ImportError as error:
         raise ImportError(
-            "precision bfloat16 and int8 of frozen networks need OpenVINO on a CPU. "
-            "Run: pip install -r requirements/cpu.txt"
+            "frozen networks in bfloat16 or int8 on a CPU need OpenVINO. Run: pip install -r requirements/cpu.txt"
         ) from error
+    return openvino
 
 
 def to_openvino(model: "keras.Model | openvino.Model", name: str) -> "openvino.Model":
@@ -49,9 +56,7 @@ def to_openvino(model: "keras.Model | openvino.Model", name: str) -> "openvino.M
         ImportError: OpenVINO is not installed.
         ValueError: the network has an operation that OpenVINO lacks.
     """
-    require_openvino()
-    import openvino
-
+    openvino = load_openvino()
     if isinstance(model, openvino.Model):
         return model
     try:

@@ -53,9 +53,7 @@ class NetworkFile(NamedTuple):
 
     def read(self) -> "openvino.Model":
         """Load the network; raises like `data`."""
-        conversion.require_openvino()
-        import openvino
-
+        openvino = conversion.load_openvino()
         layers, weights = self.data()
         return openvino.Core().read_model(layers, weights)
 
@@ -131,8 +129,9 @@ def serialized(network: "openvino.Model", *, half: bool) -> list[bytes]:
     Args:
         half: store weights as float16, which has more digits than the bfloat16 that they are used in.
     """
-    import openvino
-
+    openvino = conversion.load_openvino()
+    for number, operation in enumerate(network.get_ordered_ops()):  # names count what this process has made before
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "network.xml"
         openvino.save_model(network, path, compress_to_fp16=half)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from cxr.networks.conversion import require_openvino
+from cxr.networks.conversion import load_openvino
 from cxr.params import Params
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ class OpenVinoNetwork:
 
     def __init__(self, model: "openvino.Model", precision: str) -> None:
         """Compile it for this CPU."""
-        require_openvino()
-        import openvino
-
+        openvino = load_openvino()
         core = openvino.Core()
         warn_if_slow(precision, tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
         model = model.clone()

@@ -10,13 +10,14 @@ from support.runs import make_experiment, run_train
 
 @pytest.fixture(scope="session")
 def world(built_dataset, tmp_path_factory) -> Path:
-    """records/, a weights file and four experiments: a CNN, heads in float32 and bfloat16, a head over the CNN."""
+    """records/, weights and five experiments: a CNN, heads in float32, bfloat16 and int8, a head over the CNN."""
     folder = tmp_path_factory.mktemp("world")
     data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
     run_train(make_experiment(folder / "cnn"), data_dir)
     spec = save_mobilenet(folder / "mobilenet.weights.h5")
     train_head(folder / "float32", data_dir, spec)
     train_head(folder / "bfloat16", data_dir, spec, precision="bfloat16")
+    train_head(folder / "int8", data_dir, spec, precision="int8")
     train_head(folder / "over", data_dir, {"source": "experiment", "model_dir": str(folder / "cnn")})
     return folder
 

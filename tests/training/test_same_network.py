@@ -1,34 +1,79 @@
 """The network that predicts is the one that was scored, in every precision."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 from support.identity import error_of, predicted, scored, train_head
 
 import evaluate
-from cxr import storage
+import train
+from cxr import identity, storage
+from cxr.evaluation.metrics import sigmoid
 from cxr.findings import FINDINGS
+from cxr.networks import kept
+from cxr.networks.trained import TrainedExperiment
+from cxr.params import load_params
+from cxr.records.dataset import open_dataset
 from tools import export
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("cnn", 1e-5), ("float32", 1e-5), ("bfloat16", 2e-3)])
+@pytest.mark.parametrize(("name", "tolerance"), [("cnn", 1e-5), ("float32", 1e-5), ("bfloat16", 1e-5), ("int8", 1e-5)])
 def test_predict_gives_the_probabilities_that_evaluate_scored(world, name, tolerance):
     np.testing.assert_allclose(predicted(world / name, world / "records"), scored(world / name), atol=tolerance)
 
 
-def test_the_two_precisions_give_different_predictions(world):
-    """Otherwise the test above would pass with either of them."""
-    assert np.abs(scored(world / "bfloat16") - scored(world / "float32")).max() > 4e-3
+@pytest.mark.parametrize("name", ["bfloat16", "int8"])
+def test_the_precisions_give_different_predictions(world, name):
+    """Otherwise the test above would pass with any of them."""
+    assert np.abs(scored(world / name) - scored(world / "float32")).max() > 4e-3
 
 
 def test_test_time_augmentation_uses_the_same_network(world, copied):
     model_dir = copied("bfloat16")
     evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(world / "records"), "--split", "val", "--tta", "2"])
     averaged = scored(model_dir / "tta_2")
-    assert np.abs(averaged - scored(model_dir)).max() < 0.2  # moved by a pixel or two; float32 would differ by more
+    network = TrainedExperiment(model_dir)
+    datasets = {"image": open_dataset(world / "records")}
+    expected, in_float32 = (
+        sigmoid(evaluate.predict_logits(model, "val", datasets, load_params(model_dir), tta=2).astype(np.float64))
+        for model in (network, network.keras_model())
+    )
+    np.testing.assert_allclose(averaged, expected, atol=1e-5)
+    assert np.abs(averaged - in_float32).max() > 4e-3
+
+
+def test_an_experiment_runs_its_own_network_on_any_dataset(world, copied, tmp_path):
+    model_dir = copied("int8")
+    sha256 = identity.read(model_dir)["prepared"]["MobileNet"]
+    assert kept.hash_of([(model_dir / f"networks/MobileNet{ending}").read_bytes() for ending in kept.PARTS]) == sha256
+    records = shutil.copytree(world / "records", tmp_path / "records", ignore=shutil.ignore_patterns("features"))
+    evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(records), "--split", "val"])
+    np.testing.assert_array_equal(scored(model_dir), scored(world / "int8"))
+    (cache,) = records.glob("features/MobileNet-*/dataset.json")
+    assert storage.read_json(cache)["network_sha256"] == sha256
+    assert [path.name for path in records.glob("features/networks/*.bin")] == [f"MobileNet-{sha256[:12]}.bin"]
+
+
+def test_a_damaged_network_is_not_used(world, copied):
+    model_dir = copied("int8")
+    (model_dir / "networks/MobileNet.bin").write_bytes((world / "bfloat16/networks/MobileNet.bin").read_bytes())
+    text = f"error: the network files {model_dir}/networks/MobileNet.xml and .bin are damaged, or of another network"
+    assert error_of(evaluate.main, "--model_dir", model_dir, "--data_dir", world / "records").startswith(text)
+
+
+def test_a_run_by_onednn_must_be_trained_again(world, copied):
+    model_dir = copied("bfloat16")
+    storage.write_json(model_dir / "run.json", identity.read(model_dir) | {"runtime": "onednn"})
+    text = (
+        f"error: the features of {model_dir} were computed by oneDNN, which OpenVINO has replaced and whose numbers "
+        f"differ. Train it again: python train.py --model_dir {model_dir} --restart"
+    )
+    assert error_of(evaluate.main, "--model_dir", model_dir, "--data_dir", world / "records") == text
+    assert error_of(train.main, "--model_dir", model_dir, "--data_dir", world / "records", "--resume") == text
 
 
 def test_an_export_in_another_precision_is_scored_again(world, tmp_path):
