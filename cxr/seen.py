@@ -25,9 +25,11 @@ class Known(NamedTuple):
     pattern: str  # matches all of "source:network", see `_network_of`
     sets: tuple[str, ...]
     stated_by: str
+    published: str | None = None  # where its files are, for the error without them
 
 
 TXV = "TorchXRayVision, torchxrayvision/models.py and its documentation (random splits)"
+TXV_FILES = "https://github.com/mlmed/torchxrayvision"
 EVA_X = "Yao et al. 2024 (EVA-X): merged images of NIH's train list, CheXpert and MIMIC-CXR"
 KNOWN = (
     Known(r"keras:imagenet", ("imagenet",), "Keras Applications"),
@@ -35,31 +37,51 @@ KNOWN = (
     Known(r"keras:.+_weights_tf_dim_ordering_tf_kernels_.*no_?top\.h5", ("imagenet",), "Keras Applications"),
     Known(r"keras:mobilenet_\d+_\d+_\d+_tf_no_top\.h5", ("imagenet",), "Keras Applications"),
     Known(r"keras:efficientnet(b\d|v2-\w+)_notop\.h5", ("imagenet",), "Keras Applications"),
-    Known(r"keras:radimagenet[-_ ].*", ("radimagenet",), "Mei et al. 2022: trained solely from RadImageNet"),
+    Known(
+        r"keras:radimagenet[-_ ].*",
+        ("radimagenet",),
+        "Mei et al. 2022: trained solely from RadImageNet",
+        "https://github.com/BMEII-AI/RadImageNet",
+    ),
     Known(r"hub:https://tfhub\.dev/google/imagenet/.*", ("imagenet",), "TensorFlow Hub"),
     Known(
         r"keras_hub:hf://microsoft/rad-dino",
         ("nih_train_val_unlabeled", "nih_test_unlabeled", "brax", "chexpert", "mimic", "padchest"),
         "model card of RAD-DINO: 112,120 images of NIH, which is all of them",
+        "https://huggingface.co/microsoft/rad-dino",
     ),
     Known(
         r"keras_hub:(medsiglip_.*|hf://google/medsiglip-.*|kaggle://keras/medsiglip/.*)",
         ("mimic", "slake"),
         "model card of MedSigLIP; at most 179 images of SLAKE are NIH's",
+        "https://www.kaggle.com/models/keras/medsiglip",
     ),
     Known(r"keras_hub:(.*/)?(resnet|vit|efficientnet|densenet)_\w*_imagenet(/\d+)?", ("imagenet",), "KerasHub"),
     Known(r"keras_hub:(.*/)?(resnet|vit|efficientnet)_\w*_imagenet21k(/\d+)?", ("imagenet21k",), "KerasHub"),
-    Known(r"keras_hub:(.*/)?dinov2[-_]\w+(/\d+)?", ("lvd_142m",), "Oquab et al. 2023 (DINOv2)"),
+    Known(
+        r"keras_hub:(.*/)?dinov2[-_]\w+(/\d+)?",
+        ("lvd_142m",),
+        "Oquab et al. 2023 (DINOv2)",
+        "https://www.kaggle.com/models/keras/dinov2",
+    ),
     Known(r"keras_hub:(.*/)?dinov3_\w+_lvd1689m(/\d+)?", ("lvd_1689m",), "Simeoni et al. 2025 (DINOv3)"),
     Known(r"keras_hub:(.*/)?siglip2?_\w+(/\d+)?", ("webli",), "Zhai et al. 2023 (SigLIP)"),
-    Known(r"onnx:densenet121-res224-(nih|rsna).*", NIH_RANDOM, TXV),
+    Known(r"onnx:densenet121-res224-(nih|rsna).*", NIH_RANDOM, TXV, TXV_FILES),
     Known(
-        r"onnx:(densenet121-res224|resnet50-res512)-all.*", (*NIH_RANDOM, "chexpert", "mimic", "openi", "padchest"), TXV
+        r"onnx:(densenet121-res224|resnet50-res512)-all.*",
+        (*NIH_RANDOM, "chexpert", "mimic", "openi", "padchest"),
+        TXV,
+        TXV_FILES,
     ),
-    Known(r"onnx:densenet121-res224-chex.*", ("chexpert",), TXV),
-    Known(r"onnx:densenet121-res224-pc.*", ("padchest",), TXV),
-    Known(r"onnx:densenet121-res224-mimic_.*", ("mimic",), TXV),
-    Known(r"onnx:eva_x_\w+_merged520k_mim.*", ("nih_train_val", "chexpert", "mimic"), EVA_X),
+    Known(r"onnx:densenet121-res224-chex.*", ("chexpert",), TXV, TXV_FILES),
+    Known(r"onnx:densenet121-res224-pc.*", ("padchest",), TXV, TXV_FILES),
+    Known(r"onnx:densenet121-res224-mimic_.*", ("mimic",), TXV, TXV_FILES),
+    Known(
+        r"onnx:eva_x_\w+_merged520k_mim.*",
+        ("nih_train_val", "chexpert", "mimic"),
+        EVA_X,
+        "https://github.com/hustvl/EVA-X",
+    ),
 )
 
 
@@ -82,9 +104,20 @@ def seen_by(spec: dict) -> list[str] | None:
         return list(spec["seen"])
     if spec.get("source") == "keras" and spec.get("weights", "imagenet") is None:
         return []  # random weights
-    network = _network_of(spec)
-    found = next((known for known in KNOWN if re.fullmatch(known.pattern, network, re.IGNORECASE)), None)
+    found = _known(spec)
     return found and list(found.sets)
+
+
+def where_published(spec: dict) -> str:
+    """The end of an error about a missing network: where it is published, if that is known."""
+    found = _known(spec)
+    address = f"It is published at {found.published}; " if found and found.published else ""
+    return f"{address}docs/encoders.md says how to get and export encoders"
+
+
+def _known(spec: dict) -> Known | None:
+    network = _network_of(spec)
+    return next((known for known in KNOWN if re.fullmatch(known.pattern, network, re.IGNORECASE)), None)
 
 
 def _network_of(spec: dict) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from cxr.networks import ranges
 from cxr.networks.extractors import Extractor
 from cxr.networks.pixels import crop_start
+from cxr.seen import where_published
 
 if TYPE_CHECKING:
     import openvino
@@ -47,10 +48,7 @@ def onnx_extractor(spec: dict, name: str, *, record_size: int, crop_size: int, n
         raise ImportError(NOT_INSTALLED) from error
     path = pathlib.Path(spec["path"])
     if not path.is_file():
-        raise FileNotFoundError(
-            f'no ONNX file {path}; correct "path" in params.json. docs/encoders.md says where encoders are published '
-            "and how to export them"
-        )
+        raise FileNotFoundError(f'no ONNX file {path}; correct "path" in params.json. {where_published(spec)}')
     to_range = None
     if normalization == "extractor" and (to_range := ranges.stated_range(spec)) is None:
         raise ValueError(f'{path} does not state the range of its images; add "range", or "mean" and "std"')

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr.seen import where_published
+
 if TYPE_CHECKING:
     import keras
 
@@ -137,10 +139,11 @@ def _fixed_size(backbone: "keras.Model") -> int | None:
 def _load_error(spec: dict, error: Exception) -> Exception:
     """The error of a preset that does not load, in one line."""
     preset = spec["preset"]
-    reason = str(error).strip().splitlines()[0]
+    reason = str(error).strip().splitlines()[0].rstrip(".:")
+    if not pathlib.Path(preset).exists() and ("://" in preset or isinstance(error, OSError)):
+        return ConnectionError(
+            f"KerasHub could not download {preset}: {reason}. {where_published(spec)}. Offline, copy its folder from "
+            "another machine and give the path as preset"
+        )
     size = f" with images of {spec['image_size']} pixels" if "image_size" in spec else ""
-    kind = ValueError
-    if "://" in preset and isinstance(error, OSError):
-        kind = ConnectionError
-        reason += ". Offline, save the preset to a folder elsewhere and give its path, see docs/encoders.md"
-    return kind(f"KerasHub could not load {preset}{size}: {reason}")
+    return ValueError(f"KerasHub could not load {preset}{size}: {reason}")

@@ -145,6 +145,12 @@ def test_a_file_that_is_absent_or_not_onnx(tmp_path):
         FileNotFoundError, match=r"no ONNX file .*absent\.onnx; correct \"path\" in params\.json\. docs/enc"
     ):
         load(tmp_path / "absent.onnx")
+    text = (
+        'no ONNX file models/densenet121-res224-chex.onnx; correct "path" in params.json. It is published at '
+        "https://github.com/mlmed/torchxrayvision; docs/encoders.md says how to get and export encoders"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(text)):
+        load("models/densenet121-res224-chex.onnx")
     (tmp_path / "page.onnx").write_text("<html>404</html>")
     with pytest.raises(ValueError, match=r"OpenVINO cannot read .*page\.onnx: "):
         load(tmp_path / "page.onnx")

@@ -163,6 +163,18 @@ def test_what_does_not_fit_is_an_error_in_one_line(presets, name, keys, text):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("error", [OSError("no route to host"), ValueError("it has no config.json.\nsee above")])
+def test_a_preset_that_cannot_be_downloaded(monkeypatch, error):
+    def offline(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", offline)
+    text = r"could not download hf://microsoft/rad-dino: .*\. It is published at https://huggingface\.co/microsoft/rad-dino"
+    with pytest.raises(ConnectionError, match=text) as caught:
+        preset_network({"source": "keras_hub", "preset": "hf://microsoft/rad-dino", "token": "cls"})
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_text_model_is_rejected(tmp_path):
     text = keras_hub.models.BertBackbone(
         vocabulary_size=8, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=8, max_sequence_length=4

@@ -1,6 +1,7 @@
 import re
 import warnings
 
+import keras
 import numpy as np
 import pytest
 
@@ -85,6 +86,34 @@ def test_a_network_is_fed_the_stated_range_and_its_hash_tells_it_apart():
     np.testing.assert_allclose(other.model({"image": images}), expected, rtol=1e-3, atol=1e-6)
     assert len({own.sha256, same.sha256, other.sha256}) == 3
     assert other.fed == "32 x 32 pixels, black is -2, white is 2"
+
+
+def test_a_file_of_radimagenet_is_recognised_when_it_is_loaded(tmp_path):
+    network = keras.applications.MobileNet(
+        include_top=False, alpha=0.25, weights=None, input_shape=(32, 32, 3), pooling="avg"
+    )
+    path = tmp_path / "RadImageNet-MobileNet_notop.h5"
+    network.save(path)  # a whole model in Keras's old format, as RadImageNet's files are
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    spec = {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": str(path), "image_size": 32}
+    found = load_network(spec, record_size=32, normalization="extractor")
+    expected = network(ranges.radimagenet_range(images.repeat(3, axis=-1).astype(np.float32)))
+    np.testing.assert_allclose(found.model({"image": images}), expected, rtol=1e-3, atol=1e-6)
+    assert "black is [-0.4076, -0.458, -0.485]" in found.fed
+    renamed = path.rename(tmp_path / "own.h5")
+    other = load_network(spec | {"weights": str(renamed)}, record_size=32, normalization="extractor")
+    assert other.sha256 != found.sha256  # run.json compares it, so a renamed file cannot change the range unseen
+    assert "black is -1" in other.fed
+
+
+def test_without_the_file_the_error_says_where_it_is_published():
+    spec = {"source": "keras", "name": "ResNet50", "weights": "models/RadImageNet-ResNet50_notop.h5"}
+    text = (
+        'no weights file models/RadImageNet-ResNet50_notop.h5 for ResNet50; correct "weights" in params.json. '
+        "It is published at https://github.com/BMEII-AI/RadImageNet; docs/encoders.md says how to get"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(text)):
+        load_network(spec, record_size=32, normalization="extractor")
 
 
 IMAGES = np.arange(4 * 4, dtype=np.uint8).reshape(4, 2, 2, 1)
