@@ -59,12 +59,13 @@ class Predictor:
         """Run the network once over a batch.
 
         Args:
-            rows: smaller batches are padded to this size, because TensorFlow compiles every new batch size.
+            rows: smaller batches are padded to this size where TensorFlow would compile every new batch size.
 
         Raises:
             ValueError: the network's outputs are NaN or infinite.
         """
-        padded = [*pictures, *pictures[-1:] * (rows - len(pictures))]
+        missing = rows - len(pictures) if self.network.compiles_every_size else 0
+        padded = [*pictures, *pictures[-1:] * missing]
         inputs = {"image": np.stack([picture.square for picture in padded])[..., None]}
         codes = [picture.patient.codes() for picture in padded]
         inputs |= {

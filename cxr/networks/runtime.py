@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("train.runtime")
 
+REQUEST = 8  # images per request; int8 takes 8 % less time than by single images, larger requests save no more
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not quantised, by params.precision
 
 
@@ -104,23 +105,19 @@ class KerasNetwork:
 
 
 class OpenVinoNetwork:
-    """A network of OpenVINO that computes one image per request, and as many requests at once as the CPU serves best.
+    """A network of OpenVINO: requests of REQUEST images or of one, as many at once as suit the CPU.
 
-    So the features of an image do not depend on the batch it comes in.
+    Both sizes give the same features, so those of an image do not depend on the batch that it comes in.
     """
 
     def __init__(self, model: "openvino.Model", precision: str) -> None:
-        """Compile it for this CPU."""
+        """Compile it for this CPU when the first images come."""
         openvino = load_openvino()
-        core = openvino.Core()
-        warn_if_slow(precision, tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
-        model = model.clone()
-        model.reshape([1, *list(model.inputs[0].partial_shape)[1:]])
-        options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
-        compiled = core.compile_model(model, "CPU", options)
-        self.dimension = compiled.outputs[0].shape[1]
-        self._queue = openvino.AsyncInferQueue(compiled)
-        self._queue.set_callback(_store)
+        self._core = openvino.Core()
+        warn_if_slow(precision, tuple(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+        self._model = model
+        self._options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
+        self._queues = {}  # by the number of images in a request
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """See `Runtime`."""
@@ -128,19 +125,34 @@ class OpenVinoNetwork:
 
     def stream(self, batches: Iterable[np.ndarray], on_images: Callable[[int], None]) -> np.ndarray:
         """See `Runtime`."""
-        vectors = []  # [D] each
-        for images in batches:
-            for image in np.asarray(images):
-                vectors.append(np.empty(self.dimension, np.float32))
-                self._queue.start_async({0: image[None]}, vectors[-1])
+        parts = []  # [REQUEST, D] or [1, D] each, filled when their request ends
+        for images in map(np.asarray, batches):
+            whole = len(images) - len(images) % REQUEST
+            starts = [*range(0, whole, REQUEST), *range(whole, len(images))]
+            for start, end in zip(starts, [*starts[1:], len(images)], strict=True):
+                queue, dimension = self._queue(end - start)
+                parts.append(np.empty((end - start, dimension), np.float32))
+                queue.start_async({0: images[start:end]}, parts[-1])
             on_images(len(images))
-        self._queue.wait_all()
+        for queue, _ in self._queues.values():
+            queue.wait_all()
         with np.errstate(over="ignore"):  # too large for float16: infinite, which the caller reports
-            return np.array(vectors).astype(np.float16).astype(np.float32)
+            return np.concatenate(parts).astype(np.float16).astype(np.float32)
+
+    def _queue(self, size: int) -> tuple["openvino.AsyncInferQueue", int]:
+        """The queue of requests of `size` images, and the number of features."""
+        if size not in self._queues:
+            model = self._model.clone()
+            model.reshape([size, *list(model.inputs[0].partial_shape)[1:]])
+            compiled = self._core.compile_model(model, "CPU", self._options)
+            queue = load_openvino().AsyncInferQueue(compiled)
+            queue.set_callback(_store)
+            self._queues[size] = queue, compiled.outputs[0].shape[1]
+        return self._queues[size]
 
 
-def _store(request, vector: np.ndarray) -> None:
-    vector[:] = request.get_output_tensor(0).data[0]
+def _store(request, features: np.ndarray) -> None:
+    features[:] = request.get_output_tensor(0).data
 
 
 @functools.cache  # once for every reason

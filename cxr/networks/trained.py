@@ -25,6 +25,11 @@ class TrainedNetwork:
         self.extractors = extractors or {}
         self.input: list[str] = ["image", *(name for name in model.input if name in patient.INPUTS)]
 
+    @property
+    def compiles_every_size(self) -> bool:
+        """Whether the first batch of every size takes much longer; OpenVINO computes image by image."""
+        return not self.extractors or any(isinstance(run, runtime.KerasNetwork) for run in self.extractors.values())
+
     def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Logits float32 [B, 14].
 

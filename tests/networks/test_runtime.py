@@ -78,13 +78,13 @@ def test_a_crop_and_resizing_are_part_of_the_converted_network(size):
 
 def test_the_features_of_an_image_do_not_depend_on_its_batch(quantised):
     run = runtime.prepare(quantised.read(), "openvino", "int8")
-    batch = some_images(7)
-    alone = np.concatenate([run(batch[row : row + 1]) for row in range(7)])
+    batch = some_images(19)  # two requests of 8 and three of 1
+    alone = np.concatenate([run(batch[row : row + 1]) for row in range(19)])
     counts = []
-    streamed = run.stream([batch[:4], batch[4:]], counts.append)
+    streamed = run.stream([batch[:9], batch[9:]], counts.append)
     assert np.array_equal(alone, run(batch))
     assert np.array_equal(alone, streamed)
-    assert counts == [4, 3]
+    assert counts == [9, 10]
 
 
 def test_int8_is_near_float32_and_the_same_at_every_quantisation(extractor, converted, images, quantised):
