@@ -79,9 +79,9 @@ def written_shards(monkeypatch) -> list[str]:
     """A list that collects the names of the feature shards written after this call."""
     names, write = [], features.write_features
 
-    def note(job):
+    def note(job, **options):
         names.append(Path(job.path).name)
-        return write(job)
+        return write(job, **options)
 
     monkeypatch.setattr(features, "write_features", note)
     return names
