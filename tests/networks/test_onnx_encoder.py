@@ -7,7 +7,9 @@ from support.onnx_files import SIDE, by_onnxruntime, write_encoder
 
 from cxr.networks import runtime
 from cxr.networks.onnx_encoder import onnx_extractor
+from cxr.networks.quantization import quantize
 from cxr.params import Params, parse_params
+from cxr.records.dataset import open_dataset
 
 pytest.importorskip("openvino", reason="no OpenVINO. Run: pip install -r requirements/cpu.txt")
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 1), np.uint8)
@@ -105,6 +107,17 @@ def test_every_precision_runs_on_openvino(tmp_path, precision):
     extractor = load(write_encoder(tmp_path / "encoder.onnx"))
     found = features_of(extractor, precision=precision)
     assert np.abs(found - features_of(extractor)).max() < 0.05
+
+
+def test_an_encoder_is_quantised_to_int8(tmp_path, built_dataset):
+    extractor = load(write_encoder(tmp_path / "encoder.onnx"), record_size=32)
+    quantised = extractor._replace(model=quantize(extractor.model, open_dataset(built_dataset), "net"))
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), np.uint8)
+    expected = features_of(extractor, images)
+    found = features_of(quantised, images, precision="int8")
+    distances = np.linalg.norm(found[:, None] - expected, axis=-1)  # [int8, float32]
+    assert (distances.argmin(axis=1) == np.arange(5)).all()  # each image is nearest to itself
+    assert distances.diagonal().min() > 0
 
 
 def test_the_hash_covers_weights_in_other_files_the_range_and_the_output(tmp_path):

@@ -213,7 +213,9 @@ def test_a_backbone_of_tokens_runs_in_int8(presets, images, built_dataset):
     network = conversion.to_openvino(extractor.model, "dinov2")
     network = quantization.quantize(network, open_dataset(built_dataset), "dinov2")
     found = runtime.prepare(network, "openvino", "int8")(images)
-    assert 0 < np.linalg.norm(found - expected) < 0.3 * np.linalg.norm(expected)
+    distances = np.linalg.norm(found[:, None] - expected, axis=-1)  # [int8, float32]
+    assert (distances.argmin(axis=1) == np.arange(len(images))).all()  # each image is nearest to itself
+    assert distances.diagonal().min() > 0
 
 
 @pytest.mark.parametrize(("name", "method"), [("resnet", "grad_cam"), ("dinov2", "occlusion"), ("siglip", "occlusion")])
