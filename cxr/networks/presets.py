@@ -65,15 +65,16 @@ def preprocessing(keras_hub, preset: str) -> tuple[Callable | None, int | None]:
     """The map of RGB pixels [0, 255] to a preset's range, and its size; each None if the preset does not state it."""
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
-    except (OSError, ValueError):  # the file is absent, or the class has no converter: as in presets of Hugging Face
+    except (OSError, ValueError):  # its file is absent
+        converter = None
+    if converter is None:  # KerasHub reads none of Hugging Face's for most networks
         return _hugging_face_preprocessing(preset)
-    scale, offset = (np.asarray(default if value is None else value, np.float32) for value, default in (
-        (converter.scale, 1), (converter.offset, 0)
-    ))  # fmt: skip
-    size = converter.image_size
+    size = converter.image_size and converter.image_size[0]
     if converter.scale is None and converter.offset is None:
-        return None, size and size[0]
-    return lambda pixels: pixels * scale + offset, size and size[0]
+        return None, size
+    scale = np.asarray(1 if converter.scale is None else converter.scale, np.float32)
+    offset = np.asarray(0 if converter.offset is None else converter.offset, np.float32)
+    return lambda pixels: pixels * scale + offset, size
 
 
 def _hugging_face_preprocessing(preset: str) -> tuple[Callable | None, int | None]:

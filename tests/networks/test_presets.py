@@ -1,13 +1,12 @@
 """Presets of KerasHub: small random backbones of the classes that people use, saved and loaded offline."""
 
-import json
 import re
-import shutil
 import sys
 
 import keras
 import numpy as np
 import pytest
+from support.hugging_face import MEAN, STD, write_dinov2
 
 from cxr.networks import cam, conversion, quantization, runtime
 from cxr.networks.extractors import load_network
@@ -118,21 +117,21 @@ def test_a_stated_range_replaces_that_of_the_preset(presets, images):
     assert own.sha256 != extractor.sha256
 
 
-def test_a_preset_in_the_form_of_hugging_face_has_its_range_and_size_in_the_preprocessor_config(presets, tmp_path):
-    folder = shutil.copytree(presets[0] / "dinov2", tmp_path / "rad-dino")
-    (folder / "image_converter.json").unlink()
+def test_a_folder_of_hugging_face_has_its_range_and_size_in_its_preprocessor_config(images, tmp_path):
+    folder = write_dinov2(tmp_path / "rad-dino", SIZE)
     spec = {"source": "keras_hub", "preset": str(folder), "token": "cls"}
+    network, to_range, size = preset_network(spec)
+    pixels = images.repeat(3, axis=-1).astype(np.float32)
+    theirs = keras_hub.models.DINOV2Backbone.from_preset(str(folder))
+    expected = np.asarray(theirs({"images": (pixels / 255 - MEAN) / STD}))[:, 0]
+    assert size == SIZE
+    assert np.ptp(expected, axis=0).max() > 0.1
+    np.testing.assert_allclose(network(to_range(pixels)), expected, atol=1e-4)
+    (folder / "preprocessor_config.json").unlink()
     with pytest.raises(
         ValueError, match=r'rad-dino does not state the range of its images; add "range", or "mean" and'
     ):
         preset_network(spec)
-    config = {"image_mean": [0.5307] * 3, "image_std": [0.2583] * 3, "crop_size": {"height": SIZE, "width": SIZE}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(config))
-    _, to_range, size = preset_network(spec)
-    assert size == SIZE
-    black, white = (float(to_range(np.full((1, 1, 1, 3), grey, np.float32))[0, 0, 0, 2]) for grey in (0, 255))
-    assert black == pytest.approx(-0.5307 / 0.2583, abs=1e-5)
-    assert white == pytest.approx((1 - 0.5307) / 0.2583, abs=1e-5)
 
 
 def test_the_size_may_be_another_one_where_the_network_allows_it(presets):
