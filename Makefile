@@ -23,7 +23,7 @@ data/sample/Data_Entry_2017.csv: | $(VENV)/installed
 	$(PY) -m tools.make_sample --output_dir data/sample
 
 test: $(VENV)/installed-dev
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What can go wrong while building, in full: 50 kills, 15,000 mutations; `make test` has a shorter round.
 faults: $(VENV)/installed-dev
@@ -43,7 +43,7 @@ bench: $(VENV)/installed-dev .venv-torch/installed demo
 	$(PY) -m bench.verify --data_dir data/sample_records --release_dir data/sample
 	$(PY) -m bench.input --data_dir $(ORIGINALS) --torch_python $(TORCH)
 	$(PY) -m bench.slow_storage
-	$(PY) -m bench.train --data_dir $(ORIGINALS)
+	$(PY) -m bench.train --data_dir $(ORIGINALS) --torch_python $(TORCH)
 	$(PY) -m bench.extract --torch_python $(TORCH)
 	$(PY) -m bench.head
 	$(PY) -m bench.epochs --data_dir $(RELEASE)

@@ -2,9 +2,9 @@
 
     python evaluate.py --model_dir experiments/simple_cnn --data_dir data/records --split test
 
-Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. Results on another
-dataset than the experiment was trained on go to its external/, results with --tta N to tta_N/. --compare tests the
-difference from another experiment, --expert_labels scores against radiologists' labels.
+Writes predictions_test_best.csv and metrics_test_best.json into the experiment and prints the table. If the dataset is
+not the one the experiment was trained on, the results go to external/; with --tta N they go to tta_N/. --compare tests
+the difference from another experiment, --expert_labels scores against radiologists' labels.
 """
 
 import argparse
@@ -21,12 +21,14 @@ from cxr.engines.engine import NAMES, Engine
 from cxr.errors import one_line_errors
 from cxr.evaluation import comparison, experts, operating_points, predictions, provenance, scoring, tables
 from cxr.evaluation.experts_table import experts_table
+from cxr.evaluation.out_of_distribution import fit_experiment
 from cxr.evaluation.predictions import Metadata, Predictions
 from cxr.findings import FINDINGS
 from cxr.networks import assembly, devices, features
 from cxr.networks.trained import TrainedExperiment, TrainedNetwork
 from cxr.params import Params
 from cxr.records import example
+from cxr.records.appearances import read_appearances
 from cxr.records.dataset import Dataset, open_dataset
 from cxr.release.expert_labels import read_expert_labels
 from input_fn import input_fn
@@ -103,7 +105,7 @@ def evaluate_split(
     checkpoint: str,
     tta: int = 1,
 ) -> dict:
-    """Predict a split, write its predictions CSV, score that, write the metrics JSON and return it.
+    """Predict a split and score it, see `score_split`.
 
     Args:
         images: the dataset of the split.
@@ -111,15 +113,37 @@ def evaluate_split(
         tta: copies of each image over which the logits are averaged: see `augment.tta_images`.
     """
     logits = predict_logits(model, split, datasets, params.last_phase(), tta=tta)
+    where = {"params": params, "model_dir": model_dir, "checkpoint": checkpoint}
+    return score_split(logits, split, images, **where, tta=tta)
+
+
+def score_split(
+    logits: np.ndarray,
+    split: str,
+    images: Dataset,
+    *,
+    params: Params,
+    model_dir: pathlib.Path,
+    checkpoint: str,
+    tta: int = 1,
+) -> dict:
+    """Write the predictions CSV of a split, score that, write the metrics JSON and return it.
+
+    Args:
+        logits: [n, 14] of its images, in dataset order.
+    """
     folder = provenance.results_dir(model_dir, images.info, tta)
     path = experiment.predictions_path(folder, split, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     storage.write_text(path, predictions.to_csv(predictions_of(split_index(images, split), logits)))
     found = predictions.read_predictions(path)  # as rounded in the CSV, so that the CSV gives the same metrics
-    weights_sha256 = storage.sha256_of(experiment.weights_path(model_dir, checkpoint))
+    weights_sha256 = identity.weights_sha256(model_dir, checkpoint)
     own_folder = provenance.results_dir(model_dir, experiment.dataset_of(model_dir), tta)
     if (split, folder) == ("val", own_folder):
         fitted = operating_points.fit(found)
+        if tta == 1:
+            vectors = [read_appearances(images, part) for part in ("train", "val")]
+            fit_experiment(model_dir, *vectors, fingerprint=images.info["fingerprint"])
     else:
         fitted = operating_points.read_fitted(own_folder, checkpoint, weights_sha256)
     result = {
@@ -133,10 +157,20 @@ def evaluate_split(
     return result
 
 
+def trained_logits(
+    model_dir: pathlib.Path, split: str, images: Dataset, *, checkpoint: str = "best", tta: int = 1, engine: Engine
+) -> np.ndarray:
+    """Logits float32 [n, 14] of a split, of an average the mean of what this function returns for its members."""
+    if members := identity.members_of(model_dir, checkpoint):
+        return np.mean([trained_logits(m, split, images, tta=tta, engine=engine) for m in members], axis=0)
+    model, datasets = model_and_datasets(images, model_dir, checkpoint, tta=tta, engine=engine)
+    return predict_logits(model, split, datasets, identity.trained_params(model_dir).last_phase(), tta=tta)
+
+
 def model_and_datasets(
     images: Dataset, model_dir: pathlib.Path, checkpoint: str, *, tta: int, engine: Engine
 ) -> tuple["keras.Model | TrainedNetwork", dict[str, Dataset]]:
-    """The trained model and its inputs: images or, which is faster, the head alone and cached features.
+    """The trained model, not of an average, and its inputs: images or, which is faster, the head and cached features.
 
     Test-time augmentation needs the images.
     """
@@ -173,9 +207,9 @@ def main(argv: list[str] | None = None) -> None:
         other = args.compare and comparison.read_other(args.compare, images.info, index.image_ids, **where)
         studies = args.expert_labels and read_studies(args.expert_labels, images, args.split)
         engine = Engine(args.engine, ray_address=args.ray_address)
-        model, datasets = model_and_datasets(images, args.model_dir, **weights, engine=engine)
+        logits = trained_logits(args.model_dir, args.split, images, **weights, engine=engine)
         where = {"params": params, "model_dir": args.model_dir}
-        result = evaluate_split(model, args.split, images, datasets, **where, **weights)
+        result = score_split(logits, args.split, images, **where, **weights)
         folder = provenance.results_dir(args.model_dir, images.info, args.tta)
         print(tables.results_table(result, all_splits=args.literature == "all"))
         if other:

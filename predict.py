@@ -3,8 +3,8 @@
     python predict.py --model_dir experiments/simple_cnn xray.png folder_of_xrays --output predictions.csv
 
 Prints a line for every image: the calibrated probabilities, and the findings at or above the operating points chosen
-on val. --output writes all numbers as CSV or JSON. --heatmaps draws where the model saw each of these findings. A file
-that cannot be read costs one line and exit code 1; the other files are still read. Not for clinical use.
+on val; none if out of distribution. --output writes all numbers as CSV or JSON. --heatmaps draws where
+the model saw each of these findings. A file that cannot be read costs one line and exit code 1. Not for clinical use.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from cxr import experiment, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating_points
+from cxr.evaluation import operating_points, out_of_distribution
 from cxr.findings import FINDINGS
 from cxr.images.errors import ImageError
 from cxr.patient import OLDEST, Patient
@@ -150,22 +150,22 @@ def write_csv(path: pathlib.Path, results: list[Result]) -> None:
 
 
 def write_json(
-    path: pathlib.Path,
-    results: list[Result],
-    *,
-    points: operating_points.OperatingPoints,
-    model_dir: str,
-    checkpoint: str,
+    path: pathlib.Path, results: list[Result], predictor: Predictor, *, model_dir: pathlib.Path, checkpoint: str
 ) -> None:
-    """Write {"model_dir", "checkpoint", "images": [...], "unreadable": [...]}."""
+    """Write {"model_dir", "checkpoint", "distance_threshold", "images": [...], "unreadable": [...]}."""
     images = [
-        {"file": str(r.file), "warnings": r.warnings, "findings": readings.as_json(r.reading, points)}
+        {
+            "file": str(r.file),
+            "warnings": r.warnings,
+            **readings.judgement_json(r.reading),
+            "findings": readings.as_json(r.reading, predictor.points),
+        }
         for r in results
         if r.reading
     ]
     unreadable = [{"file": str(r.file), "error": r.error} for r in results if r.error is not None]
-    value = {"model_dir": model_dir, "checkpoint": checkpoint, "images": images, "unreadable": unreadable}
-    storage.write_json(path, value)
+    value = {"model_dir": str(model_dir), "checkpoint": checkpoint, "distance_threshold": predictor.distance_threshold}
+    storage.write_json(path, {**value, "images": images, "unreadable": unreadable})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -181,12 +181,14 @@ def main(argv: list[str] | None = None) -> None:
         if predictor.points.is_empty:
             advice = operating_points.advice(model_dir, checkpoint)
             print(f"no operating points: nothing is called or calibrated. Run: {advice}", file=sys.stderr)
+        if predictor.distances is None:
+            print(out_of_distribution.advice(model_dir, checkpoint), file=sys.stderr)
         patient = Patient(args.age, args.sex, args.view_position)
         results = predict_files(predictor, files, patient=patient, heatmaps=args.heatmaps)
         if output and output.suffix == ".csv":
             write_csv(output, results)
         elif output:
-            write_json(output, results, points=predictor.points, model_dir=str(model_dir), checkpoint=checkpoint)
+            write_json(output, results, predictor, model_dir=model_dir, checkpoint=checkpoint)
         if output:
             print(f"written: {output}")
         unreadable = sum(result.error is not None for result in results)

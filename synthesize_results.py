@@ -12,7 +12,7 @@ import sys
 
 from cxr import experiment, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import synthesis
+from cxr.evaluation import synthesis, synthesis_tables
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def warn_of_missing_and_not_comparable(rows: list[synthesis.Row], split: str) ->
         marked = synthesis.not_comparable(rows, scored_split)
         if marked:
             named = "; ".join(f"{name} ({', '.join(keys)})" for name, keys in marked.items())
-            warn(f"{scored_split} scores marked {synthesis.MARK} are not comparable with the others: {named}")
+            warn(f"{scored_split} scores marked {synthesis_tables.MARK} are not comparable with the others: {named}")
     missing = [row.name for row in rows if split not in row.scores]
     if missing:
         warn(f"no metrics of {split}, so at the end: {', '.join(missing)}")
@@ -53,11 +53,11 @@ def main(argv: list[str] | None = None) -> None:
                 "Run: python train.py --model_dir EXPERIMENT, then python evaluate.py --model_dir EXPERIMENT"
             )
         warn_of_missing_and_not_comparable(rows, args.split)
-        table = synthesis.to_markdown(rows, args.split)
+        table = synthesis_tables.to_markdown(rows, args.split)
         print(table, end="")
         output = args.parent_dir / f"results_{args.split}_{args.checkpoint}"
         storage.write_text(f"{output}.md", table)
-        storage.write_text(f"{output}.csv", synthesis.to_csv(rows, args.split))
+        storage.write_text(f"{output}.csv", synthesis_tables.to_csv(rows, args.split))
         print(f"\nwritten: {output}.md, {output}.csv")
 
 

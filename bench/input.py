@@ -33,10 +33,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build(release: pathlib.Path, output: pathlib.Path, encoding: str) -> None:
+def build(release: pathlib.Path, output: pathlib.Path, encoding: str, *, size: int = 224) -> None:
     """Build train records of a whole release."""
     command = [sys.executable, "build_dataset.py", "--data_dir", str(release), "--output_dir", str(output)]
     command += ["--encoding", encoding, "--split", "random", "--ratios", "1", "0", "0", "--allow_missing"]
+    command += ["--image_size", str(size)]
     subprocess.run(command, check=True, capture_output=True)
 
 

@@ -54,7 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=epath.Path, default="../shared/nih-128", help="a release")
     parser.add_argument("--images", type=int, default=20_000, help="default: %(default)s")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
+    choices = ("float32", "bfloat16", "int8")
+    parser.add_argument("--precision", choices=choices, default="bfloat16", help="default: %(default)s")
     return parser.parse_args(argv)
 
 

@@ -1,74 +1,144 @@
-"""simple_cnn training images/s: from records over from tensors already in memory, and augmented over not.
+"""simple_cnn training images/s in both precisions: ours, a bare TensorFlow loop and PyTorch; from records and memory.
 
-    python -m bench.train --data_dir ../shared/nih-1024
+    python -m bench.train --data_dir ../shared/nih-1024 --torch_python .venv-torch/bin/python
+    python -m bench.train --torch_python .venv-torch/bin/python --processor_time      while others use the machine
 
-Builds png and raw records of the release at 224 px in a temporary folder. The difference from tensors in memory is the
-cost of reading; that from images without augmentation is the cost of augmentation.
+Builds png and raw records of the release in a temporary folder. The difference from tensors in memory is the cost of
+reading; that from images without augmentation is the cost of augmentation.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import pathlib
+import subprocess
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 
-from bench import images_per_second, print_ratios
+import psutil
+
+from bench import images_per_second, print_ratios, tf_cnn
 from bench.input import build, repeated
 from cxr.params import Params
 from cxr.records import parsing
-from cxr.records.dataset import open_dataset
+from cxr.records.dataset import Dataset, open_dataset
 from input_fn import input_fn
 from model_fn import model_fn
+from training.epochs import callbacks
+from training.run import Run
 
-REPEAT = 4  # times the records are read in a pass
+TORCH = "PyTorch, eager, channels last"
+MEMORY = "tensors in memory"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
+    add = parser.add_argument
+    add("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
+    add("--torch_python", help="interpreter with torch; default: leave PyTorch out")
+    add("--sizes", type=int, nargs="+", default=[128, 224], help="pixels per side; default: %(default)s")
+    add("--repeat", type=int, default=12, help="times the records are read in a pass; default: %(default)s")
+    add("--rounds", type=int, default=5, help="passes of each contestant; default: %(default)s")
+    add("--processor_time", action="store_true", help="one thread each, images per second of processor time")
     return parser.parse_args(argv)
 
 
-def main() -> None:
-    """Print images/s of training from memory, from both kinds of records and from augmented images."""
-    args = parse_args()
+@contextlib.contextmanager
+def torch_peer(torch_python: str, *threads: str) -> Iterator[tuple[Callable[[int, str, int], int], psutil.Process]]:
+    """A function of size, precision and steps that trains in PyTorch and returns its number of images; its process."""
+    command = [torch_python, "-m", "bench.torch_cnn", str(Params().batch_size), *threads]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    import keras
+        def train(size: int, precision: str, steps: int) -> int:
+            process.stdin.write(f"{size} {precision} {steps}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield train, psutil.Process(process.pid)
+        process.stdin.close()
+
+
+def our_contestants(params: Params, datasets: dict[str, Dataset], folder: pathlib.Path) -> dict[str, Callable]:
+    """Training as train.py does it, from tensors in memory and from records, and a bare TensorFlow loop."""
     import tensorflow as tf
 
-    params = Params(early_stopping_patience=1)
-    with tempfile.TemporaryDirectory() as name:
-        datasets, sources = {}, {}
-        for encoding in ("png", "raw"):
-            data_dir = pathlib.Path(name) / encoding
-            build(args.data_dir, data_dir, encoding)
-            datasets[encoding] = data = repeated(open_dataset(data_dir), REPEAT)
-            sources[f"{encoding} records"] = lambda data=data: input_fn(
-                "train", {"image": data}, params, epoch=0, inputs=["image"]
-            )
-        augmented = dataclasses.replace(params, augmentation="strong", mixup=0.2)
-        sources["augmented raw records"] = lambda: input_fn(
-            "train", {"image": datasets["raw"]}, augmented, epoch=0, inputs=["image"]
-        )
-        inputs, labels = next(iter(sources["png records"]().unbatch().batch(10_000)))
-        tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
-        tensors = parsing.without_autotuner(tensors)
-        sources = {"tensors in memory": lambda: tensors, **sources}
-        model = model_fn(params, datasets["raw"].info)
-        model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+    augmented = dataclasses.replace(params, augmentation="strong", mixup=0.2)
 
-        def pass_over(make) -> int:
-            batches = make()
-            model.fit(batches, verbose=0, shuffle=False)
-            return len(batches) * params.batch_size
+    def from_records(encoding: str, params: Params):
+        return input_fn("train", {"image": datasets[encoding]}, params, epoch=0, inputs=["image"])
 
-        contestants = {source: lambda make=make: pass_over(make) for source, make in sources.items()}
-        rates = images_per_second(contestants, rounds=3)
-    print_ratios(rates, ours="png records")
-    for source in ("png records", "raw records"):
-        print(f"{source} over tensors in memory: {rates[source] / rates['tensors in memory']:.3f}")
+    inputs, labels = next(iter(from_records("raw", params).unbatch().batch(10_000)))
+    tensors = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(params.batch_size, drop_remainder=True)
+    tensors = parsing.without_autotuner(tensors)
+    run = Run(params, model_fn(params, datasets["raw"].info), {"image": datasets["raw"]}, folder)
+
+    def fit(batches) -> int:
+        run.model.fit(batches, verbose=0, shuffle=False, callbacks=callbacks(run, 0, []))
+        return len(batches) * params.batch_size
+
+    bare = tf_cnn.trainer([(one["image"], label) for one, label in tensors], params)
+
+    def bare_pass() -> int:
+        bare(run.steps)
+        return run.steps * params.batch_size
+
+    return {
+        MEMORY: lambda: fit(tensors),
+        "png records": lambda: fit(from_records("png", params)),
+        "raw records": lambda: fit(from_records("raw", params)),
+        "augmented raw records": lambda: fit(from_records("raw", augmented)),
+        "bare TensorFlow loop": bare_pass,
+    }
+
+
+def processor_clock(*others: psutil.Process) -> Callable[[], float]:
+    """A clock of the processor time of this process and others."""
+
+    def seconds() -> float:
+        used = [other.cpu_times() for other in others]
+        return time.process_time() + sum(times.user + times.system for times in used)
+
+    return seconds
+
+
+def main() -> None:
+    """Print images/s of every way to train, for each size and precision."""
+    args = parse_args()
+    threads = ["1"] if args.processor_time else []
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = pathlib.Path(name)
+        peers = [stack.enter_context(torch_peer(args.torch_python, *threads))] if args.torch_python else []
+        clock = processor_clock(*(process for _, process in peers)) if threads else time.perf_counter
+        for size in args.sizes:
+            datasets = {}
+            for encoding in ("png", "raw"):
+                data_dir = folder / f"{encoding}_{size}"
+                build(args.data_dir, data_dir, encoding, size=size)
+                datasets[encoding] = repeated(open_dataset(data_dir), args.repeat)
+            for precision in ("float32", "bfloat16"):
+                params = Params(image_size=size, precision=precision)
+                contestants = our_contestants(params, datasets, folder)
+                steps = datasets["raw"].num_images("train") // params.batch_size
+                for peer, _ in peers:
+                    contestants[TORCH] = functools.partial(peer, size, precision, steps)
+                print(f"{size} px, {precision}, batches of {params.batch_size}")
+                show(images_per_second(contestants, rounds=args.rounds, clock=clock))
+
+
+def show(rates: dict[str, float]) -> None:
+    """Print the rates and their ratios to training from memory."""
+    print_ratios(rates, ours=MEMORY)
+    print(f"  png records over tensors in memory: {rates['png records'] / rates[MEMORY]:.3f}")
     ratio = rates["augmented raw records"] / rates["raw records"]
-    print(f"augmented over not augmented raw records: {ratio:.3f}   limit 0.9")
+    print(f"  augmented over not augmented raw records: {ratio:.3f}   limit 0.9", flush=True)
 
 
 if __name__ == "__main__":

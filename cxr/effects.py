@@ -5,7 +5,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from cxr.specs import RANGE_KEYS
@@ -13,6 +13,8 @@ from cxr.specs import RANGE_KEYS
 PLATEAU_EPOCHS = 2  # lr_schedule "plateau" lowers the learning rate after this many; see training/optimizers.py
 # Options of keras.applications for the classification layers, which an extractor does not have.
 TOP_OPTIONS = ("classes", "classifier_activation", "dropout", "dropout_rate")
+
+READ_BY_AVERAGE = ("model", "members")
 
 
 class Unread(NamedTuple):
@@ -24,6 +26,11 @@ class Unread(NamedTuple):
 
 
 UNREAD = (
+    Unread(
+        ("members",),
+        lambda params: params.model != "average",
+        'only model "average" has members; set model to "average", or leave them out',
+    ),
     Unread(
         ("image_size",),
         lambda params: params.extractors,
@@ -76,11 +83,12 @@ UNREAD = (
 def require_effect(params, where: str) -> None:
     """Raise ValueError for a parameter that differs from its default but has no effect; `where` names the file."""
     defaults = {field.name: field.default for field in dataclasses.fields(params)}
-    for unread in UNREAD:
+    for unread in (_unread_by_average(defaults), *UNREAD):
         for name in unread.names:
             value = getattr(params, name)
             if value != defaults[name] and unread.is_unread(params):
-                raise ValueError(f"{where}: {name} {json.dumps(value)} has no effect: {unread.reason}")
+                text = json.dumps(value, default=dataclasses.asdict)  # fine_tune is a dataclass
+                raise ValueError(f"{where}: {name} {text} has no effect: {unread.reason}")
     _require_enough_epochs(params, where)
     for place, spec in enumerate(params.extractors):
         for name in RANGE_KEYS if params.normalization == "per_image" else ():
@@ -95,6 +103,15 @@ def require_effect(params, where: str) -> None:
                     f"{where}: extractors[{place}]: {name} has no effect: it is for the network's classification "
                     "layers, which are left out; set dropout or hidden_units of the experiment instead"
                 )
+
+
+def _unread_by_average(names: Iterable[str]) -> Unread:
+    """Every parameter but those that say what is averaged."""
+    return Unread(
+        tuple(name for name in names if name not in READ_BY_AVERAGE),
+        lambda params: params.model == "average",
+        "an average trains nothing; the params.json of its members have their own",
+    )
 
 
 def _require_enough_epochs(params, where: str) -> None:

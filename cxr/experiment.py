@@ -5,7 +5,7 @@ run.json             identity of the run                   last.weights.h5   las
 dataset.json         the dataset it was trained on         resume/           state to resume from
 patients.json        patients of its train and val         networks/         frozen networks as OpenVINO runs them
 train.log            log of the run                        history.csv       one row per epoch
-tensorboard/
+out_of_distribution.json   distances fitted on train, with their threshold from val           tensorboard/
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv   experts_{split}_{checkpoint}.json
 """
 
@@ -24,7 +24,7 @@ from cxr.findings import require_same_findings
 
 CHECKPOINTS = ("best", "last")
 RESULTS = ("metrics_*.json", "predictions_*.csv", "experts_*.json", "report_*.html", "external", "tta_*")
-RESULTS += ("localization",)
+RESULTS += ("localization", "out_of_distribution.json")
 TRAINED = ("*.weights.h5", "run.json", "dataset.json", "patients.json", "train.log", "history.csv", "resume")
 TRAINED += ("tensorboard", "head", "networks")
 PRODUCTS = (*TRAINED, *RESULTS)

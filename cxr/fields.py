@@ -43,8 +43,10 @@ def _check(value: object, kind: object, metadata: dict, where: str) -> typing.An
             raise ValueError(f"{where} is {value!r}; expected an object {{...}}")
         return value if kind is dict else parse(kind, value, where)
     if type(value) is not kind and not (kind is float and type(value) is int):  # bool is a subclass of int
-        wanted = {int: "an integer", float: "a number", bool: "true or false"}[kind]
+        wanted = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}[kind]
         raise ValueError(f"{where} is {value!r}; expected {wanted}")
+    if kind is str:
+        return value
     low, high = metadata["low"], metadata["high"]
     if not low <= value <= high:  # NaN fails this too
         raise ValueError(f"{where} is {value!r}; expected {low:g} to {high:g}")
@@ -77,4 +79,6 @@ def describe(kind: object, metadata: dict) -> str:
         return "object"
     if kind is bool:
         return "`true` or `false`"
+    if kind is str:
+        return "string"
     return f"{kind.__name__}, {metadata['low']:,} to {metadata['high']:,}"

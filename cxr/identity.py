@@ -4,8 +4,9 @@ It is written before the first step and never changed by a resume. Every later u
 frozen networks and dataset with it; if they differ, the weights belong to another model.
 """
 
+import hashlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cxr import experiment, storage
 from cxr.params import Params, as_json, load_params, parse_params
@@ -82,7 +83,7 @@ def trained_params(model_dir: pathlib.Path) -> Params:
 
     Raises:
         FileNotFoundError: it has not been trained.
-        ValueError: params.json or dataset.json differ from those of the run; the text names the difference.
+        ValueError: params.json, dataset.json or members differ from those of the run; the text names the difference.
     """
     run = read(model_dir)
     params = load_params(model_dir)
@@ -92,6 +93,8 @@ def trained_params(model_dir: pathlib.Path) -> Params:
             f"{model_dir / 'dataset.json'} describes another dataset than the one its weights were trained on "
             f"({run['dataset_fingerprint'][:SHOWN]}). Restore it, or train again with --restart"
         )
+    if params.members:
+        require_members(model_dir, describe_members(model_dir, params))
     return params
 
 
@@ -151,12 +154,15 @@ def _short(value: object) -> str:
 
 def _without_locations(params: dict) -> dict:
     # "seen" is what somebody states of a network; it may be corrected later.
-    return params | {"extractors": [without(spec, (*LOCATIONS, "seen")) for spec in params["extractors"]]}
+    extractors = [without(spec, (*LOCATIONS, "seen")) for spec in params["extractors"]]
+    return params | {"extractors": extractors, "members": len(params["members"])}
 
 
 def weights_of(model_dir: pathlib.Path) -> dict:
     """The best weights of an experiment, as "restore_from" in the run.json of a run that begins with them."""
     path = experiment.weights_path(model_dir, "best")
+    if load_params(model_dir).members:
+        raise ValueError(f"{model_dir} is an average and has no weights of its own; use one of its members")
     if not path.is_file():
         raise FileNotFoundError(f"no {path}. Run: python train.py --model_dir {model_dir}")
     return {"model_dir": str(model_dir), "weights_sha256": storage.sha256_of(path)}
@@ -173,3 +179,69 @@ def require_weights(restore_from: dict) -> pathlib.Path:
             "with --restart"
         )
     return folder
+
+
+def weights_sha256(model_dir: pathlib.Path, checkpoint: str) -> str:
+    """SHA-256 of the "best" or "last" weights of a trained experiment; of an average, of its members' hashes."""
+    members = read(model_dir).get("members", [])
+    if not members:
+        return storage.sha256_of(experiment.weights_path(model_dir, checkpoint))
+    return hashlib.sha256(" ".join(member["weights_sha256"] for member in members).encode()).hexdigest()
+
+
+def members_of(model_dir: pathlib.Path, checkpoint: str) -> list[pathlib.Path]:
+    """Folders of the members of a trained average, checked like `trained_params`; [] for other experiments.
+
+    Raises:
+        ValueError: the checkpoint is "last"; an average uses the best weights of its members.
+    """
+    members = trained_params(model_dir).members
+    if members and checkpoint != "best":
+        raise ValueError(
+            f"{model_dir} averages the best weights of its members and has no {checkpoint} weights; leave out "
+            f"--checkpoint {checkpoint}"
+        )
+    return [pathlib.Path(member) for member in members]
+
+
+def describe_members(model_dir: pathlib.Path, params: Params) -> list[dict]:
+    """The identity of each member of an average, in the order of params.members.
+
+    Raises:
+        FileNotFoundError: a member does not exist or has not been trained.
+        ValueError: a member is an average itself, or differs from its own run.json.
+    """
+    return [_describe_member(pathlib.Path(member), model_dir) for member in params.members]
+
+
+def _describe_member(folder: pathlib.Path, model_dir: pathlib.Path) -> dict:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {folder}, a member of {model_dir}. If it was moved, change its path in "
+            f"{model_dir / 'params.json'}: the SHA-256 of its weights shows that it is the same"
+        )
+    if load_params(folder).members:
+        raise ValueError(f"{folder}, a member of {model_dir}, is an average itself; list its members instead")
+    trained_params(folder)
+    run = read(folder)
+    kept = ("params", "networks", "dataset_fingerprint", "precision", "runtime")
+    return {**weights_of(folder), **{key: run[key] for key in kept}, "prepared": run.get("prepared", {})}
+
+
+def require_members(model_dir: pathlib.Path, members: Sequence[dict]) -> None:
+    """Raise ValueError unless these are the members that the average was made of; their folders may have moved."""
+    changed = []
+    for before, now in zip(read(model_dir).get("members", []), members, strict=True):
+        found = "; ".join(differences(before | {"model_dir": None}, now | {"model_dir": None}))
+        changed += [f"{now['model_dir']}: {found}"] if found else []
+    if changed:
+        raise ValueError(
+            f"the members of {model_dir} are not those that it was made of: {', and '.join(changed)}. Restore them, or "
+            "make the average again with --restart"
+        )
+
+
+def of_average(members: Sequence[dict]) -> dict:
+    """What run.json of an average has beside or instead of the content that `describe` returns."""
+    joined = {key: " and ".join(dict.fromkeys(member[key] for member in members)) for key in ("precision", "runtime")}
+    return {"members": members, **joined}

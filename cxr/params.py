@@ -14,7 +14,12 @@ from cxr import effects, fields, storage
 from cxr.fields import param
 
 FILE = "params.json"
-MODELS = {"simple_cnn": (0, 0), "feature_extractor": (1, 1), "ensemble": (2, 16)}  # fewest and most extractors
+MODELS = {  # fewest and most extractors
+    "simple_cnn": (0, 0),
+    "feature_extractor": (1, 1),
+    "ensemble": (2, 16),
+    "average": (0, 0),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,10 @@ class FineTune:
 class Params:
     """Everything that changes the numbers an experiment reports."""
 
-    model: Literal["simple_cnn", "feature_extractor", "ensemble"] = param("simple_cnn", "architecture")
+    model: Literal["simple_cnn", "feature_extractor", "ensemble", "average"] = param("simple_cnn", "architecture")
+    members: tuple[str, ...] = param(
+        (), "average: folders of two or more trained experiments, whose logits are averaged; nothing is trained"
+    )
     image_size: int = param(224, "simple_cnn: pixels per side of its input; other records are resized", 32, 2048)
     num_channels: int = param(16, "simple_cnn: channels of the first block; each further block doubles them", 1, 1024)
     num_blocks: int = param(5, "simple_cnn: convolution blocks; each halves the image", 1, 8)
@@ -157,7 +165,9 @@ def _require_consistent(params: Params, where: str) -> None:
     if not low <= len(params.extractors) <= high:
         wanted = {0: "no extractors", 1: "one extractor", 2: "two extractors or more"}[low]
         raise ValueError(f"{where}: model {params.model!r} takes {wanted}, not {len(params.extractors)}")
-    if params.fine_tune and not params.extractors:
+    if params.model == "average" and len(params.members) < 2:
+        raise ValueError(f"{where}: model 'average' takes two members or more, not {len(params.members)}")
+    if params.fine_tune and params.model == "simple_cnn":
         raise ValueError(f"{where}: fine_tune needs extractors; {params.model!r} trains all of its layers anyway")
     if params.fine_tune and any(spec.get("source") != "keras" for spec in params.extractors):
         raise ValueError(f"{where}: fine_tune is for extractors of source 'keras'; those of other sources stay frozen")

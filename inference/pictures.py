@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxr.evaluation.boxes import Placement
 from cxr.images import dicom
+from cxr.images.appearance import appearance_of
 from cxr.images.decode import FORMATS, decode_grey
 from cxr.images.dicom_header import Header, read_header
 from cxr.images.resize import resize_square
@@ -15,6 +17,7 @@ MIN_DEVIATION = 3.0  # grey levels; the standard deviation of a chest radiograph
 MAX_COLOUR = 4.0  # grey levels: mean difference between the channels of a pixel; JPEG gives grey images up to 2
 MAX_ASPECT = 1.5  # longer side over shorter; chest radiographs have 1 to 1.25
 EXIF_ORIENTATION = 0x0112  # tag number; the value 1 means upright
+ROTATED = "stored rotated or mirrored: its EXIF orientation is ignored, so save it upright"
 COLOUR_SIDE = 256  # pixels; images are reduced to about this size before the test for colour
 
 
@@ -25,6 +28,8 @@ class Picture(NamedTuple):
     square: np.ndarray  # uint8 [size, size], the input of the model
     patient: Patient
     warnings: tuple[str, ...]  # how the image differs from a frontal chest radiograph
+    fails_check: bool  # one of the warnings alone makes it out of distribution: see `disqualifying`
+    appearance: np.ndarray  # float64 [73], see `appearance_of`
 
 
 def read_picture(data: bytes, image_size: int, patient: Patient) -> Picture:
@@ -41,38 +46,45 @@ def read_picture(data: bytes, image_size: int, patient: Patient) -> Picture:
     pixels = decode_grey(data)
     if dicom.is_dicom(data):
         header = read_header(data)
-        warnings = [*header.oddities(), *warnings_about(pixels, image_size)]
+        failed, notes = header.oddities(), []
     else:
         header = Header()
-        warnings = [*warnings_about(pixels, image_size), *warnings_about_file(data)]
+        failed = ["a colour image, expected a grey radiograph"] if has_colour(data) else []
+        notes = [ROTATED] if is_rotated(data) else []
+    failed += disqualifying(pixels)
+    height, width = pixels.shape
+    if max(height, width) < image_size:
+        notes.append(f"only {width} x {height} pixels; the model's input is {image_size} x {image_size}")
     known = patient.or_else(Patient(header.age, header.sex, header.view_position))
-    return Picture(pixels, resize_square(pixels, image_size), known, tuple(warnings))
+    square = resize_square(pixels, image_size)
+    appearance = appearance_of(without_margins(square, height, width))
+    return Picture(pixels, square, known, (*failed, *notes), bool(failed), appearance)
 
 
-def warnings_about(pixels: np.ndarray, image_size: int) -> list[str]:
-    """Say how uint8 [height, width] pixels differ from the chest radiographs that a model was trained on."""
+def disqualifying(pixels: np.ndarray) -> list[str]:
+    """Reasons why uint8 [height, width] pixels are not a frontal chest radiograph, whatever the distance says.
+
+    So are colour and a DICOM header of another modality, body part or view position. A small image and an EXIF
+    orientation are worth a warning, but such an image can be a chest radiograph: there the distance decides.
+    """
     import cv2
 
     height, width = pixels.shape
-    warnings = []
-    if max(height, width) < image_size:
-        warnings.append(f"only {width} x {height} pixels; the model's input is {image_size} x {image_size}")
+    reasons = []
     if max(height, width) > MAX_ASPECT * min(height, width):
-        warnings.append(f"{width} x {height} pixels, far from square")
+        reasons.append(f"{width} x {height} pixels, far from square")
     deviation = cv2.meanStdDev(pixels)[1].item()  # pixels.std() takes 490 MB and 3 s for the largest images
     if deviation < MIN_DEVIATION:
-        warnings.append(f"blank or nearly so: the standard deviation of its grey values is {deviation:.1f}")
-    return warnings
+        reasons.append(f"blank or nearly so: the standard deviation of its grey values is {deviation:.1f}")
+    return reasons
 
 
-def warnings_about_file(data: bytes) -> list[str]:
-    """Say what is unusual in a PNG, JPEG or WebP file that `decode_grey` has decoded: colour and EXIF orientation."""
-    warnings = []
-    if has_colour(data):
-        warnings.append("a colour image, expected a grey radiograph")
-    if is_rotated(data):
-        warnings.append("stored rotated or mirrored: its EXIF orientation is ignored, so save it upright")
-    return warnings
+def without_margins(square: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Cut off the black margins that `resize_square` added to an image of this height and width."""
+    placement = Placement(width, height, len(square))
+    left, top = placement.corner
+    inner_width, inner_height = placement.inner
+    return square[top : top + inner_height, left : left + inner_width]
 
 
 def has_colour(data: bytes) -> bool:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr import experiment, identity
-from cxr.evaluation import metrics, operating_points, overlays
+from cxr.evaluation import metrics, operating_points, out_of_distribution, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
 from cxr.networks import devices
 from cxr.networks import patient as patient_layers
-from cxr.networks.trained import TrainedExperiment, TrainedNetwork
+from cxr.networks.trained import TrainedNetwork, trained_network
 from cxr.patient import UNKNOWN_PATIENT, Patient
 from inference import readings
+from inference.out_of_distribution import judge
 from inference.pictures import Picture, read_picture
 from inference.readings import Reading
 
@@ -29,17 +30,19 @@ class Predictor:
     """A trained experiment, loaded once. Threads may share it: the network runs one call at a time."""
 
     def __init__(self, model_dir: pathlib.Path, checkpoint: str = "best") -> None:
-        """Load the network and its operating points.
+        """Load the network, its operating points and its distances.
 
         Raises:
             FileNotFoundError: the experiment has not been trained.
-            ValueError: params.json, networks, dataset, weights or operating points are not those of its run.json.
+            ValueError: params.json, networks, dataset or weights are not those of its run.json, or operating points or
+                distances are not its own.
         """
         self.params = identity.trained_params(model_dir)
         self.image_size: int = experiment.dataset_of(model_dir)["image_size"]
         self.points = operating_points.read_points(model_dir, checkpoint)
+        self.distances = out_of_distribution.read(model_dir, checkpoint)  # None: not fitted
         devices.prepare_devices()  # loads TensorFlow, which takes seconds; the checks above do not need it
-        self.network = TrainedExperiment(model_dir, checkpoint)
+        self.network = trained_network(model_dir, checkpoint)
         self._lock = threading.Lock()
         self._mapper = None
 
@@ -50,6 +53,11 @@ class Predictor:
         changed.points = points
         changed._mapper = None
         return changed
+
+    @property
+    def distance_threshold(self) -> float | None:
+        """The distance beyond which an image is out of distribution; None if not fitted."""
+        return None if self.distances is None else self.distances.threshold
 
     def read(self, data: bytes, patient: Patient = UNKNOWN_PATIENT) -> Picture:
         """Decode an image file and resize it to the model's input; see `read_picture`. Needs no lock."""
@@ -77,7 +85,10 @@ class Predictor:
             logits = self.network.logits(inputs)[: len(pictures)]
         if not np.isfinite(logits).all():
             raise ValueError("the network's outputs are NaN or infinite: its weights are damaged; train it again")
-        return [readings.interpret(row, self.points) for row in metrics.sigmoid(logits.astype(np.float64))]
+        judgements = [judge(picture, self.distances) for picture in pictures]
+        probabilities = metrics.sigmoid(logits.astype(np.float64))
+        pairs = zip(probabilities, judgements, strict=True)
+        return [readings.interpret(row, self.points, judgement) for row, judgement in pairs]
 
     def heat_map(self, picture: Picture, finding: str, longer_side: int | None = None) -> np.ndarray:
         """Heat map of a finding over the image: float64 [rows, columns]. Patient inputs are taken as unknown.

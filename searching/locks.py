@@ -2,8 +2,8 @@
 
 Optuna's heartbeat and its retry of stale trials exist only for RDBStorage, not for JournalStorage. Here a trial is
 abandoned if its lock is free. train.py inherits the lock, so it is free once both the search and its train.py have
-ended. Not every shared file system passes flock to other machines (NFS mounted with nolock), so the search also
-touches the file, and a trial of another machine is abandoned only if that has stopped too.
+ended. Not every shared file system passes flock to other machines (NFS mounted with nolock). So the search also keeps
+touching the file. A trial of another machine is abandoned only if its lock is free and nothing touches the file.
 """
 
 import os

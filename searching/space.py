@@ -125,8 +125,11 @@ def _options(hint: object) -> tuple:
 
 
 def _probes(space: Space) -> list[dict]:
-    """Sets of values to check a space with: all combinations of a grid; otherwise each value and each end of a range in
-    turn, with the other parameters at their first value, because the number of corners doubles with each range."""
+    """Sets of values to check a space with.
+
+    All combinations of a grid. With ranges, one parameter varies at a time, over its values or both ends of its range,
+    and the others have their first value: the number of corners doubles with each range.
+    """
     domains = {name: [d["low"], d["high"]] if isinstance(d, dict) else d for name, d in space.items()}
     if is_grid(space):
         return [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]

@@ -21,6 +21,8 @@ TRAINED = {
     "model": "feature_extractor",
     "extractors": [{"source": "experiment", "model_dir": "experiments/simple_cnn"}],
 }
+AVERAGE = {"model": "average", "members": ["experiments/a", "experiments/b"]}
+NO_TRAINING = "an average trains nothing; the params.json of its members have their own"
 OWN_SIZE = 'every extractor has its own input size; set "image_size" in the object of an extractor'
 NO_BLOCKS = 'only model "simple_cnn" has convolution blocks; choose another network in extractors'
 NO_HIDDEN = "simple_cnn has no hidden layers over its features; set num_channels or num_blocks"
@@ -63,6 +65,18 @@ def error_of(values: dict) -> str:
         ),
         (ONE, {"augmentation": "light"}, FROZEN),
         (ONE, {"horizontal_flip": True}, FROZEN),
+        (
+            CNN,
+            {"members": ["experiments/a"]},
+            'only model "average" has members; set model to "average", or leave them out',
+        ),
+        (AVERAGE, {"image_size": 128}, NO_TRAINING),
+        (AVERAGE, {"hidden_units": [64]}, NO_TRAINING),
+        (AVERAGE, {"metadata": True}, NO_TRAINING),
+        (AVERAGE, {"batch_size": 64}, NO_TRAINING),
+        (AVERAGE, {"learning_rate": 0.01}, NO_TRAINING),
+        (AVERAGE, {"precision": "bfloat16"}, NO_TRAINING),
+        (AVERAGE, {"seed": 231}, NO_TRAINING),
         (
             CNN,
             {"lr_schedule": "plateau", "early_stopping_patience": 2},
@@ -126,7 +140,13 @@ def test_a_parameter_with_an_effect_is_accepted_in_every_phase(values):
         assert parse_params(as_json(made), where="") == made
 
 
-@pytest.mark.parametrize("model", [CNN, ONE, TWO, HUB, TRAINED])
+def test_fine_tuning_of_an_average_is_rejected():
+    text = error_of(AVERAGE | {"fine_tune": {"epochs": 3}})
+    assert text.startswith('fine_tune {"epochs": 3, ')
+    assert text.endswith(f"}} has no effect: {NO_TRAINING}")
+
+
+@pytest.mark.parametrize("model", [CNN, ONE, TWO, HUB, TRAINED, AVERAGE])
 def test_defaults_are_accepted_even_without_effect(model):
     complete = as_json(Params()) | model
     assert as_json(parse_params(complete, where="")) == complete

@@ -78,7 +78,10 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"warmup_epochs": NaN}', "warmup_epochs is nan; expected 0 to 1000"),
         ('{"optimizer": "adam"}', "optimizer is 'adam'; expected 'adamw' or 'sgd'"),
         ('{"lr_schedule": true}', "lr_schedule is True; expected 'constant' or 'cosine' or 'plateau'"),
-        ('{"model": "resnet"}', "model is 'resnet'; expected 'simple_cnn' or 'feature_extractor' or 'ensemble'"),
+        (
+            '{"model": "resnet"}',
+            "model is 'resnet'; expected 'simple_cnn' or 'feature_extractor' or 'ensemble' or 'average'",
+        ),
         (
             '{"precision": "float16"}',
             "precision is 'float16'; expected 'float32' or 'bfloat16' or 'int8' or 'mixed_float16'",
@@ -88,6 +91,10 @@ def test_an_unknown_key_names_the_nearest_right_one(tmp_path, key, nearest):
         ('{"hidden_units": [0]}', "hidden_units[0] is 0; expected 1 to 65536"),
         ('{"extractors": {"source": "keras"}}', "extractors is {'source': 'keras'}; expected a list"),
         ('{"extractors": ["ResNet50V2"]}', "extractors[0] is 'ResNet50V2'; expected an object {...}"),
+        ('{"members": "experiments/a"}', "members is 'experiments/a'; expected a list"),
+        ('{"members": ["experiments/a", 2]}', "members[1] is 2; expected a string"),
+        ('{"model": "average"}', "model 'average' takes two members or more, not 0"),
+        ('{"model": "average", "members": ["experiments/a"]}', "model 'average' takes two members or more, not 1"),
         ('{"fine_tune": true}', "fine_tune is True; expected an object {...}"),
         ('{"metadata": 1}', "metadata is 1; expected true or false"),
         ('{"crop_size": 1.5}', "crop_size is 1.5; expected an integer"),
@@ -141,6 +148,7 @@ NETWORK = {"source": "keras", "name": "ResNet50V2"}
         ("feature_extractor", 2, "one extractor"),
         ("ensemble", 0, "two extractors or more"),
         ("ensemble", 1, "two extractors or more"),
+        ("average", 1, "no extractors"),
     ],
 )
 def test_a_wrong_number_of_extractors_is_rejected(model, count, wanted):

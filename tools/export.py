@@ -74,9 +74,9 @@ def export(
     images = open_images(data_dir, model_dir) if data_dir else None
     samples = parity.read_val(images, predictor.params, num_images) if images else None
     model = predictor.network.keras_model()
+    limit = parity.tolerance(predictor.network.keras_precision)
     if not predictor.network.is_exact_in_keras:
         predictor, rescored = rescoring.in_float32(predictor, model, images)
-    limit = parity.tolerance("float32" if rescored else predictor.params.precision)
     partial = output_dir.with_name(output_dir.name + storage.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     files = {SAVED_MODEL: write_saved_model(partial, predictor, model, samples=samples, limit=limit)}
@@ -153,6 +153,7 @@ def describe(model_dir: pathlib.Path, checkpoint: str, predictor: Predictor, fil
         "model_dir": str(model_dir),
         "checkpoint": checkpoint,
         "image_size": predictor.image_size,
+        "patient_inputs": predictor.network.input[1:],  # beside the image
         "findings": {
             name: dict(zip(points._fields, row, strict=True)) for name, row in zip(FINDINGS, columns, strict=True)
         },

@@ -20,7 +20,8 @@ from cxr import experiment, identity, storage
 from cxr.errors import one_line_errors
 from cxr.evaluation import literature, localization, pretraining, provenance, tables
 from cxr.networks import cam
-from cxr.networks.trained import TrainedExperiment
+from cxr.networks.mean_heat_map import HeatMaps
+from cxr.networks.trained import Trained, trained_network
 from cxr.release import bbox_list, sources
 from cxr.release.bbox_list import Boxed
 from tools.localizing.heat_maps import score_images
@@ -82,8 +83,8 @@ def remove_pictures(output_dir: pathlib.Path) -> None:
 
 
 def localize(
-    network: TrainedExperiment,
-    mapper: cam.HeatMapper,
+    network: Trained,
+    mapper: HeatMaps,
     release: BoxedRelease,
     *,
     leak: dict,
@@ -108,10 +109,9 @@ def localize(
             "they are all on the test list"
         )
     params = identity.trained_params(network.model_dir)
-    is_exact = network.is_exact_in_keras or not network.has_keras_model
     result = {
         **{"model_dir": str(network.model_dir), "checkpoint": network.checkpoint, "method": mapper.method},
-        "heat_map_precision": params.precision if is_exact else "float32",
+        "heat_map_precision": network.keras_precision,
         **{"data_dir": str(release.data_dir), "boxed_images": len(boxed)},
         "absent": len(boxed) - len({item.image_id for item in scored}) - len(broken),
         **{"broken": broken, "leak": leak, "seen": pretraining.of_result(params, "test", "official")},
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         release = read_boxed_release(args.data_dir)
         patient_ids = [release.boxed[image_id].patient_id for image_id in release.present]
         leak = leak_of_patients(args.model_dir, patient_ids, allow_leak=args.allow_leak)
-        network = TrainedExperiment(args.model_dir, args.checkpoint)
+        network = trained_network(args.model_dir, args.checkpoint)
         mapper = network.heat_mapper(args.method)
         where = {"output_dir": args.output_dir, "num_overlays": args.overlays}
         result = localize(network, mapper, release, leak=leak, **where)

@@ -15,7 +15,7 @@ import pathlib
 
 from cxr import experiment
 from cxr.errors import one_line_errors
-from cxr.evaluation import operating_points
+from cxr.evaluation import operating_points, out_of_distribution
 from inference.predictor import Predictor
 from tools.serving.app import Served, listen, run
 
@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
         require_fastapi()
         with listen(args.port) as listener:  # before the model, which takes seconds to load
             predictor = Predictor(args.model_dir, args.checkpoint)
-            advice = operating_points.advice(args.model_dir, args.checkpoint)
-            run(Served(predictor, args.model_dir.name, args.checkpoint, dataset, advice), listener)
+            advice = [part.advice(args.model_dir, args.checkpoint) for part in (operating_points, out_of_distribution)]
+            run(Served(predictor, args.model_dir.name, args.checkpoint, dataset, *advice), listener)
 
 
 if __name__ == "__main__":

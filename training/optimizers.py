@@ -23,9 +23,11 @@ def make_optimizer(params: Params, rate: "float | keras.optimizers.schedules.Lea
 def learning_rate(params: Params, steps: int) -> "float | keras.optimizers.schedules.LearningRateSchedule":
     """The learning-rate schedule for `steps` steps per epoch.
 
-    Linear warm-up to the peak for warmup_epochs; then constant, or cosine decay to 0 at the end of num_epochs
-    (Loshchilov & Hutter 2017, eq. 5, without restarts), or "plateau": the peak times the schedule's variable `factor`,
-    which the training loop lowers by the val scores.
+    Linear warm-up to the peak for warmup_epochs, then params.lr_schedule:
+
+    constant: the peak.
+    cosine: decay to 0 at the end of num_epochs (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    plateau: the peak times the schedule's variable `factor`, which the training loop lowers when val does not improve.
     """
     import keras
 

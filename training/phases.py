@@ -11,6 +11,7 @@ from evaluate import evaluate_split
 from model_fn import model_fn
 from training import figures
 from training.epochs import run_epochs
+from training.members import average_members
 from training.run import Run
 from training.start import TrainingJob, begin_run
 
@@ -18,8 +19,10 @@ log = logging.getLogger("train")
 
 
 def train_experiment(job: TrainingJob) -> None:
-    """Train an experiment through all of its phases."""
-    if job.params.fine_tune:
+    """Train an experiment through all of its phases; an average has none."""
+    if job.params.members:
+        log_result("best", average_members(job))
+    elif job.params.fine_tune:
         fine_tune(job)
     else:
         fit_head(job)
@@ -36,7 +39,7 @@ def fit_head(job: TrainingJob) -> None:
     for name, info in extracted.items():
         log.info("network %s: fed %s", name, info.get("fed", "as an earlier version fed it"))
     prepared = {name: info["network_sha256"] for name, info in extracted.items() if "network_sha256" in info}
-    begin_run(job, {name: info["extractor"]["sha256"] for name, info in extracted.items()}, prepared)
+    begin_run(job, {name: info["extractor"]["sha256"] for name, info in extracted.items()}, prepared=prepared)
     with devices.mirrored_devices().scope():
         model = model_fn(job.params, job.images.info, {name: info["dimension"] for name, info in extracted.items()})
         run = Run(job.params, model, datasets, job.model_dir)
@@ -95,9 +98,14 @@ def evaluate_checkpoints(run: Run, job: TrainingJob) -> None:
             model_dir=run.model_dir,
             checkpoint=checkpoint,
         )
-        log_mean(checkpoint, "val mean AUROC", result["mean_auroc"])
-        if "group" in result["within"]:
-            log_mean(checkpoint, "val mean AUROC within groups", result["within"]["group"]["mean_auroc"])
+        log_result(checkpoint, result)
+
+
+def log_result(checkpoint: str, result: dict) -> None:
+    """Log the mean AUROC of a metrics file, pooled and, with groups, within them."""
+    log_mean(checkpoint, "val mean AUROC", result["mean_auroc"])
+    if "group" in result["within"]:
+        log_mean(checkpoint, "val mean AUROC within groups", result["within"]["group"]["mean_auroc"])
 
 
 def log_mean(checkpoint: str, name: str, mean: dict) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def log_start(job: TrainingJob) -> None:
         log.info("%-5s %7s images %6s patients   %s", split, num_images, num_patients, positives)
     for name, sets in pretraining.networks_seen(job.params).items():
         log.info("network %s: has seen %s", name, seen.words(sets))
-    if info["groups"]:
+    if info["groups"] and not job.params.members:
         log_criterion(job.indexes["val"])
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")
     log.info("device %s", devices.describe_devices())
@@ -89,27 +90,43 @@ def log_criterion(val: example.Index) -> None:
         )
 
 
-def patients_seen(indexes: dict[str, example.Index], restore_from: pathlib.Path | None) -> dict[str, list[int]]:
-    """The patients that the weights of a run will have seen, including those of the weights it begins with."""
-    train, val = (set(indexes[split].patient_ids.tolist()) for split in ("train", "val"))
-    for folder in provenance.experiments_below(restore_from) if restore_from else ():
-        before = experiment.patients_of(folder)
-        train |= set(before.get("train", ())) | (set(before.get("val", ())) - val)
+def patients_seen(job: TrainingJob) -> dict[str, list[int]]:
+    """The patients that the weights of a run will have seen, including those of the weights it begins with.
+
+    An average has seen those of its members, and val.
+    """
+    train, val = (set(job.indexes[split].patient_ids.tolist()) for split in ("train", "val"))
+    starts = [job.restore_from] if job.restore_from else []
+    if job.params.members:
+        train = set()
+        starts = provenance.experiments_in(job.params)
+    for start in starts:
+        for folder in provenance.experiments_below(start):
+            before = experiment.patients_of(folder)
+            train |= set(before.get("train", ())) | (set(before.get("val", ())) - val)
     return {"train": sorted(train), "val": sorted(val)}
 
 
-def begin_run(job: TrainingJob, networks: dict[str, str], prepared: dict[str, str] | None = None) -> dict:
+def begin_run(
+    job: TrainingJob,
+    networks: dict[str, str],
+    *,
+    prepared: dict[str, str] | None = None,
+    members: Sequence[dict] = (),
+) -> dict:
     """Write run.json before the first step; for a resumed run compare with it instead. Returns its content.
 
     Args:
         networks: SHA-256 of the weights of every extractor, by its name.
         prepared: SHA-256 of the files of its network, if OpenVINO runs it; they are copied into the experiment.
+        members: of an average, see `identity.describe_members`.
 
     Raises:
         ValueError: networks were trained on patients of val, or differ from those that the run began with.
     """
     if (before := identity.begun(job.model_dir)) is not None:
         identity.require_networks(job.model_dir, networks)
+        identity.require_members(job.model_dir, members)
         if before["device"] != (device := devices.describe_devices()):
             log.info("the run began on %s and continues on %s", before["device"], device)
         return before
@@ -117,7 +134,7 @@ def begin_run(job: TrainingJob, networks: dict[str, str], prepared: dict[str, st
     if not job.allow_leak:
         provenance.require_no_training_leak(leak)
     storage.write_json(job.model_dir / "dataset.json", job.images.info)
-    storage.write_json(experiment.patients_path(job.model_dir), patients_seen(job.indexes, job.restore_from))
+    storage.write_json(experiment.patients_path(job.model_dir), patients_seen(job))
     for name, spec in extractor_names(job.params.extractors).items() if prepared else ():
         kept.in_cache(job.images, extractor_name(spec), prepared[name]).copy(kept.path_of(job.model_dir, name))
     run = identity.describe(
@@ -130,5 +147,6 @@ def begin_run(job: TrainingJob, networks: dict[str, str], prepared: dict[str, st
         leak=leak,
     )
     run["prepared"] = prepared or {}
+    run |= identity.of_average(members) if members else {}
     storage.write_json(identity.path_of(job.model_dir), run)
     return run

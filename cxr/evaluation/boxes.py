@@ -37,13 +37,8 @@ class Placement(NamedTuple):
 
     def to_model(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes of the image's frame in the model's frame."""
-        scale, shift = self._scale_and_shift()
-        return boxes * scale + shift
-
-    def from_model(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes of the model's frame in the image's frame; the inverse of `to_model`."""
-        scale, shift = self._scale_and_shift()
-        return (boxes - shift) / scale
+        scale = np.divide(self.inner, (self.width, self.height))
+        return boxes * np.tile(scale, 2) + np.tile(self.corner, 2)
 
     def from_nih(self, boxes_nih: np.ndarray) -> np.ndarray:
         """Boxes of BBox_List_2017.csv in the image's frame."""
@@ -52,9 +47,6 @@ class Placement(NamedTuple):
     def to_nih(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes of the image's frame in that of BBox_List_2017.csv; the inverse of `from_nih`."""
         return boxes / (max(self.width, self.height) / NIH_SIZE)
-
-    def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.tile(np.divide(self.inner, (self.width, self.height)), 2), np.tile(self.corner, 2)
 
     def heat_on_image(
         self, heat_map: np.ndarray, longer_side: int | None = None, *, covers: int | None = None

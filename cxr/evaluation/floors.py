@@ -60,9 +60,9 @@ def _mean_and_stddev(ages: np.ndarray) -> tuple[float, float]:
 def shuffled_labels(predictions: Predictions) -> dict:
     """AUROC of the same probabilities with labels permuted between patients: chance, and its spread.
 
-    The label rows are sorted by patient in a random order of the patients and given to the images sorted by patient in
-    the true order, so rows of one patient stay together. Images of a patient are alike; permuting labels image by
-    image would give too narrow a spread.
+    The images are sorted by patient, and so are the label rows, but with the patients in a random order. Each image
+    then gets the label row at its place, so rows of one patient stay together. Images of a patient are alike; permuting
+    labels image by image would give too narrow a spread.
 
     Returns:
         {"permutations", "mean_auroc", "findings"}: the mean over the permutations, and their central 95 % as low and

@@ -6,7 +6,8 @@ boxes that overlap no annotated one by more than T, per image that has the findi
 its cuts somewhere and so gives two boxes unless they coincide; one of them is often a false positive.
 
 IoBB favours many small boxes. So two controls are scored in the same way: smooth random maps, and "shifted", the same
-heat maps moved by a random offset and wrapped, which keeps the size and number of boxes but not their position.
+heat maps moved by a random offset and wrapped at the edges. Shifted maps keep the size and number of boxes, but not
+their position.
 """
 
 import zlib

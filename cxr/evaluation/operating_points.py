@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr import experiment, storage
+from cxr import experiment, identity, storage
 from cxr.evaluation.calibration import calibrate, fit_platt
 from cxr.evaluation.metrics import called_at_thresholds
 from cxr.evaluation.predictions import Predictions
@@ -149,8 +149,7 @@ def read_points(model_dir: pathlib.Path, checkpoint: str) -> OperatingPoints:
         return OperatingPoints(*(np.full(len(FINDINGS), np.nan) for _ in OperatingPoints._fields))
     result = storage.read_json(path)
     if "weights_sha256" in result:
-        sha256 = storage.sha256_of(experiment.weights_path(model_dir, checkpoint))
-        experiment.require_measured(result, sha256, path)
+        experiment.require_measured(result, identity.weights_sha256(model_dir, checkpoint), path)
     findings = result.get("findings", {})
     require_same_findings(list(findings), str(path))
     try:

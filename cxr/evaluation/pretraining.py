@@ -9,9 +9,13 @@ from cxr.params import Params, load_params
 def networks_seen(params: Params) -> dict[str, list[str] | None]:
     """Image sets that each extractor of an experiment has seen, by its name; None where that is not stated.
 
-    An extractor of source "experiment" inherits those of its own extractors and adds what it was trained on.
+    An extractor of source "experiment" inherits those of its own extractors and adds what it was trained on. The
+    extractors of the members of an average are called <member>/<name>.
     """
-    return {name: _seen_by(spec) for name, spec in specs.extractor_names(params.extractors).items()}
+    found = {name: _seen_by(spec) for name, spec in specs.extractor_names(params.extractors).items()}
+    for member in map(pathlib.Path, params.members):
+        found |= {f"{member.name}/{name}": sets for name, sets in networks_seen(load_params(member)).items()}
+    return found
 
 
 def _seen_by(spec: dict) -> list[str] | None:

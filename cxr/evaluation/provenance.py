@@ -95,7 +95,7 @@ def training_leak(params: Params, val_patients: np.ndarray, restore_from: pathli
     """
     found = _SeenPatients(val_patients)
     starts = [restore_from] if restore_from else []
-    for start in starts + [pathlib.Path(spec["model_dir"]) for spec in params.extractors if "model_dir" in spec]:
+    for start in starts + experiments_in(params):
         for folder in experiments_below(start):
             found.add(folder, experiment.patients_of(folder), ("train",))
     return found.as_leak()
@@ -126,11 +126,16 @@ class _SeenPatients:
 
 
 def experiments_below(model_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An experiment, the experiments among its extractors, and theirs."""
+    """An experiment, the experiments among its extractors and its members, and theirs."""
     yield model_dir
-    for spec in load_params(model_dir).extractors:
-        if spec.get("source") == "experiment":
-            yield from experiments_below(pathlib.Path(spec["model_dir"]))
+    for folder in experiments_in(load_params(model_dir)):
+        yield from experiments_below(folder)
+
+
+def experiments_in(params: Params) -> list[pathlib.Path]:
+    """The experiments among the extractors and the members of an experiment."""
+    extractors = [spec["model_dir"] for spec in params.extractors if spec.get("source") == "experiment"]
+    return [pathlib.Path(folder) for folder in [*extractors, *params.members]]
 
 
 def require_no_leak(leak: dict, split: str, patients: int) -> None:
@@ -144,7 +149,7 @@ def require_no_leak(leak: dict, split: str, patients: int) -> None:
 
 
 def require_no_training_leak(leak: dict) -> None:
-    """Raise ValueError when initial weights or extractors were trained on patients of val."""
+    """Raise ValueError when initial weights, extractors or members were trained on patients of val."""
     if leak["patients"]:
         raise ValueError(
             f"{leak['patients']:,} patients of val were in training of {' and '.join(leak['where'])}: val scores would "

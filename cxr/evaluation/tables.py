@@ -5,6 +5,7 @@ from cxr.evaluation.localization import ALL, CONTROL_NAMES
 
 SHOWN = {"iobb": ("0.1", "0.25", "0.5", "0.75"), "iou": ("0.1", "0.5")}  # T; localization.json has more
 UNREADABLE_SHOWN = 3  # images at most
+BESIDE = ("Wang et al.", "diff.")  # heads of the columns of a published row
 FLOORS = {"metadata": "age, sex, view position only", "shuffled_labels": "labels shuffled"}
 
 
@@ -80,8 +81,8 @@ def _main_rows(result: dict, wang: literature.Published | None) -> list[tuple[st
     """Header, findings, mean and floors; without `wang` or an AUROC within groups also without their columns."""
     grouping = shortcuts.grouping_shown(result)
     inside = result["within"][grouping]
-    heads = ("pooled AUROC", "95 % interval", f"within {shortcuts.words(grouping)}", "AP", "Wang et al.", "diff.")
-    rows = [("finding", "positives", *heads)]
+    within = f"within {shortcuts.words(grouping)}"
+    rows = [("finding", "positives", "pooled AUROC", "95 % interval", within, "AP", *BESIDE)]
     for name, values in result["findings"].items():
         published = wang and wang.aurocs[name]
         cells = _auroc_cells(values["auroc"], values["low"], values["high"])
@@ -97,9 +98,11 @@ def _main_rows(result: dict, wang: literature.Published | None) -> list[tuple[st
         if result["floors"][key] is not None:
             floor = result["floors"][key]["mean_auroc"]
             cells = _auroc_cells(floor["value"], floor["low"], floor["high"])
-            rows.append((words, f"of {floor['findings']}", *cells, "", "", "", ""))
-    left_out = (() if wang else (6, 7)) + (() if inside["mean_auroc"]["value"] is not None else (4,))
-    return [tuple(cell for column, cell in enumerate(row) if column not in left_out) for row in rows]
+            rows.append((words, f"of {floor['findings']}", *cells, *[""] * len(rows[0][4:])))
+    left_out = () if wang else BESIDE
+    left_out += () if inside["mean_auroc"]["value"] is not None else (within,)
+    shown = [column for column, head in enumerate(rows[0]) if head not in left_out]
+    return [tuple(row[column] for column in shown) for row in rows]
 
 
 def _published_rows(result: dict, rows: tuple[literature.Published, ...]) -> list[tuple[str, ...]]:

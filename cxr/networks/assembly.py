@@ -130,6 +130,8 @@ def _experiment_extractor(spec: dict, name: str, params: Params, record_size: in
     check_spec(spec)
     folder = pathlib.Path(spec["model_dir"])
     own = identity.trained_params(folder)
+    if own.members:
+        raise ValueError(f"{folder} is an average, which has no layer of features; use its members as extractors")
     if own.extractors and own.precision != params.precision:
         raise ValueError(
             f"{folder} was trained on features computed in {own.precision}, but precision is {params.precision} here, "

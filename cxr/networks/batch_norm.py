@@ -1,4 +1,4 @@
-"""Batch norm by TensorFlow's fused kernel, for networks that are fine-tuned. TensorFlow backend only.
+"""Batch norm by TensorFlow's fused kernel, for networks that are trained. TensorFlow backend only.
 
 Keras computes batch norm by elementwise operations. On a CPU they take more time in a training step of MobileNet than
 the convolutions; see docs/performance.md.
@@ -15,7 +15,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Normalise float [B, H, W, C] by the batch and update the moving statistics; in inference use those."""
         if not (training and self.trainable) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
-        images = keras.ops.cast(inputs, "float32")
+        # The kernel reads and writes bfloat16 but computes in float32. Squares of float16 could overflow.
+        is_bfloat16 = keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
+        images = inputs if is_bfloat16 else keras.ops.cast(inputs, "float32")
         ones = tf.ones(images.shape[-1])
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             images,
@@ -28,7 +30,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         variance *= (count - 1) / count  # the kernel divides by count - 1, Keras by count
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1 - self.momentum))
+        # The kernel returns finite outputs for infinite statistics, such as those of NaN weights before a max pooling,
+        # and training would not notice. This adds 0 to the loss, or NaN.
+        self.add_loss(0 * tf.stop_gradient(tf.reduce_sum(mean) + tf.reduce_sum(variance)))
         return keras.ops.cast(outputs, self.compute_dtype)
+
+
+class BatchNormalization(FusedBatchNormalization):
+    """The fused layer under the name of Keras's own, which a weights file contains."""
 
 
 def with_fused_norms(network: keras.Model) -> keras.Model:

@@ -10,14 +10,13 @@ The maps of several extractors are resized to one grid and added, each as logit 
 the head ignores adds nothing. The gradient methods need the TensorFlow backend; cam and occlusion run on any.
 """
 
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.networks import patient
+from cxr.networks import cutting, patient
 
 if TYPE_CHECKING:
     import keras
@@ -26,10 +25,6 @@ METHODS = ("auto", "cam", "grad_cam", "grad_cam++", "layer_cam", "occlusion")
 FINE_CELLS = 7  # per side, as at the end of ImageNet networks at 224 pixels; a nodule is lost in coarser maps
 OCCLUSION_CELLS = 8  # per side: 64 extra passes per image
 OCCLUSION_BATCH = 64
-
-
-class NoFeatureMapError(ValueError):
-    """The model exposes no feature map, as hub modules do."""
 
 
 class HeatMapper:
@@ -55,7 +50,7 @@ class HeatMapper:
         image_size = model.input["image"].shape[1]
         # Pixels per side of the centre square that a map covers.
         self.covers = image_size if self.method == "occlusion" else crop_size or image_size
-        if self.method == "cam" and not has_linear_head(model):
+        if self.method == "cam" and not cutting.has_linear_head(model):
             raise ValueError(f"{model.name} is not linear after its pooling; cam needs that, use grad_cam or occlusion")
         if self.method in ("cam", "occlusion"):
             return
@@ -63,7 +58,7 @@ class HeatMapper:
             raise ValueError(
                 f"{self.method} needs the TensorFlow backend, not {keras.backend.backend()}; use occlusion"
             )
-        self.lower, self.upper = cut_model(model, FINE_CELLS if self.method == "layer_cam" else 1)
+        self.lower, self.upper = cutting.cut_model(model, FINE_CELLS if self.method == "layer_cam" else 1)
 
     def __call__(self, images: np.ndarray, columns: Sequence[int]) -> np.ndarray:
         """Heat maps of some findings.
@@ -107,11 +102,12 @@ def fitting_method(model: "keras.Model") -> str:
 
     has_gradients = keras.backend.backend() == "tensorflow"
     try:
-        lower, _ = cut_model(model, 1)
-    except NoFeatureMapError:
+        lower, _ = cutting.cut_model(model, 1)
+    except cutting.NoFeatureMapError:
         return "occlusion"
-    is_fine = min(side for feature_map in feature_maps(lower.outputs) for side in feature_map.shape[1:3]) >= FINE_CELLS
-    if has_linear_head(model) and (is_fine or not has_gradients):
+    sides = [side for feature_map in cutting.feature_maps(lower.outputs) for side in feature_map.shape[1:3]]
+    is_fine = min(sides) >= FINE_CELLS
+    if cutting.has_linear_head(model) and (is_fine or not has_gradients):
         return "cam"
     return ("grad_cam" if is_fine else "layer_cam") if has_gradients else "occlusion"
 
@@ -120,7 +116,7 @@ def class_activation_maps(model: "keras.Model", images: np.ndarray, columns: Seq
     """Last feature map weighted by the output weights of each finding (Zhou et al. 2016, eq. 2): [B, F, h, w]."""
     import keras
 
-    features = keras.Model(model.input, last_pooling(model).input)({"image": images}, training=False)
+    features = keras.Model(model.input, cutting.last_pooling(model).input)({"image": images}, training=False)
     features = keras.ops.convert_to_numpy(keras.ops.cast(features, "float32"))  # [B, h, w, channels]
     weights = keras.ops.convert_to_numpy(model.layers[-1].kernel)[:, list(columns)]
     return np.moveaxis(features @ weights, -1, 1)
@@ -134,7 +130,7 @@ def gradient_maps(
     import tensorflow as tf
 
     between = keras.tree.flatten(lower({"image": images}, training=False))  # Keras returns a list of one as its element
-    maps = feature_maps(between)
+    maps = cutting.feature_maps(between)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(maps)
         logits = upper(between, training=False)
@@ -192,91 +188,3 @@ def occlusion_maps(
         logits = logits_of(covered)[:, list(columns)]
         falls.append((logits[-1] - logits[:-1]).T.reshape(len(columns), OCCLUSION_CELLS, OCCLUSION_CELLS))
     return np.maximum(np.stack(falls), 0).astype(np.float32)
-
-
-def feature_maps(tensors: list) -> list:
-    """Tensors [B, h, w, channels]; the others are patient inputs."""
-    return [tensor for tensor in tensors if len(tensor.shape) == 4]
-
-
-def last_pooling(model: "keras.Model"):
-    """The last global average pooling among a model's own layers; None if it has none."""
-    import keras
-
-    poolings = [layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
-    return poolings[-1] if poolings else None  # earlier ones belong to squeeze-and-excitation blocks
-
-
-def has_linear_head(model: "keras.Model") -> bool:
-    """Whether only dropout and the logits layer follow the pooled feature map."""
-    from keras import activations, layers
-
-    pooling = last_pooling(model)
-    if pooling is None:
-        return False
-    head = model.layers[model.layers.index(pooling) + 1 :]
-    dense = [layer for layer in head if not isinstance(layer, layers.Dropout)]
-    return (
-        len(dense) == 1
-        and isinstance(dense[0], layers.Dense)
-        and dense[0].activation is activations.linear
-        and len(model.outputs) == 1
-    )
-
-
-def cut_model(model: "keras.Model", cells: int) -> tuple["keras.Model", "keras.Model"]:
-    """Cut a model, and every network inside it, at a feature map.
-
-    Args:
-        cells: cut at the last feature map with at least so many cells per side that all paths run through; at the last
-            feature map if none is so fine.
-
-    Returns:
-        lower: inputs of the model -> list of float [B, h, w, channels], one for each network, and of the model's
-            inputs other than images.
-        upper: that list -> outputs of the model.
-
-    Raises:
-        NoFeatureMapError: no network exposes a feature map.
-    """
-    import keras
-
-    pooling = last_pooling(model)
-    if pooling is not None:
-        return cut_network(model, pooling, cells)
-    between = []
-
-    def call(layer, *args, **kwargs):
-        if not isinstance(layer, keras.Model) or not feature_maps(layer.inputs):
-            return layer(*args, **kwargs)
-        lower, upper = cut_model(layer, cells)
-        outputs = keras.tree.flatten(lower(*args))
-        between.extend(outputs)
-        return upper(outputs)
-
-    same_layers = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    if not between:
-        raise NoFeatureMapError(f"{model.name} exposes no feature map; use the method occlusion")
-    return cut_at(same_layers, between)
-
-
-def cut_network(model: "keras.Model", pooling: "keras.Layer", cells: int) -> tuple["keras.Model", "keras.Model"]:
-    """Cut a network before its pooling or, if the feature map there is too coarse, after an earlier activation."""
-    import keras
-
-    activations = (keras.layers.ReLU, keras.layers.Activation)
-    below = model.layers[: model.layers.index(pooling)]
-    earlier = [layer.output for layer in reversed(below) if isinstance(layer, activations)]
-    for feature_map in [pooling.input, *earlier]:
-        if min(feature_map.shape[1:3]) >= cells:
-            with contextlib.suppress(ValueError):  # Keras rejects the cut if a shortcut bypasses this map
-                return cut_at(model, [feature_map])
-    return cut_at(model, [pooling.input])
-
-
-def cut_at(model: "keras.Model", between: list) -> tuple["keras.Model", "keras.Model"]:
-    """Cut a model at some of its tensors: one model up to them, one from them."""
-    import keras
-
-    between = [*between, *(tensor for tensor in model.inputs if len(tensor.shape) != 4)]
-    return keras.Model(model.input, between), keras.Model(between, model.output)

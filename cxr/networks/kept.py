@@ -19,7 +19,7 @@ from cxr import identity, storage
 from cxr.networks import conversion, quantization
 from cxr.networks.extractors import Extractor
 from cxr.records.dataset import Dataset
-from cxr.specs import extractor_names, without
+from cxr.specs import extractor_name, extractor_names, without
 
 if TYPE_CHECKING:
     import openvino
@@ -153,5 +153,5 @@ def of_experiment(model_dir: pathlib.Path) -> dict[str, tuple[Extractor, Network
     found = {}
     for name, spec in extractor_names(run["params"]["extractors"]).items() if run.get("prepared") else ():
         file = NetworkFile(str(path_of(model_dir, name)), run["prepared"][name])
-        found[name] = Extractor(name, spec, file.read(), run["networks"][name]), file
+        found[name] = Extractor(extractor_name(spec), spec, file.read(), run["networks"][name]), file
     return found

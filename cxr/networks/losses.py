@@ -32,7 +32,7 @@ def positive_weights(params: Params, info: dict) -> list[float]:
     """The weight of a positive label of each finding relative to a negative one; 1 where the loss has no weights.
 
     inverse_frequency: n_negative / n_positive of the training images, so that both sides weigh the same.
-    batch_balanced: |N| / |P| over all findings, its weights for a batch with the label counts of the training images.
+    batch_balanced: |N| / |P| over all findings, as in a batch that has the label counts of the training images.
     One image is added to each side, so that the weight of a finding without positives is finite.
     """
     train = info["splits"]["train"]

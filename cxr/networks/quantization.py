@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("train.quantization")
 
 IMAGES = 300  # NNCF's default
-# Depthwise convolutions stay float32. They are no faster in int8, and they lose most: the error of the features of
-# MobileNet 0.25 is 0.14 without them and 0.32 with them.
+# Depthwise convolutions stay float32, because they lose most: the relative error of the features of MobileNet 0.25 is
+# 0.14 so and 0.32 in int8. It costs larger networks of this kind up to a third of their speed (docs/performance.md).
 UNQUANTISED = ["GroupConvolution"]
 
 

@@ -1,6 +1,7 @@
 """A trained experiment from images to logits, by the same networks in the same arithmetic as in its evaluation."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from cxr import experiment, identity
 from cxr.networks import assembly, kept, patient, runtime
 from cxr.networks.cam import HeatMapper, OcclusionMapper
+from cxr.networks.mean_heat_map import MeanHeatMapper
 from cxr.networks.onnx_encoder import NO_KERAS
 from cxr.patient import UNKNOWN
 
@@ -48,7 +50,7 @@ class TrainedNetwork:
 
 
 class TrainedExperiment(TrainedNetwork):
-    """The network of an experiment's folder."""
+    """The network of an experiment's folder, other than an average."""
 
     def __init__(self, model_dir: pathlib.Path, checkpoint: str = "best") -> None:
         """Load it.
@@ -62,6 +64,7 @@ class TrainedExperiment(TrainedNetwork):
         self.model_dir = model_dir
         self.checkpoint = checkpoint
         self.image_size = info["image_size"]
+        self.precision = params.precision
         self.crop_size = params.crop_size
         self.has_keras_model = assembly.has_keras_model(params)
         self.runtime: str = identity.read(model_dir)["runtime"]
@@ -90,6 +93,11 @@ class TrainedExperiment(TrainedNetwork):
         """Whether `keras_model` computes in the arithmetic of the evaluation."""
         return not self.extractors or self.runtime == "keras"
 
+    @property
+    def keras_precision(self) -> str:
+        """The precision that `keras_model`, or without one this network, computes heat maps in."""
+        return self.precision if self.is_exact_in_keras or not self.has_keras_model else "float32"
+
     def heat_mapper(self, method: str = "auto") -> HeatMapper | OcclusionMapper:
         """Heat maps by `keras_model`; without one by occlusion. ValueError if the method needs one."""
         if self.has_keras_model:
@@ -97,3 +105,64 @@ class TrainedExperiment(TrainedNetwork):
         if method not in ("auto", "occlusion"):
             raise ValueError(f"method {method} needs gradients, but {NO_KERAS}")
         return OcclusionMapper(lambda images: self.logits({"image": images}), self.image_size)
+
+
+class TrainedAverage(TrainedNetwork):
+    """The mean of the logits of trained experiments."""
+
+    def __init__(self, model_dir: pathlib.Path, members: Sequence[TrainedExperiment]) -> None:
+        """Average members whose images have the same size."""
+        self.model_dir = model_dir
+        self.checkpoint = "best"
+        self.members = members
+        self.image_size: int = members[0].image_size
+        taken = {name for member in members for name in member.input}
+        self.input = ["image", *(name for name in patient.INPUTS if name in taken)]
+
+    def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Logits float32 [B, 14], see `TrainedNetwork.logits`; patient inputs go to the members that take them."""
+        return np.mean([member.logits(inputs) for member in self.members], axis=0)
+
+    def keras_model(self) -> "keras.Model":
+        """All members as one Keras model, see `TrainedExperiment.keras_model`."""
+        import keras
+
+        size = self.image_size
+        inputs = {"image": keras.Input((size, size, 1), dtype="uint8", name="image")}
+        inputs |= patient.patient_inputs() if len(self.input) > 1 else {}
+        logits = []
+        for number, model in enumerate(member.keras_model() for member in self.members):
+            # The same layers under another name: the names of layers in a model must differ.
+            named = keras.Model(model.input, model.output, name=f"member_{number}")
+            logits.append(named({name: inputs[name] for name in model.input}))
+        return keras.Model(inputs, keras.layers.Average(name="logits")(logits), name="average")
+
+    @property
+    def is_exact_in_keras(self) -> bool:
+        """Whether `keras_model` computes in the arithmetic of the evaluation."""
+        return all(member.is_exact_in_keras for member in self.members)
+
+    @property
+    def precision(self) -> str:
+        """The precisions of the members."""
+        return " and ".join(dict.fromkeys(member.precision for member in self.members))
+
+    @property
+    def keras_precision(self) -> str:
+        """The precisions that `keras_model` computes in."""
+        return " and ".join(dict.fromkeys(member.keras_precision for member in self.members))
+
+    def heat_mapper(self, method: str = "auto") -> MeanHeatMapper:
+        """The mean of the members' heat maps; each member's method is the one that suits it if it is "auto"."""
+        return MeanHeatMapper([member.heat_mapper(method) for member in self.members], self.image_size)
+
+
+Trained = TrainedExperiment | TrainedAverage
+
+
+def trained_network(model_dir: pathlib.Path, checkpoint: str = "best") -> Trained:
+    """The network of an experiment's folder, of whichever model it is; raises as `TrainedExperiment` does."""
+    members = identity.members_of(model_dir, checkpoint)
+    if members:
+        return TrainedAverage(model_dir, [TrainedExperiment(member) for member in members])
+    return TrainedExperiment(model_dir, checkpoint)

@@ -1,7 +1,11 @@
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
+
+import build_dataset
+import train
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"tensorflow", "keras", "pandas", "PIL", "cv2", "sklearn", "scipy", "matplotlib", "ray", "torch"}
@@ -102,11 +106,12 @@ def test_help_says_what_it_does_and_how_without_heavy_imports(cli, command):
 
 
 @every_command
-def test_a_bad_flag_exits_with_2(cli, command):
-    done = cli(*command.split(), "--no_such_flag")
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: ")
-    assert "Traceback" not in done.stderr
+def test_a_bad_flag_exits_with_2(capsys, command):
+    module = importlib.import_module(command.removeprefix("-m ").removesuffix(".py"))
+    with pytest.raises(SystemExit) as caught:
+        module.main(["--no_such_flag"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ")
 
 
 @every_command
@@ -129,8 +134,6 @@ def test_the_commonest_mistake_ends_in_one_line(cli, here, command):
     ],
 )
 def test_impossible_values_of_build_dataset_exit_with_2(capsys, flags, text):
-    import build_dataset
-
     with pytest.raises(SystemExit) as caught:
         build_dataset.parse_args(["--data_dir", "release", *flags.split()])
     assert caught.value.code == 2
@@ -138,18 +141,16 @@ def test_impossible_values_of_build_dataset_exit_with_2(capsys, flags, text):
 
 
 def test_resume_and_restart_exclude_each_other(capsys):
-    import train
-
     with pytest.raises(SystemExit) as caught:
         train.parse_args(["--model_dir", "experiment", "--resume", "--restart"])
     assert caught.value.code == 2
     assert "--restart: not allowed with argument --resume" in capsys.readouterr().err
 
 
-def test_a_model_dir_without_params_json(cli, here):
-    done = cli("train.py", "--model_dir", here / "release", "--data_dir", here)
-    assert done.returncode == 1
-    assert done.stderr == (
+def test_a_model_dir_without_params_json(here):
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--model_dir", str(here / "release"), "--data_dir", str(here)])
+    assert str(caught.value) == (
         f"error: no {here}/release/params.json; an experiment is a folder with a params.json, "
-        "which may be empty: {}. Copy one from experiments/simple_cnn.\n"
+        "which may be empty: {}. Copy one from experiments/simple_cnn."
     )

@@ -6,13 +6,12 @@ from cxr.evaluation.boxes import Placement
 from cxr.images.resize import resize_square
 
 
-def test_a_square_image_in_the_models_frame_and_back():
+def test_a_square_image_in_the_models_frame():
     placement = Placement(1024, 1024, 224)
     nih = np.array([[0, 0, 1024, 1024], [256, 512, 512, 768.0]])
     assert placement.from_nih(nih).tolist() == nih.tolist()
     model = placement.to_model(nih)
     assert model.tolist() == [[0, 0, 224, 224], [56, 112, 112, 168]]  # 224 / 1024 is 7 / 32
-    assert placement.from_model(model).tolist() == nih.tolist()
 
 
 def test_a_landscape_image_is_between_black_bars():
@@ -20,7 +19,6 @@ def test_a_landscape_image_is_between_black_bars():
     assert (placement.inner, placement.corner) == ((100, 50), (0, 25))
     box = np.array([[100, 100, 300, 500.0]])
     assert placement.to_model(box).tolist() == [[10, 35, 30, 75]]
-    assert placement.from_model(placement.to_model(box)).tolist() == box.tolist()
 
 
 def test_a_portrait_image_with_an_odd_margin():

@@ -13,9 +13,10 @@ from cxr import experiment
 from cxr.evaluation import calibration, metrics, operating_points, predictions
 from cxr.findings import FINDINGS
 from cxr.networks.assembly import trained_model
-from cxr.params import load_params
+from cxr.params import Params, load_params
 from cxr.records import dataset, example, parsing
 from input_fn import input_fn
+from model_fn import model_fn
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -82,10 +83,6 @@ def test_predictions_hold_every_image_once_in_dataset_order(trained, built_datas
 
 def test_predictions_equal_those_of_each_image_alone(trained, built_dataset):
     import tensorflow as tf
-
-    from cxr import experiment
-    from cxr.params import Params
-    from model_fn import model_fn
 
     images = dataset.open_dataset(built_dataset)
     model = model_fn(Params(**PARAMS), images.info)
@@ -251,31 +248,39 @@ def test_unknown_metadata_are_empty_in_the_csv(built_dataset):
     assert all(line.endswith(",0.5,,,,") for line in lines[1:])
 
 
-@pytest.mark.parametrize(("image_size", "crop_size"), [(32, None), (48, 32)])
-def test_tta_averages_the_copies_and_keeps_the_results_without_it(tiny_release, build, tmp_path, image_size, crop_size):
-    data_dir = tmp_path / "records"
-    build(tiny_release(patients=10), data_dir, "--image_size", image_size, "--ratios", 0.6, 0.2, 0.2)
-    (tmp_path / "params.json").write_text(json.dumps(PARAMS | {"crop_size": crop_size}))
-    train.main(["--model_dir", str(tmp_path), "--data_dir", str(data_dir)])
-    before = (tmp_path / "metrics_val_best.json").read_text()
-    run_evaluate(tmp_path, data_dir, "--split", "val", "--tta", "3")
-    images = dataset.open_dataset(data_dir)
-    params = load_params(tmp_path)
-    model = trained_model(tmp_path)
-    batches = [input_fn("val", {"image": images}, params, inputs=["image"], tta_copy=copy) for copy in range(3)]
+def require_tta_of_copies(model_dir: Path, data_dir: Path) -> None:
+    """Score val and test with three copies of every image, and compare with the mean of their logits."""
+    before = (model_dir / "metrics_val_best.json").read_text()
+    run_evaluate(model_dir, data_dir, "--split", "val", "--tta", "3")
+    datasets = {"image": dataset.open_dataset(data_dir)}
+    params = load_params(model_dir)
+    model = trained_model(model_dir)
+    batches = [input_fn("val", datasets, params, inputs=["image"], tta_copy=copy) for copy in range(3)]
     logits = [model.predict(batch, verbose=0) for batch in batches]
     assert not np.allclose(logits[0], logits[1])
-    rows = read_csv(tmp_path / "tta_3/predictions_val_best.csv")
+    rows = read_csv(model_dir / "tta_3/predictions_val_best.csv")
     written = [[float(row[f"prob_{finding}"]) for finding in FINDINGS] for row in rows]
     np.testing.assert_allclose(written, 1 / (1 + np.exp(-np.mean(logits, axis=0))), atol=1e-6)
-    found = json.loads((tmp_path / "tta_3/metrics_val_best.json").read_text())
+    found = json.loads((model_dir / "tta_3/metrics_val_best.json").read_text())
     assert found["tta"] == 3
-    assert (tmp_path / "metrics_val_best.json").read_text() == before  # its operating points are without augmentation
-    run_evaluate(tmp_path, data_dir, "--tta", "3")  # test, with the operating points of tta_3
-    tested = json.loads((tmp_path / "tta_3/metrics_test_best.json").read_text())["findings"]["Effusion"]
-    chosen = found["findings"]["Effusion"]
-    thresholds_of = [{k: v["threshold"] for k, v in part["operating_points"].items()} for part in (tested, chosen)]
+    assert (model_dir / "metrics_val_best.json").read_text() == before  # its operating points are without augmentation
+    run_evaluate(model_dir, data_dir, "--tta", "3")  # test, with the operating points of tta_3
+    tested = json.loads((model_dir / "tta_3/metrics_test_best.json").read_text())
+    parts = [result["findings"]["Effusion"] for result in (tested, found)]
+    thresholds_of = [{k: v["threshold"] for k, v in part["operating_points"].items()} for part in parts]
     assert thresholds_of[0] == thresholds_of[1] != {}
+
+
+def test_tta_averages_the_copies_and_keeps_the_results_without_it(copy, built_dataset):
+    require_tta_of_copies(copy, built_dataset)
+
+
+def test_tta_averages_crops(tiny_release, build, tmp_path):
+    data_dir = tmp_path / "records"
+    build(tiny_release(patients=10), data_dir, "--image_size", 48, "--ratios", 0.6, 0.2, 0.2)
+    (tmp_path / "params.json").write_text(json.dumps(PARAMS | {"crop_size": 32}))
+    train.main(["--model_dir", str(tmp_path), "--data_dir", str(data_dir)])
+    require_tta_of_copies(tmp_path, data_dir)
 
 
 def test_tta_of_0_is_rejected(trained, built_dataset, capsys):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.evaluation import synthesis
+from cxr.evaluation import synthesis, synthesis_tables
 
 
 def metrics(value: float | None = 0.75, **changes) -> dict:
@@ -204,7 +204,7 @@ def test_the_markdown_table_is_aligned_and_marks_rows_that_are_not_comparable():
         ("c", {"val": metrics(None, params={"learning_rate": 0.5, "extractors": [keras, keras], "model": "ensemble"})}),
         ("d", {"val": metrics(images=99, params={"extractors": [], "model": "simple_cnn"})}),
     )
-    assert synthesis.to_markdown(rows, "val").splitlines() == [
+    assert synthesis_tables.to_markdown(rows, "val").splitlines() == [
         "| experiment | val mean AUROC         | test mean AUROC      | findings | minutes | split    | dataset      "
         "| learning_rate | extractors                        | model      |",
         "|------------|------------------------|----------------------|----------|---------|----------|--------------"
@@ -224,7 +224,7 @@ def test_the_csv_has_every_number_in_full():
         ("b", {"val": metrics(images=99, split_name="random", params={"learning_rate": 0.5})}),
     )
     fingerprint = "a" * 64
-    assert synthesis.to_csv(rows, "val").splitlines() == [
+    assert synthesis_tables.to_csv(rows, "val").splitlines() == [
         "experiment,val_mean_auroc,val_low,val_high,val_differs_in,test_mean_auroc,test_low,test_high,test_differs_in,"
         "images,findings,minutes,split_name,dataset_fingerprint,seen,learning_rate",
         f"a,0.3333333333333333,{1 / 3 - 0.125},{1 / 3 + 0.125},,,,,,100,14,,official,{fingerprint},,0.001",

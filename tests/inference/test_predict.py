@@ -96,7 +96,7 @@ def test_the_table_the_csv_and_the_json_agree(capsys, model_dir, predictor, xray
     names = ["a.png", "b.jpg", "c.webp", "more/a.png", "more/noending"]
     assert [row["file"] for row in rows] == [str(xrays / name) for name in names]
     kinds = [f"{kind}_{finding}" for kind in ("prob", "call", "calibrated") for finding in FINDINGS]
-    assert list(rows[0]) == ["file", *kinds]
+    assert list(rows[0]) == ["file", *kinds, "out_of_distribution", "distance"]
     reading = predictor.predict([predictor.read((xrays / "b.jpg").read_bytes())])[0]
     assert float(rows[1]["prob_Mass"]) == pytest.approx(reading.probabilities[4], abs=1e-6)
     assert float(rows[1]["calibrated_Mass"]) == pytest.approx(reading.calibrated[4], abs=1e-6)

@@ -88,3 +88,36 @@ def test_batch_norms_of_vectors_are_not_replaced():
     vector = keras.Input((8,))
     network = keras.Model(vector, keras.layers.BatchNormalization()(vector))
     assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization
+
+
+def test_statistics_that_are_not_finite_make_the_loss_nan():
+    layer = FusedBatchNormalization()
+    layer(np.ones((2, 3, 3, 2), np.float32), training=True)
+    assert float(sum(layer.losses)) == 0
+    layer(np.full((2, 3, 3, 2), 3e38, np.float32), training=True)  # the sum over 18 values overflows
+    assert np.isnan(float(sum(layer.losses)))
+
+
+def test_simple_cnn_is_fused_and_its_weights_keep_the_names_of_keras(tmp_path):
+    import h5py
+
+    from cxr.findings import FINDINGS
+    from cxr.params import Params
+    from model_fn import model_fn
+
+    info = {"findings": list(FINDINGS), "image_size": 32}
+    info |= {"splits": {"train": {"images": 8, "positives": dict.fromkeys(FINDINGS, 1)}}}
+    model = model_fn(Params(image_size=32, num_channels=1, num_blocks=1), info)
+    assert [isinstance(layer, FusedBatchNormalization) for layer in model.layers].count(True) == 1
+    model.save_weights(tmp_path / "fused.weights.h5")
+    with h5py.File(tmp_path / "fused.weights.h5") as file:
+        assert list(file["layers/batch_normalization/vars"]) == ["0", "1", "2", "3"]
+
+
+def test_bfloat16_is_neither_converted_nor_far_from_float32():
+    images = np.random.default_rng(0).normal(5, 3, (4, 3, 3, 2)).astype(np.float32)
+    layer, reference = FusedBatchNormalization(dtype="mixed_bfloat16"), FusedBatchNormalization()
+    outputs = layer(keras.ops.cast(images, "bfloat16"), training=True)
+    assert outputs.dtype == "bfloat16"
+    # bfloat16 has 8 bits: a normalised value of 2 to 4 is within 1/64
+    np.testing.assert_allclose(keras.ops.cast(outputs, "float32"), reference(images, training=True), atol=0.03)

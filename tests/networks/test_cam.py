@@ -13,7 +13,8 @@ from cxr.evaluation.localization import detections_of
 from cxr.findings import FINDINGS
 from cxr.images.resize import resize_square
 from cxr.networks import assembly, patient
-from cxr.networks.cam import HeatMapper, NoFeatureMapError, cut_model, feature_maps, fitting_method, sum_channels
+from cxr.networks.cam import HeatMapper, fitting_method, sum_channels
+from cxr.networks.cutting import NoFeatureMapError, cut_model, feature_maps
 from cxr.params import Params, load_params
 from model_fn import model_fn
 

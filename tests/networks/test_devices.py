@@ -14,7 +14,7 @@ from cxr.networks import devices
 ROOT = Path(__file__).resolve().parents[2]
 # Two fake GPUs in TensorFlow's own lists; the messages about them are TensorFlow's.
 FAKE_GPUS = """
-import logging, sys
+import logging
 import tensorflow as tf
 from tensorflow.python.eager import context
 from cxr.networks.devices import prepare_devices
@@ -28,16 +28,17 @@ def growth():
     return [tf.config.experimental.get_memory_growth(gpu) for gpu in gpus]
 """
 TRAINED_TWICE = """
-import json, pathlib, sys
+import json, pathlib
 sys.path[:0] = ["tests", "tests/networks", "tests/training"]
 import numpy as np
 import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_fine_tune as tests
+from support.tiny import register_tiny
 from cxr.networks.devices import mirrored_devices, prepare_devices
 prepare_devices(deterministic=True)
-tests.register_tiny()
+register_tiny()
 images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
 CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3}
 CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
@@ -64,21 +65,47 @@ print(json.dumps([found, unseeded]))
 """
 
 
-def run_alone(code: str, *arguments: object) -> str:
-    """Run code in a separate process, for state that is global to a process; returns its output."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+ONE_CORE = """
+from cxr.networks.devices import describe_devices
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+print(describe_devices())
+"""
+ALONE = {
+    "prepared": FAKE_GPUS + "prepare_devices(); print(growth()); tf.constant(1); prepare_devices(); print(growth())",
+    "opened": FAKE_GPUS + "tf.constant(1); prepare_devices(); print(growth())",
+    "one core": ONE_CORE,
+    "trained twice": TRAINED_TWICE,
+}
+# Runs each snippet of code in a fork of its own, before TensorFlow has opened a device: one import serves all.
+FORKS = """
+import json, os, sys
+import tensorflow as tf
+for place, code in enumerate(json.loads(sys.argv[3])):
+    child = os.fork()
+    if not child:
+        with open(f"{sys.argv[2]}/{place}.txt", "w") as sys.stdout:
+            exec(code)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, code
+"""
+
+
+@pytest.fixture(scope="module")
+def printed(built_dataset, tmp_path_factory) -> dict[str, str]:
+    """What each of ALONE prints in a process of its own, for state that is global to a process."""
+    folder = tmp_path_factory.mktemp("alone")
+    command = [sys.executable, "-c", FORKS, str(built_dataset), str(folder), json.dumps(list(ALONE.values()))]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr
-    return process.stdout
+    return {name: (folder / f"{place}.txt").read_text() for place, name in enumerate(ALONE)}
 
 
-def test_gpu_memory_growth_is_set_and_stays_set():
-    code = "prepare_devices(); print(growth()); tf.constant(1); prepare_devices(); print(growth())"
-    assert run_alone(FAKE_GPUS + code) == "[True, True]\n[True, True]\n"
+def test_gpu_memory_growth_is_set_and_stays_set(printed):
+    assert printed["prepared"] == "[True, True]\n[True, True]\n"
 
 
-def test_gpus_that_tensorflow_has_opened_are_only_logged():
-    *said, grows = run_alone(FAKE_GPUS + "tf.constant(1); prepare_devices(); print(growth())").splitlines()
+def test_gpus_that_tensorflow_has_opened_are_only_logged(printed):
+    *said, grows = printed["opened"].splitlines()
     text = "memory growth of /physical_device:GPU:{} cannot be set: Physical devices cannot be modified after being in"
     assert [line[: len(text) - 1] for line in said] == [text.format(0), text.format(1)]
     assert grows == "[None, None]"
@@ -90,9 +117,9 @@ def test_without_a_gpu_there_is_nothing_to_prepare(caplog):
     assert caplog.records == []
 
 
-def test_deterministic_training_on_one_and_on_two_devices_gives_the_same_weights_twice(built_dataset, tmp_path):
+def test_deterministic_training_on_one_and_on_two_devices_gives_the_same_weights_twice(printed):
     """Augmentation, dropout, antialiased resizing, both batch norms and embeddings all have deterministic kernels."""
-    found, unseeded = json.loads(run_alone(TRAINED_TWICE, built_dataset, tmp_path).splitlines()[-1])
+    found, unseeded = json.loads(printed["trained twice"].splitlines()[-1])
     for name, (one, again) in found.items():
         assert one[0] > 1e-4, f"{name} was not trained"
         assert one[1] == again[1], f"{name} has other weights the second time"
@@ -120,10 +147,8 @@ def test_gpus_are_described_by_count_and_name(monkeypatch, names, expected):
     assert devices.describe_devices() == expected
 
 
-def test_a_cpu_is_described_by_its_name_and_the_usable_cores():
-    one_core = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); "
-    code = "from cxr.networks.devices import describe_devices; print(describe_devices())"
-    assert run_alone(one_core + code) == f"CPU {devices.processor_name()}, 1 core\n"
+def test_a_cpu_is_described_by_its_name_and_the_usable_cores(printed):
+    assert printed["one core"] == f"CPU {devices.processor_name()}, 1 core\n"
     if len(os.sched_getaffinity(0)) > 1:
         assert devices.describe_devices().endswith(f", {len(os.sched_getaffinity(0))} cores")
 

@@ -98,7 +98,7 @@ def written(model_dir: Path, split: str, checkpoint: str = "best") -> np.ndarray
 def test_a_run_writes_its_files(world, name):
     expected = "params.json run.json .lock dataset.json patients.json train.log history.csv tensorboard resume "
     expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
-    expected += "predictions_val_best.csv predictions_val_last.csv "
+    expected += "predictions_val_best.csv predictions_val_last.csv out_of_distribution.json "
     expected += "metrics_test_best.json predictions_test_best.csv"
     assert {path.name for path in (world / name).iterdir()} == set(expected.split())
     info = experiment.dataset_of(world / name)

@@ -14,8 +14,9 @@ import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_fine_tune as tests
+from support.tiny import register_tiny
 from cxr.networks.devices import mirrored_devices
-tests.register_tiny()
+register_tiny()
 found = []
 for place, count in enumerate((2, 1, 2)):
     strategy = mirrored_devices(*["CPU:0", "CPU:1"][:count])

@@ -39,3 +39,16 @@ def test_mixed_float16_uses_a_loss_scale_that_a_resume_restores(built_dataset, t
     before = len(run.variables())
     fit_epoch(run, 0)
     assert len(run.variables()) == before
+
+
+@pytest.mark.parametrize("seed", [230, 231, 232])
+def test_losses_in_bfloat16_follow_those_in_float32(seed, built_dataset, tmp_path):
+    images = open_dataset(built_dataset)
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        params = Params(precision=precision, image_size=32, num_channels=4, num_blocks=2, batch_size=8, seed=seed)
+        run = Run(params, model_fn(params, images.info), {"image": images}, tmp_path)
+        curves.append([fit_epoch(run, epoch)["loss"] for epoch in range(3)])
+    float32, bfloat16 = curves
+    assert bfloat16 == pytest.approx(float32, rel=0.02)  # five times the 2^-8 of rounding to bfloat16
+    assert bfloat16 != float32

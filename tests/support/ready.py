@@ -4,8 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from cxr import experiment, identity, storage
+from cxr.evaluation import out_of_distribution
 from cxr.findings import FINDINGS
+from cxr.images.appearance import LENGTH
 from cxr.params import load_params
 
 
@@ -13,7 +17,7 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
     """An experiment on a built dataset.
 
     With points, every finding has threshold 0.5 and calibration slope 2, intercept -1, except Hernia, which has no
-    positives in val.
+    positives in val. Only an image that fails a check, a blank one for example, is out of distribution.
     """
     import keras
 
@@ -42,7 +46,14 @@ def make_experiment(folder: Path, dataset: Path, *, points: bool = True, **param
         mean = {"value": 0.75, "low": 0.7, "high": 0.8, "findings": 13}
         result = {"images": 20, "patients": 12, "mean_auroc": mean, "findings": findings}
         (folder / "metrics_val_best.json").write_text(json.dumps(result))
+    write_distances(folder)
     return folder
+
+
+def write_distances(folder: Path, threshold: float = 1000.0) -> None:
+    """Write distances from the zero vector, with a covariance of 1: the norm of the appearance."""
+    fitted = out_of_distribution.Distances(np.zeros(LENGTH), np.eye(LENGTH), threshold)
+    out_of_distribution.write(folder, fitted, experiment.dataset_of(folder)["fingerprint"])
 
 
 def write_identity(folder: Path, networks: dict[str, str] | None = None, **changes) -> None:

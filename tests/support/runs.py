@@ -15,7 +15,7 @@ import train
 from cxr import experiment
 from cxr.records import example
 
-EPOCHS = 6
+EPOCHS = 4
 SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "batch_size": 8}
 SMALL |= {"num_epochs": EPOCHS, "early_stopping_patience": EPOCHS, "dropout": 0.2}  # dropout has a random state
 
@@ -24,6 +24,10 @@ def make_experiment(model_dir: Path, params: dict = SMALL, **changes) -> Path:
     model_dir.mkdir(parents=True, exist_ok=True)
     (model_dir / "params.json").write_text(json.dumps(params | changes))
     return model_dir
+
+
+def make_average(folder: Path, *members: Path) -> Path:
+    return make_experiment(folder, {"model": "average", "members": [str(member) for member in members]})
 
 
 def run_train(model_dir: Path, data_dir: Path, *flags: str) -> Path:

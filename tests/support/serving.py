@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from support.ready import write_identity
+from support.ready import write_distances, write_identity
 
 from cxr import experiment
 from cxr.findings import FINDINGS
@@ -70,6 +70,7 @@ def seeded_experiment(folder: Path, data_dir: Path, *, metadata: bool = True, po
     write_identity(folder)
     if points:
         (folder / "metrics_val_best.json").write_text(json.dumps({"findings": POINTS}))
+        write_distances(folder)
     keras.utils.set_random_seed(230)
     model = model_fn(load_params(folder), experiment.dataset_of(folder))
     model.layers[-1].kernel.assign(

@@ -168,6 +168,7 @@ def test_the_folder_has_everything_that_a_client_needs(exported, built_dataset):
     assert lost["lost"] == pytest.approx(lost["before"] - lost["after"])
     text = (exported / "MODEL_CARD.md").read_text()
     assert "Not a medical device, not for clinical use." in text
+    assert "- The files do not check whether an image is a frontal chest radiograph" in text
     assert "| `model.int8.tflite` | `image`, uint8 [1, 32, 32, 1] |" in text
 
 

@@ -8,6 +8,7 @@ from support.ready import write_identity
 from cxr import experiment
 from cxr.evaluation import literature, localization
 from cxr.findings import FINDINGS
+from cxr.networks import cutting
 from cxr.params import load_params
 from model_fn import model_fn
 from tools import localize
@@ -177,7 +178,7 @@ def test_patients_of_absent_images_are_not_a_leak(world, tmp_path, copied, leaki
 
 
 def test_a_method_that_does_not_fit_is_rejected(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(localize.cam, "has_linear_head", lambda model: False)
+    monkeypatch.setattr(cutting, "has_linear_head", lambda model: False)
     assert error_of(world, tmp_path, "--method", "cam") == (
         "error: simple_cnn is not linear after its pooling; cam needs that, use grad_cam or occlusion"
     )

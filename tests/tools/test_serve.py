@@ -141,6 +141,11 @@ def test_an_answer_has_the_model_and_warnings(server):
     assert answer["clinical_use"] is False
     assert answer["warnings"] == ["100 x 40 pixels, far from square"]
     assert answer["findings"]["Hernia"]["threshold"] is None
+    assert answer["out_of_distribution"] == 1
+    assert {finding["call"] for finding in answer["findings"].values()} == {None}
+    answer = post_predict(server, noise(3)).json()
+    assert (answer["out_of_distribution"], answer["distance_threshold"]) == (0, 1000)
+    assert 0 < answer["distance"] < 1000
     assert answer["findings"]["Hernia"]["call"] is None
     assert answer["findings"]["Mass"]["call"] is True
 

@@ -15,6 +15,7 @@ from support.serving import (
     huge_png,
     noise,
     open_tab,
+    png,
     rgb_of,
     seeded_experiment,
     shown_image,
@@ -183,16 +184,39 @@ def test_a_bad_file_shows_a_clear_message(opened, tmp_path):
     tab.wait_for_selector("[data-finding]")
 
 
-def test_without_operating_points_or_patient_inputs(browser, built_dataset, tmp_path):
+def test_an_image_out_of_distribution_has_a_banner_and_no_calls(opened):
+    tab = opened(390)
+    choose(tab, png(np.full((40, 40), 7, np.uint8)))
+    tab.wait_for_selector(".stranger")
+    text = "this does not look like the frontal chest X-rays of training, so no finding is called."
+    assert tab.locator("#warnings p").all_inner_texts() == [
+        f"Out of distribution: {text}",  # its distance is below the threshold: it is blank
+        "Unlike the training images: blank or nearly so: the standard deviation of its grey values is 0.0",
+    ]
+    assert tab.locator("#findings h2").all_inner_texts() == ["Not called: the numbers mean nothing for such an image"]
+    assert tab.locator("[data-finding]").count() == 14
+    assert tab.locator("#findings .called").count() == 0
+    assert tab.inner_text("#status") == "Done. Out of distribution: no finding is called."
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    near = tab.evaluate("""async () => (await import("./findings.js")).strangerNotice(
+        {distance: 18.25, distance_threshold: 12.5}).innerText""")
+    assert near == f"Out of distribution: {text} Its distance from them is 18.3, the limit is 12.5."
+    choose(tab, noise(1))  # the banner is gone with the next image
+    tab.wait_for_selector("#findings .called")
+    assert tab.locator("#warnings p").count() == 0
+
+
+def test_without_operating_points_distances_or_patient_inputs(browser, built_dataset, tmp_path):
     model_dir = seeded_experiment(tmp_path / "seeded", built_dataset, metadata=False, points=False)
     (tmp_path / "scratch").mkdir()
     server = next(running := serving.serve(model_dir, tmp_path / "scratch"))
     tab = open_tab(browser, server.url)
     assert not tab.get_by_label("Age").is_visible()
-    choose(tab, noise(2, height=40, width=100))
+    choose(tab, noise(2))
     tab.wait_for_selector("[data-finding]")
     assert tab.locator("#warnings p").all_inner_texts() == [
-        "Unlike the training images: 100 x 40 pixels, far from square",
+        "Warning: distances are not fitted: an image unlike those of training may go unnoticed. "
+        f"Run: python evaluate.py --model_dir {model_dir} --split val",
         "No operating points yet, so nothing is called or calibrated. "
         f"Run: python evaluate.py --model_dir {model_dir} --split val",
     ]

@@ -1,11 +1,13 @@
 """Experiments that several files of tests compare, trained once."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.identity import save_mobilenet, train_head
-from support.runs import make_experiment, run_train
+from support.runs import make_average, make_experiment, run_train
+from support.tiny import TINY, register_tiny
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +24,24 @@ def world(built_dataset, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pair(world, tmp_path_factory) -> Path:
+    """The average of a CNN and a head, both in float32."""
+    folder = tmp_path_factory.mktemp("pair") / "pair"
+    return run_train(make_average(folder, world / "cnn", world / "float32"), world / "records")
+
+
 @pytest.fixture
 def copied(world, tmp_path):
     """copied(name): a copy of an experiment that a test may change."""
     return lambda name: Path(shutil.copytree(world / name, tmp_path / name))
+
+
+@pytest.fixture(scope="module")
+def tiny_network() -> Iterator[dict]:
+    """An extractor of params.json over keras.applications.Tiny, which exists as long as the file is tested."""
+    import keras
+
+    register_tiny()
+    yield TINY
+    del keras.applications.Tiny

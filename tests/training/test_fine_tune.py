@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.runs import interrupted_at, make_experiment, read_weights, run_train
+from support.tiny import TINY
 
 import evaluate
 from cxr import experiment
@@ -23,34 +24,15 @@ from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {"source": "keras", "name": "Tiny", "weights": None, "image_size": 32}
 MOBILE = {"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": None, "image_size": 32}
 TUNE = {"epochs": 3, "learning_rate": 0.01, "batch_size": 8}
 SMALL = {"model": "feature_extractor", "extractors": [TINY], "hidden_units": [6], "batch_size": 8, "num_epochs": 2}
 SMALL |= {"early_stopping_patience": 9, "dropout": 0.2, "fine_tune": TUNE}  # dropout has a random state
 
 
-def tiny_network(*, include_top: bool, pooling: str, input_shape: tuple, weights: None) -> keras.Model:
-    """A tiny network like those of keras.applications: image, conv, bn, relu, conv, bn, relu, mean."""
-    assert (include_top, pooling, weights) == (False, "avg", None)
-    image = hidden = keras.Input(input_shape)
-    for place, channels in enumerate((4, 8), 1):
-        hidden = keras.layers.Conv2D(channels, 3, strides=2, use_bias=False, name=f"conv{place}")(hidden)
-        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization(name=f"bn{place}")(hidden))
-    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(hidden), name="tiny")
-
-
-def register_tiny() -> None:
-    """Register it as keras.applications.Tiny, with the range of MobileNet: [-1, 1]."""
-    tiny_network.__module__ = keras.applications.MobileNet.__module__
-    keras.applications.Tiny = tiny_network
-
-
 @pytest.fixture(scope="module", autouse=True)
-def tiny():
-    register_tiny()
-    yield
-    del keras.applications.Tiny
+def tiny(tiny_network):
+    """keras.applications.Tiny, in every test of this file."""
 
 
 def logits_of(model: keras.Model, data_dir: Path, split: str = "val") -> np.ndarray:
@@ -99,7 +81,8 @@ def finished(data_dir, begun, tmp_path_factory) -> Path:
 def test_a_run_writes_its_files_and_a_head_that_is_an_experiment(finished, data_dir):
     products = "params.json run.json dataset.json patients.json history.csv tensorboard resume "
     products += "best.weights.h5 last.weights.h5 "
-    products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv"
+    products += "metrics_val_best.json metrics_val_last.json predictions_val_best.csv predictions_val_last.csv "
+    products += "out_of_distribution.json"
     assert {path.name for path in finished.iterdir()} == {*products.split(), "train.log", "head", ".lock"}
     assert {path.name for path in (finished / "head").iterdir()} >= set(products.split())
     assert load_params(finished / "head") == parse_params(SMALL | {"fine_tune": None}, where="")

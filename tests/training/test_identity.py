@@ -40,7 +40,7 @@ def test_run_json_describes_the_origin_of_a_run(world):
 
 
 def test_run_json_is_written_before_the_first_step_and_kept(world, tmp_path):
-    model_dir = make_experiment(tmp_path / "run")
+    model_dir = make_experiment(tmp_path / "run", num_epochs=1)
     with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, world / "records")
     before = identity.path_of(model_dir).read_bytes()
@@ -84,7 +84,7 @@ def test_an_experiment_over_one_that_was_trained_again_is_rejected(world, copied
     (over / "params.json").write_text(json.dumps(params))
     flags = ["--model_dir", over, "--data_dir", world / "records", "--split", "val"]
     evaluate.main([str(flag) for flag in flags])  # restored
-    make_experiment(below, seed=231)
+    make_experiment(below, seed=231, num_epochs=1)
     run_train(below, world / "records", "--restart")
     text = f"error: the frozen networks of {over} are not those it was trained on: SHA-256 of cnn "
     assert error_of(evaluate.main, *flags).startswith(text)
@@ -151,8 +151,8 @@ def test_operating_points_of_other_weights_are_rejected(world, copied):
 def test_a_restored_run_that_was_killed_in_its_first_epoch_begins_with_those_weights_again(world, tmp_path):
     start = world / "cnn"
     flags = ("--restore_from", str(start))
-    whole = run_train(make_experiment(tmp_path / "whole", seed=231), world / "records", *flags)
-    model_dir = make_experiment(tmp_path / "run", seed=231)
+    whole = run_train(make_experiment(tmp_path / "whole", seed=231, num_epochs=2), world / "records", *flags)
+    model_dir = make_experiment(tmp_path / "run", seed=231, num_epochs=2)
     with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
         run_train(model_dir, world / "records", *flags)
     assert_same_run(run_train(model_dir, world / "records", "--resume"), whole)
@@ -198,9 +198,8 @@ def test_changed_weights_of_restore_from_are_rejected(world, copied, tmp_path):
         run_train(model_dir, world / "records", "--resume")
 
 
-def test_a_restored_fine_tuning_run_resumes_without_a_head(world, tmp_path):
-    spec = save_mobilenet(tmp_path / "mobilenet.weights.h5")
-    tuned = {"extractors": [spec], "fine_tune": {"epochs": 2, "batch_size": 8}}
+def test_a_restored_fine_tuning_run_resumes_without_a_head(world, tmp_path, tiny_network):
+    tuned = {"extractors": [tiny_network], "num_epochs": 1, "fine_tune": {"epochs": 1, "batch_size": 8}}
     first = run_train(make_experiment(tmp_path / "first", HEAD, **tuned), world / "records")
     model_dir = make_experiment(tmp_path / "second", HEAD, **tuned, seed=231)
     with interrupted_at(1), pytest.raises(SystemExit, match=r"^interrupted"):
@@ -232,7 +231,7 @@ def test_networks_that_were_trained_on_patients_of_val_are_rejected(world, copie
     text = f"error: 2 patients of val were in training of {below}: val scores would be too good."
     with pytest.raises(SystemExit, match=f"^{re.escape(text)}.*--allow_leak"):
         train_head(tmp_path / "rejected", world / "records", spec)
-    model_dir = make_experiment(tmp_path / "marked", HEAD, extractors=[spec])
+    model_dir = make_experiment(tmp_path / "marked", HEAD, extractors=[spec], num_epochs=1)
     run_train(model_dir, world / "records", "--allow_leak")
     assert identity.read(model_dir)["leak"]["patients"] == 2
     assert storage.read_json(model_dir / "metrics_val_best.json")["leak"]["patients"] == 2

@@ -63,8 +63,9 @@ def test_the_moving_average_of_the_weights_is_evaluated_and_saved(finished, buil
 
 def test_a_plateau_lowers_the_learning_rate_by_the_history(built_dataset, tmp_path, monkeypatch):
     planned = iter([0.6, 0.5, 0.5, 0.7, 0.6, 0.6])
+    six = {"num_epochs": 6, "early_stopping_patience": 6}
     monkeypatch.setattr(epochs, "val_columns", lambda *_: {"val_loss": 0.5, "val_mean_auroc": next(planned)})
-    model_dir = make_experiment(tmp_path, lr_schedule="plateau", warmup_epochs=0, learning_rate=0.01)
+    model_dir = make_experiment(tmp_path, lr_schedule="plateau", warmup_epochs=0, learning_rate=0.01, **six)
     rates = [float(row["learning_rate"]) for row in read_history(run_train(model_dir, built_dataset))]
     assert rates == pytest.approx([0.01] * 3 + [0.001] * 3)
 
@@ -79,7 +80,7 @@ def test_training_stops_when_val_does_not_improve(built_dataset, tmp_path, monke
     monkeypatch.setattr(epochs, "validate", validate)
     columns = lambda *_: {"val_loss": 0.5, "val_mean_auroc": planned[len(seen) - 1]}  # noqa: E731
     monkeypatch.setattr(epochs, "val_columns", columns)
-    model_dir = run_train(make_experiment(tmp_path, early_stopping_patience=2), built_dataset)
+    model_dir = run_train(make_experiment(tmp_path, num_epochs=6, early_stopping_patience=2), built_dataset)
     assert [float(row["val_mean_auroc"]) for row in read_history(model_dir)] == [0.6, 0.7, 0.7, 0.65]
     assert "no better val AUROC for 2 epochs: stopping" in (model_dir / "train.log").read_text()
     best = [value for name, value in read_weights(model_dir, "best").items() if "conv2d" in name]

@@ -18,9 +18,12 @@ from support.runs import (
     run_train,
 )
 
+import evaluate
 from cxr import experiment
+from cxr.evaluation import out_of_distribution
 from cxr.findings import FINDINGS
 from cxr.records import example
+from cxr.records.appearances import read_appearances
 from cxr.records.dataset import open_dataset
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -42,8 +45,19 @@ def copy(finished, tmp_path) -> Path:
 def test_a_run_writes_its_files(finished):
     expected = "params.json run.json .lock dataset.json patients.json train.log history.csv tensorboard resume "
     expected += "best.weights.h5 last.weights.h5 metrics_val_best.json metrics_val_last.json "
-    expected += "predictions_val_best.csv predictions_val_last.csv"
+    expected += "predictions_val_best.csv predictions_val_last.csv out_of_distribution.json"
     assert {path.name for path in finished.iterdir()} == set(expected.split())
+
+
+def test_distances_are_fitted_and_evaluate_fits_those_of_an_older_run(finished, copy, built_dataset):
+    val = read_appearances(open_dataset(built_dataset), "val")
+    assert val.shape == (15, 73)
+    fitted = out_of_distribution.read(finished, "best")
+    assert fitted.threshold == fitted.distance(val).max()  # 1 % of 15 images is none
+    out_of_distribution.path_of(copy).unlink()
+    evaluate.main(["--model_dir", str(copy), "--data_dir", str(built_dataset), "--split", "val"])
+    written = [out_of_distribution.path_of(folder).read_text() for folder in (finished, copy)]
+    assert written[0] == written[1]
 
 
 def test_the_patients_of_train_and_val_are_kept(finished, built_dataset):
@@ -103,8 +117,8 @@ def test_the_log_explains_the_run(finished, built_dataset):
     assert "Atelectasis 1  Cardiomegaly 2" in lines[2]
     assert lines[5] == "left out: 0 missing, 0 rejected"
     assert lines[6].startswith("device ")
-    pattern = r"epoch +(\d)/6   loss 0\.\d{4}   val AUROC 0\.\d{4} \(best 0\.\d{4}\)   \d+ img/s   \d+ s"
-    assert re.findall(pattern, "\n".join(lines)) == ["1", "2", "3", "4", "5", "6"]
+    pattern = r"epoch +(\d)/4   loss 0\.\d{4}   val AUROC 0\.\d{4} \(best 0\.\d{4}\)   \d+ img/s   \d+ s"
+    assert re.findall(pattern, "\n".join(lines)) == ["1", "2", "3", "4"]
     assert lines[-1] == f"next: python evaluate.py --model_dir {finished} --data_dir {built_dataset}"
 
 

@@ -126,7 +126,7 @@ def test_where_pooled_and_within_disagree_within_decides(grouped, tmp_path, monk
 
     monkeypatch.setattr(epochs.Run, "save", note)
     schedule = {"lr_schedule": "plateau", "warmup_epochs": 0, "learning_rate": 0.01}
-    model_dir = run_train(make_experiment(tmp_path, early_stopping_patience=3, **schedule), grouped)
+    model_dir = run_train(make_experiment(tmp_path, num_epochs=6, early_stopping_patience=3, **schedule), grouped)
     rows = read_history(model_dir)
     assert [float(row[WITHIN]) for row in rows] == [0.6, 0.7, 0.65, 0.6, 0.5]
     assert kept == [True, True, False, False, False]

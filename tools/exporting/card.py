@@ -21,6 +21,9 @@ LIMITS = """\
 - No finding above its operating point does not mean that the patient is healthy.
 - All training images are frontal radiographs from one hospital, with 8 bits per pixel, resized by their publisher to
   1024 x 1024 pixels. Evaluate on your own images before use with other scanners, ages or populations.
+- The files do not check whether an image is a frontal chest radiograph: they give probabilities and calls for a logo
+  too. `predict.py` and `tools.serve` of the experiment do check, and call nothing for an image that is out of
+  distribution.
 - The operating points and the calibration fit the validation images. Where a finding is rarer, its calibrated
   probability is too high; where it is more common, too low."""
 
@@ -36,7 +39,7 @@ def write_card(folder: pathlib.Path, model_dir: pathlib.Path, params: Params, ex
         f"# {model_dir.resolve().name}: 14 findings in chest radiographs",
         WARNING,
         "## Input",
-        inputs(params, info),
+        inputs(export["patient_inputs"], info),
         "## Output",
         OUTPUTS,
         "## Files",
@@ -53,14 +56,14 @@ def write_card(folder: pathlib.Path, model_dir: pathlib.Path, params: Params, ex
     storage.write_text(folder / "MODEL_CARD.md", "\n\n".join(sections) + "\n")
 
 
-def inputs(params: Params, info: dict) -> str:
+def inputs(patient_inputs: list[str], info: dict) -> str:
     """What the model takes."""
     size = info["image_size"]
     image = (
         f"One frontal chest radiograph, grey, {size} x {size} pixels. The SavedModel resizes images itself; for TFLite "
         "and ONNX resize them first."
     )
-    if not params.metadata:
+    if not patient_inputs:
         return f"{image} Age, sex and view position are not used."
     return f"{image} Age, sex and view position (PA or AP) are optional inputs of the SavedModel."
 
@@ -137,7 +140,12 @@ def training_run(params: Params, export: dict) -> str:
     run, start = export["run"], export["run"]["restore_from"]
     features = f"; features computed by {run['runtime']}" if run["networks"] else ""
     lines = [
-        f"- model `{params.model}`, checkpoint `{export['checkpoint']}`, {pretrained(params)}",
+        f"- model `{params.model}`, checkpoint `{export['checkpoint']}`, {origin(params)}",
+        *(
+            f"- member `{member['model_dir']}`, model `{member['params']['model']}`, SHA-256 of its weights "
+            f"{member['weights_sha256'][:12]}"
+            for member in run.get("members", [])
+        ),
         f"- trained in {run['precision']} on {run['device']}{features}",
         *([f"- initial weights: `{start['model_dir']}`, SHA-256 {start['weights_sha256'][:12]}"] if start else []),
         *(f"- frozen network `{name}`, SHA-256 of its weights {sha256}" for name, sha256 in run["networks"].items()),
@@ -148,8 +156,10 @@ def training_run(params: Params, export: dict) -> str:
     return "\n".join(lines)
 
 
-def pretrained(params: Params) -> str:
-    """The pre-trained networks of an experiment."""
+def origin(params: Params) -> str:
+    """The pre-trained networks of an experiment, or the number of its members."""
+    if params.members:
+        return f"the mean of the logits of {len(params.members)} experiments"
     if not params.extractors:
         return "no pre-trained network"
     names = [next(spec[key] for key in specs.IDENTIFYING if key in spec) for spec in params.extractors]

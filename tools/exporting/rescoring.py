@@ -30,7 +30,7 @@ def in_float32(predictor: Predictor, model: "keras.Model", images: Dataset | Non
     Raises:
         ValueError: no val split is given.
     """
-    precision = predictor.params.precision
+    precision = predictor.network.precision
     if images is None or images.num_images("val") == 0:
         raise ValueError(
             f"the frozen networks of this experiment compute in {precision}, exported files in float32: that is "

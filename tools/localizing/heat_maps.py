@@ -13,8 +13,8 @@ from cxr.evaluation.boxes import Placement, iobb
 from cxr.evaluation.localization import ScoredFinding
 from cxr.findings import FINDINGS
 from cxr.images.resize import resize_square
-from cxr.networks import cam
-from cxr.networks.trained import TrainedExperiment
+from cxr.networks.mean_heat_map import HeatMaps
+from cxr.networks.trained import Trained
 from cxr.release.bbox_list import Boxed
 
 BATCH_SIZE = 16  # images
@@ -45,7 +45,7 @@ def in_batches(images: Iterable[tuple[str, np.ndarray]]) -> Iterator[dict[str, n
 
 
 def finding_maps(
-    network: TrainedExperiment, mapper: cam.HeatMapper, batch: dict[str, np.ndarray], boxed: dict[str, Boxed]
+    network: Trained, mapper: HeatMaps, batch: dict[str, np.ndarray], boxed: dict[str, Boxed]
 ) -> Iterator[FindingMap]:
     """Heat maps of every annotated finding of some images, uint8 [height, width] by image id."""
     image_size = network.image_size
@@ -85,8 +85,8 @@ def write_picture(finding_map: FindingMap, method: str, output_dir: pathlib.Path
 
 
 def score_images(
-    network: TrainedExperiment,
-    mapper: cam.HeatMapper,
+    network: Trained,
+    mapper: HeatMaps,
     images: Iterable[tuple[str, np.ndarray]],
     boxed: dict[str, Boxed],
     *,

@@ -33,6 +33,7 @@ class Served(NamedTuple):
     checkpoint: str
     dataset: dict  # dataset.json that it was trained on
     advice: str  # the command that chooses operating points
+    distances_advice: str  # what to say if distances are not fitted
 
 
 def describe(served: Served) -> dict:
@@ -54,18 +55,24 @@ def describe(served: Served) -> dict:
             "fingerprint": dataset["fingerprint"],
         },
         "findings": metrics.none_for_nan(findings),
-        "metadata": served.predictor.params.metadata,  # whether age, sex and view position are inputs
+        "metadata": len(served.predictor.network.input) > 1,  # whether age, sex and view position are inputs
         "max_bytes": MAX_BYTES,
         "advice": served.advice if points.is_empty else None,
+        "distances_advice": served.distances_advice if served.predictor.distances is None else None,
     }
 
 
 def predict_image(served: Served, data: bytes, patient: Patient) -> dict:
     """The answer of POST /api/predict. Raises ImageError and ImportError, as `Predictor.read` does."""
     picture = served.predictor.read(data, patient)
-    findings = readings.as_json(served.predictor.predict([picture])[0], served.predictor.points)
-    model = {"experiment": served.name, "checkpoint": served.checkpoint, "clinical_use": False}
-    return model | {"warnings": list(picture.warnings), "findings": findings}
+    reading = served.predictor.predict([picture])[0]
+    return {
+        **{"experiment": served.name, "checkpoint": served.checkpoint, "clinical_use": False},
+        "warnings": list(picture.warnings),
+        **readings.judgement_json(reading),
+        "distance_threshold": served.predictor.distance_threshold,
+        "findings": readings.as_json(reading, served.predictor.points),
+    }
 
 
 def draw_image(served: Served, data: bytes, finding: str | None) -> bytes:

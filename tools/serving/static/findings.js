@@ -23,6 +23,16 @@ export function notice(bold, text, tag = "span") {
   return made;
 }
 
+/** The banner of an image that is out of distribution. */
+export function strangerNotice({ distance, distance_threshold: threshold }) {
+  const far = threshold !== null && distance > threshold;
+  const measured = far ? ` Its distance from them is ${distance.toFixed(1)}, the limit is ${threshold.toFixed(1)}.` : "";
+  const made = notice("Out of distribution:",
+    `this does not look like the frontal chest X-rays of training, so no finding is called.${measured}`);
+  made.classList.add("stranger");
+  return made;
+}
+
 function row(finding, { calibrated, calibrated_threshold: threshold, call }) {
   const made = document.getElementById("row").content.firstElementChild.cloneNode(true);
   const part = (name) => made.querySelector(name);
@@ -46,11 +56,13 @@ function list(rows) {
   return made;
 }
 
-/** The list of findings, as nodes; `hasPoints`: whether the model has any operating points. */
-export function findingNodes(findings, hasPoints) {
+/** The list of findings, as nodes.
+ * hasPoints: whether the model has any operating points. isStranger: the image is out of distribution. */
+export function findingNodes(findings, { hasPoints, isStranger }) {
   const rows = Object.entries(findings).sort(([, a], [, b]) => b.calibrated - a.calibrated);
   const [above, below, unknown] = [true, false, null].map((call) => rows.filter(([, numbers]) => numbers.call === call));
   const nodes = [];
+  if (isStranger) return [element("h2", "Not called: the numbers mean nothing for such an image"), list(rows)];
   if (hasPoints) {
     nodes.push(element("h2", "At or above the operating point"));
     nodes.push(above.length ? list(above) : element("p", "None of the 14. This does not mean that the patient is healthy."));

@@ -1,5 +1,5 @@
 // The chosen image stays in the browser and is sent with every request, so the server stores nothing.
-import { element, findingNodes, notice, readable } from "./findings.js";
+import { element, findingNodes, notice, readable, strangerNotice } from "./findings.js";
 
 const $ = (id) => document.getElementById(id);
 const form = $("form");
@@ -65,14 +65,19 @@ function predict() {
       post("api/image").then((response) => response.blob()),
     ]);
     if (signal.aborted) return;
+    const isStranger = answer.out_of_distribution === 1;
     const warnings = answer.warnings.map((text) => notice("Unlike the training images:", text));
+    if (isStranger) warnings.unshift(strangerNotice(answer));
+    if (model.distances_advice) warnings.push(notice("Warning:", model.distances_advice));
     const advice = "No operating points yet, so nothing is called or calibrated. Run:";
     if (model.advice) warnings.push(notice(advice, model.advice, "code"));
     $("warnings").replaceChildren(...warnings);
-    $("findings").replaceChildren(...findingNodes(answer.findings, !model.advice));
+    $("findings").replaceChildren(...findingNodes(answer.findings, { hasPoints: !model.advice, isStranger }));
     showPicture(picture, null);
     const called = Object.keys(answer.findings).filter((finding) => answer.findings[finding].call).map(readable);
-    $("status").textContent = `Done. At or above the operating point: ${called.join(", ") || "none"}.`;
+    $("status").textContent = isStranger
+      ? "Done. Out of distribution: no finding is called."
+      : `Done. At or above the operating point: ${called.join(", ") || "none"}.`;
     show("answer");
   });
 }

@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from cxr.networks.cam import NoFeatureMapError, cut_model, has_linear_head
+from cxr.networks.cutting import NoFeatureMapError, cut_model, has_linear_head
 
 
 def test_a_model_is_cut_at_a_fine_map_on_all_paths():
