@@ -66,6 +66,14 @@ def test_an_experiment_as_extractor_inherits_and_adds_its_own_training(tmp_path)
     assert found == {"networks": {"second": expected}, "scored": {"second": ["nih_test_unlabeled"]}}
 
 
+def test_an_average_has_seen_what_its_members_have(tmp_path):
+    members = [trained(tmp_path / "a", RAD_DINO), trained(tmp_path / "b", IMAGENET)]
+    params = Params(model="average", members=tuple(map(str, members)))
+    found = pretraining.of_result(params, "test", "official")
+    assert found["networks"].keys() == {"a/rad-dino", "b/MobileNet"}
+    assert found["scored"] == {"a/rad-dino": ["nih_test_unlabeled"]}
+
+
 def test_the_weights_that_an_experiment_began_with_count_too(tmp_path):
     first = trained(tmp_path / "first", RAD_DINO)
     second = trained(tmp_path / "second", IMAGENET, restore_from=first)

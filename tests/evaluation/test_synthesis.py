@@ -175,11 +175,13 @@ def test_what_the_networks_have_seen_is_a_column_where_there_are_networks():
         ("random", {"test": metrics(seen={"networks": {"MobileNet": []}, "scored": {}})}),
         ("old", {"test": metrics()}),
     )
-    lines = [[cell.strip() for cell in line.split("|")] for line in synthesis.to_markdown(rows, "test").splitlines()]
+    lines = [
+        [cell.strip() for cell in line.split("|")] for line in synthesis_tables.to_markdown(rows, "test").splitlines()
+    ]
     column = lines[0].index("networks have seen")
     assert [line[column] for line in lines[2:]] == ["", "nih_test_unlabeled, mimic, not stated", "nothing", ""]
-    assert lines[3][lines[0].index("test mean AUROC")] == f"0.750 [0.625, 0.875] {synthesis.MARK}"
-    assert "networks have seen" not in synthesis.to_markdown(rows[:1], "test")
+    assert lines[3][lines[0].index("test mean AUROC")] == f"0.750 [0.625, 0.875] {synthesis_tables.MARK}"
+    assert "networks have seen" not in synthesis_tables.to_markdown(rows[:1], "test")
 
 
 def test_parameters_that_differ_are_columns_nested_ones_with_dots():
