@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from cxr.specs import RANGE_KEYS
+
 PLATEAU_EPOCHS = 2  # lr_schedule "plateau" lowers the learning rate after this many; see training/optimizers.py
 # Options of keras.applications for the classification layers, which an extractor does not have.
 TOP_OPTIONS = ("classes", "classifier_activation", "dropout", "dropout_rate")
@@ -32,7 +34,7 @@ UNREAD = (
     Unread(
         ("image_size",),
         lambda params: params.extractors,
-        'every extractor has its own input size; set "image_size" in the object of a keras or hub extractor',
+        'every extractor has its own input size; set "image_size" in the object of an extractor',
     ),
     Unread(
         ("num_channels", "num_blocks"),
@@ -89,6 +91,12 @@ def require_effect(params, where: str) -> None:
                 raise ValueError(f"{where}: {name} {text} has no effect: {unread.reason}")
     _require_enough_epochs(params, where)
     for place, spec in enumerate(params.extractors):
+        for name in RANGE_KEYS if params.normalization == "per_image" else ():
+            if name in spec:
+                raise ValueError(
+                    f"{where}: extractors[{place}]: {name} has no effect: normalization 'per_image' standardises each "
+                    "image; leave one of them out"
+                )
         for name in TOP_OPTIONS:
             if name in spec:
                 raise ValueError(

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from cxr import experiment, storage
 from cxr.params import Params, as_json, load_params, parse_params
+from cxr.specs import LOCATIONS, without
 
 FILE = "run.json"
-LOCATIONS = ("weights", "handle", "model_dir")  # keys of an extractor that may change, as its SHA-256 identifies it
 SHOWN = 12  # digits of a hash in a message
 
 
@@ -153,7 +153,8 @@ def _short(value: object) -> str:
 
 
 def _without_locations(params: dict) -> dict:
-    extractors = [{key: spec[key] for key in spec if key not in LOCATIONS} for spec in params["extractors"]]
+    # "seen" is what somebody states of a network; it may be corrected later.
+    extractors = [without(spec, (*LOCATIONS, "seen")) for spec in params["extractors"]]
     return params | {"extractors": extractors, "members": len(params["members"])}
 
 

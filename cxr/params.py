@@ -170,14 +170,14 @@ def _require_consistent(params: Params, where: str) -> None:
     if params.fine_tune and params.model == "simple_cnn":
         raise ValueError(f"{where}: fine_tune needs extractors; {params.model!r} trains all of its layers anyway")
     if params.fine_tune and any(spec.get("source") != "keras" for spec in params.extractors):
-        raise ValueError(
-            f"{where}: fine_tune is for extractors of source 'keras'; hub modules and experiments stay frozen"
-        )
+        raise ValueError(f"{where}: fine_tune is for extractors of source 'keras'; those of other sources stay frozen")
     if params.precision == "int8" and (params.fine_tune or not params.extractors):
         trains = "fine_tune trains its networks" if params.fine_tune else "simple_cnn trains all of its layers"
         raise ValueError(
             f"{where}: precision 'int8' is for frozen networks, and {trains}; take 'bfloat16', or 'float32'"
         )
+    if params.precision == "mixed_float16" and any(spec.get("source") == "onnx" for spec in params.extractors):
+        raise ValueError(f"{where}: encoders of source 'onnx' run on the CPU, in 'float32', 'bfloat16' or 'int8'")
     if params.mixup and params.metadata:
         raise ValueError(f"{where}: mixup cannot average two sexes or view positions; leave out mixup or metadata")
 

@@ -23,7 +23,7 @@ TRAINED = {
 }
 AVERAGE = {"model": "average", "members": ["experiments/a", "experiments/b"]}
 NO_TRAINING = "an average trains nothing; the params.json of its members have their own"
-OWN_SIZE = 'every extractor has its own input size; set "image_size" in the object of a keras or hub extractor'
+OWN_SIZE = 'every extractor has its own input size; set "image_size" in the object of an extractor'
 NO_BLOCKS = 'only model "simple_cnn" has convolution blocks; choose another network in extractors'
 NO_HIDDEN = "simple_cnn has no hidden layers over its features; set num_channels or num_blocks"
 NO_TRANSITION = (

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cxr import experiment, identity, storage
 from cxr.errors import one_line_errors
-from cxr.evaluation import literature, localization, provenance, tables
+from cxr.evaluation import literature, localization, pretraining, provenance, tables
 from cxr.networks import cam
 from cxr.networks.mean_heat_map import HeatMaps
 from cxr.networks.trained import Trained, trained_network
@@ -108,12 +108,13 @@ def localize(
             f"none of the {len(boxed):,} images with boxes is below {release.data_dir} and readable; download them: "
             "they are all on the test list"
         )
+    params = identity.trained_params(network.model_dir)
     result = {
         **{"model_dir": str(network.model_dir), "checkpoint": network.checkpoint, "method": mapper.method},
         "heat_map_precision": network.keras_precision,
         **{"data_dir": str(release.data_dir), "boxed_images": len(boxed)},
         "absent": len(boxed) - len({item.image_id for item in scored}) - len(broken),
-        **{"broken": broken, "leak": leak},
+        **{"broken": broken, "leak": leak, "seen": pretraining.of_result(params, "test", "official")},
         "findings": localization.summarize(scored),
         "published_source": literature.LOCALIZATION_SOURCE,
         "overlays": [item.overlay for item in scored if item.overlay],

@@ -36,6 +36,8 @@ def fit_head(job: TrainingJob) -> None:
         trained = job.model_dir if before else None
         datasets = feature_datasets(job.params, job.images, trained=trained, engine=job.engine)
     extracted = {name: dataset.info for name, dataset in datasets.items() if name != "image"}
+    for name, info in extracted.items():
+        log.info("network %s: fed %s", name, info.get("fed", "as an earlier version fed it"))
     prepared = {name: info["network_sha256"] for name, info in extracted.items() if "network_sha256" in info}
     begin_run(job, {name: info["extractor"]["sha256"] for name, info in extracted.items()}, prepared=prepared)
     with devices.mirrored_devices().scope():

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr import experiment, identity, storage
+from cxr import experiment, identity, seen, storage
 from cxr.engines.engine import LOCAL, Engine
-from cxr.evaluation import provenance
+from cxr.evaluation import pretraining, provenance
 from cxr.evaluation.within import mean_within_groups
 from cxr.findings import FINDINGS
 from cxr.networks import devices, kept, runtime
-from cxr.networks.extractors import extractor_name, extractor_names
 from cxr.params import Params
 from cxr.records import example, splits
 from cxr.records.dataset import Dataset
+from cxr.specs import extractor_name, extractor_names
 from training.history import POOLED, WITHIN
 
 log = logging.getLogger("train")
@@ -62,6 +62,8 @@ def log_start(job: TrainingJob) -> None:
         num_images = f"{len(index.image_ids):,}"
         num_patients = f"{len(np.unique(index.patient_ids)):,}"
         log.info("%-5s %7s images %6s patients   %s", split, num_images, num_patients, positives)
+    for name, sets in pretraining.networks_seen(job.params).items():
+        log.info("network %s: has seen %s", name, seen.words(sets))
     if info["groups"] and not job.params.members:
         log_criterion(job.indexes["val"])
     log.info("left out: %s missing, %s rejected", f"{info['missing']:,}", f"{info['rejected']:,}")

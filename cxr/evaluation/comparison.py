@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr import experiment, storage
-from cxr.evaluation import metrics, provenance, shortcuts, within
+from cxr.evaluation import metrics, pretraining, provenance, shortcuts, within
 from cxr.evaluation.predictions import Predictions, in_order_of, read_predictions
 from cxr.findings import FINDINGS
+from cxr.params import load_params
 
 
 class Other(NamedTuple):
@@ -55,7 +56,8 @@ def add_comparison(result: dict, other: Other, folder: pathlib.Path) -> None:
     checkpoint = result["checkpoint"]
     ours = read_predictions(experiment.predictions_path(folder, split, checkpoint))
     difference = metrics.none_for_nan(compare(ours, other.predictions))
-    result["comparison"] = {"model_dir": str(other.model_dir), "leak": other.leak, **difference}
+    seen = pretraining.of_result(load_params(other.model_dir), split, result["split_name"])
+    result["comparison"] = {"model_dir": str(other.model_dir), "leak": other.leak, "seen": seen, **difference}
     storage.write_json(experiment.metrics_path(folder, split, checkpoint), result)
 
 

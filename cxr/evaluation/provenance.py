@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cxr import experiment
+from cxr.evaluation import pretraining
 from cxr.params import Params, load_params
 
 
@@ -21,7 +22,7 @@ def dataset_facts(info: dict) -> dict:
 
 
 def of_result(model_dir: pathlib.Path, info: dict, split: str, patient_ids: np.ndarray) -> dict:
-    """The provenance in a metrics file: datasets trained and evaluated on, leak, fingerprint and name of the split.
+    """The provenance in a metrics file: datasets trained and evaluated on, leak, what its networks have seen, split.
 
     Args:
         info: dataset.json of the dataset scored. patient_ids: [n] of the images scored.
@@ -30,6 +31,7 @@ def of_result(model_dir: pathlib.Path, info: dict, split: str, patient_ids: np.n
         "trained_on": dataset_facts(experiment.dataset_of(model_dir)),
         "evaluated_on": dataset_facts(info),
         "leak": find_leak(model_dir, info, split, patient_ids),
+        "seen": pretraining.of_result(load_params(model_dir), split, info["split"]["name"]),
         "dataset_fingerprint": info["fingerprint"],
         "split_name": info["split"]["name"],
     }

@@ -26,6 +26,8 @@ class SplitScore:
     split_name: str | None
     fingerprint: str | None
     leaks: bool  # whether the weights have seen patients that are scored
+    networks_seen: dict  # image sets by pretrained network, see `pretraining.networks_seen`
+    has_seen: bool  # whether they may include images that are scored
     params: dict
 
     @property
@@ -37,6 +39,7 @@ class SplitScore:
             "images": self.images,
             "findings": self.findings,
             "leak": self.leaks,
+            "seen": self.has_seen,
         }
 
 
@@ -95,6 +98,8 @@ def read_split_score(path: pathlib.Path) -> SplitScore:
                 f"{path} is not a metrics file: {key} of mean_auroc is {number!r}, expected 0 to 1 or null"
             )
     leak = result.get("leak")
+    networks = result.get("seen")
+    networks = networks if isinstance(networks, dict) else {}
     params = result.get("params")
     params = params if isinstance(params, dict) else {}
     if "tta" in result:  # not a parameter of training, but scores with and without it differ
@@ -108,6 +113,8 @@ def read_split_score(path: pathlib.Path) -> SplitScore:
         split_name=result.get("split_name"),
         fingerprint=result.get("dataset_fingerprint"),
         leaks=isinstance(leak, dict) and bool(leak.get("patients")),
+        networks_seen=networks.get("networks", {}),
+        has_seen=bool(networks.get("scored")),
         params=params,
     )
 
@@ -140,14 +147,15 @@ def best_first(rows: list[Row], split: str) -> list[Row]:
 def not_comparable(rows: list[Row], split: str) -> dict[str, list[str]]:
     """Rows whose score on a split is not comparable with most of the others, each with what differs.
 
-    The reference is the most frequent combination of dataset, split, images and findings among rows without a leak;
-    of equally frequent ones the first.
+    The reference is the most frequent combination of dataset, split, images and findings among rows whose weights have
+    seen none of the images; of equally frequent ones the first.
     """
     scored = {row.name: row.scores[split].scored_on for row in rows if split in row.scores}
     if not scored:
         return {}
-    counts = collections.Counter(json.dumps(on) for on in scored.values() if not on["leak"])
-    reference = json.loads(counts.most_common(1)[0][0]) if counts else {**next(iter(scored.values())), "leak": False}
+    clean = {"leak": False, "seen": False}
+    counts = collections.Counter(json.dumps(on) for on in scored.values() if on.items() >= clean.items())
+    reference = json.loads(counts.most_common(1)[0][0]) if counts else {**next(iter(scored.values())), **clean}
     differing = {name: [key for key in reference if on[key] != reference[key]] for name, on in scored.items()}
     return {name: keys for name, keys in differing.items() if keys}
 

@@ -15,7 +15,9 @@ def to_markdown(rows: list[synthesis.Row], split: str) -> str:
     marked = {name: synthesis.not_comparable(rows, name) for name in synthesis.SPLITS}
     params = synthesis.differing_params(rows, split)
     heads = [f"{name} mean AUROC" for name in synthesis.SPLITS]
-    lines = [("experiment", *heads, "findings", "minutes", "split", "dataset", *params)]
+    any_seen = any(row.score_of(split).networks_seen for row in rows)
+    seen_head = ["networks have seen"] if any_seen else []
+    lines = [("experiment", *heads, "findings", "minutes", "split", "dataset", *seen_head, *params)]
     for place, row in enumerate(rows):
         score = row.score_of(split)
         lines.append((
@@ -25,6 +27,7 @@ def to_markdown(rows: list[synthesis.Row], split: str) -> str:
             "" if row.minutes is None else f"{row.minutes:.1f}",
             _text(score.split_name),
             _text(score.fingerprint)[:12],
+            *([_seen(score)] if any_seen else []),
             *(_short(cells[place]) for cells in params.values()),
         ))  # fmt: skip
     return aligned_markdown(lines)
@@ -38,7 +41,7 @@ def to_csv(rows: list[synthesis.Row], split: str) -> str:
     writer = csv.writer(file, lineterminator="\n")
     heads = [f"{name}_{part}" for name in synthesis.SPLITS for part in ("mean_auroc", "low", "high", "differs_in")]
     writer.writerow(
-        ["experiment", *heads, "images", "findings", "minutes", "split_name", "dataset_fingerprint", *params]
+        ["experiment", *heads, "images", "findings", "minutes", "split_name", "dataset_fingerprint", "seen", *params]
     )
     for place, row in enumerate(rows):
         cells = [row.name]
@@ -48,9 +51,16 @@ def to_csv(rows: list[synthesis.Row], split: str) -> str:
             cells.append(" ".join(differs_in[name].get(row.name, [])))
         score = row.score_of(split)
         minutes = None if row.minutes is None else round(row.minutes, 2)
-        cells += [score.images, score.findings, minutes, score.split_name, score.fingerprint]
+        cells += [score.images, score.findings, minutes, score.split_name, score.fingerprint, _seen(score)]
         writer.writerow(cells + [column[place] for column in params.values()])
     return file.getvalue()
+
+
+def _seen(score: synthesis.SplitScore) -> str:
+    """The image sets that the pretrained networks of an experiment have seen; empty without such networks."""
+    stated = [["not stated"] if sets is None else sets for sets in score.networks_seen.values()]
+    sets = [name for one in stated for name in one]
+    return ", ".join(dict.fromkeys(sets)) or ("nothing" if score.networks_seen else "")
 
 
 def _with_interval(score: synthesis.SplitScore | None, is_marked: bool) -> str:

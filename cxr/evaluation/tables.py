@@ -1,6 +1,6 @@
 """Results as aligned lines: a metrics file, a comparison, a localization.json."""
 
-from cxr.evaluation import literature, provenance, shortcuts
+from cxr.evaluation import literature, pretraining, provenance, shortcuts
 from cxr.evaluation.localization import ALL, CONTROL_NAMES
 
 SHOWN = {"iobb": ("0.1", "0.25", "0.5", "0.75"), "iou": ("0.1", "0.5")}  # T; localization.json has more
@@ -45,8 +45,14 @@ def comparison_table(comparison: dict) -> str:
     means = comparison["mean_auroc"], inside["mean_auroc"]
     rows.append((f"mean of {means[0]['findings']}", *_difference_cells(means[0]), *_difference_cells(means[1])))
     head = f"AUROC minus that of {comparison['model_dir']} on the same images (paired bootstrap over patients)"
-    notes = provenance.leak_notes(comparison["leak"], f"scores of {comparison['model_dir']}")
+    notes = comparison_notes(comparison)
     return "\n".join([head, *aligned(rows), *notes])
+
+
+def comparison_notes(comparison: dict) -> list[str]:
+    """What the other experiment of a comparison, and its networks, have seen."""
+    what = f"scores of {comparison['model_dir']}"
+    return provenance.leak_notes(comparison["leak"], what) + pretraining.seen_notes(comparison.get("seen"), what)
 
 
 def _difference_cells(values: dict) -> tuple[str, str, str]:
@@ -128,8 +134,8 @@ def _provenance(result: dict) -> list[str]:
 
 
 def _warnings(result: dict, rows: tuple[literature.Published, ...]) -> list[str]:
-    """Leaks, undefined values, and published rows that are not comparable."""
-    lines = provenance.leak_notes(result["leak"], "scores")
+    """Leaks, what the networks have seen, undefined values, and published rows that are not comparable."""
+    lines = provenance.leak_notes(result["leak"], "scores") + pretraining.seen_notes(result.get("seen"), "scores")
     if result["mean_auroc"]["findings"] == 0:
         lines.append("no finding has both classes among these images, so no AUROC is defined")
     if result["patients"] == 1:
@@ -207,7 +213,7 @@ def localization_notes(result: dict) -> list[str]:
     if result["broken"]:
         first = [f"{image_id} ({reason})" for image_id, reason in list(result["broken"].items())[:UNREADABLE_SHOWN]]
         lines.append(f"{len(result['broken']):,} images are unreadable, such as {', '.join(first)}")
-    lines += provenance.leak_notes(result["leak"], "results")
+    lines += provenance.leak_notes(result["leak"], "results") + pretraining.seen_notes(result.get("seen"), "results")
     if whole["boxes"] != literature.LOCALIZATION_BOXES:
         lines.append(f"NOT COMPARABLE: {result['published_source']}")
     return lines

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cxr import experiment
+from cxr.seen import where_published
+from cxr.specs import KEYS, is_radimagenet, without
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +22,7 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
     """A network of keras.applications up to its global average pooling, and its preprocess_input.
 
     Args:
-        spec: an extractor of source "keras", see cxr/networks/extractors.py.
+        spec: an extractor of source "keras", see cxr/specs.py.
 
     Raises:
         ValueError: the network is unknown, or rejects its options, its size or its weights.
@@ -28,11 +30,14 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
     """
     import keras
 
-    options = {k: v for k, v in spec.items() if k not in ("source", "name", "weights", "image_size")}
+    options = without(spec, KEYS["keras"])
     name = spec.get("name", "")
     size = spec.get("image_size", DEFAULT_SIZE)
     weights = spec.get("weights", "imagenet")
     make = _constructor(name)
+    if weights not in ("imagenet", None) and not pathlib.Path(weights).is_file():
+        where = f". {where_published(spec)}" if is_radimagenet(spec) else ""
+        raise FileNotFoundError(f'no weights file {weights} for {name}; correct "weights" in params.json{where}')
     if weights is None:
         keras.utils.set_random_seed(RANDOM_WEIGHTS_SEED)
     try:
@@ -53,7 +58,7 @@ def keras_network(spec: dict) -> tuple["keras.Model", Callable]:
             f"into {os.environ.get('KERAS_HOME', '~/.keras')}/models, or give its path as weights in params.json."
         ) from error
     if weights not in ("imagenet", None):
-        _load_weights(network, name, pathlib.Path(weights))
+        _load_weights(network, spec)
     module = importlib.import_module(f"keras.applications.{make.__module__.rsplit('.', 1)[-1]}")
     return network, module.preprocess_input
 
@@ -69,9 +74,10 @@ def _constructor(name: str) -> Callable:
     return constructors[name]
 
 
-def _load_weights(network: "keras.Model", name: str, path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f'no weights file {path} for {name}; correct "weights" in params.json')
+def _load_weights(network: "keras.Model", spec: dict) -> None:
+    """Load the weights file of a spec; raises as `keras_network`."""
+    name = spec["name"]
+    path = pathlib.Path(spec["weights"])
     try:
         experiment.read_weights(network, path)
     except (ValueError, OSError, KeyError, UserWarning) as error:

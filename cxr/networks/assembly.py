@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from cxr import experiment, identity
 from cxr.networks import patient
 from cxr.networks.cnn import simple_cnn
-from cxr.networks.extractors import Extractor, as_cached, check_spec, extractor_names, load_network, weights_sha256
+from cxr.networks.extractors import Extractor, as_cached, load_network, weights_sha256
 from cxr.networks.head import fully_connected, penultimate_of
+from cxr.networks.onnx_encoder import NO_KERAS, onnx_extractor
 from cxr.networks.pixels import centre_crop, crop_start, resize
 from cxr.networks.precision import layers_in
 from cxr.params import Params
+from cxr.specs import check_spec, extractor_names
 
 if TYPE_CHECKING:
     import keras
@@ -95,6 +97,10 @@ def load_extractor(spec: dict, *, name: str, params: Params, record_size: int, p
 
     input_size = params.crop_size or record_size  # pixels per side of the centre crop
     crop_start(record_size, input_size)
+    if spec["source"] == "onnx":
+        check_spec(spec)
+        sizes = {"record_size": record_size, "crop_size": input_size}
+        return onnx_extractor(spec, name, normalization=params.normalization, **sizes)
     with layers_in(policy):
         if spec["source"] == "experiment":
             extractor = _experiment_extractor(spec, name, params, input_size, policy=policy)
@@ -155,9 +161,11 @@ def trained_model(model_dir: pathlib.Path, checkpoint: str = "best", *, policy: 
 
     Raises:
         FileNotFoundError: the experiment has not been trained.
-        ValueError: params.json, networks, dataset or weights differ from its run.json.
+        ValueError: params.json, networks, dataset or weights differ from its run.json, or it has no Keras model.
     """
     params = identity.trained_params(model_dir)
+    if not has_keras_model(params):
+        raise ValueError(f"{model_dir}: {NO_KERAS}")
     info = experiment.dataset_of(model_dir)
     if not params.extractors:
         model = trainable_part(params, info)
@@ -171,6 +179,11 @@ def trained_model(model_dir: pathlib.Path, checkpoint: str = "best", *, policy: 
         return model
     hashes = {name: extractor.sha256 for name, extractor in extractors.items()}
     return with_extractors(trained_head(model_dir, widths, hashes, checkpoint), extractors)
+
+
+def has_keras_model(params: Params) -> bool:
+    """Whether all networks of an experiment exist as layers of Keras."""
+    return all(spec.get("source") != "onnx" for spec in params.extractors)
 
 
 def trained_head(

@@ -11,7 +11,7 @@ the head ignores adds nothing. The gradient methods need the TensorFlow backend;
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,8 +74,26 @@ class HeatMapper:
         if self.method == "cam":
             return class_activation_maps(self.model, images, columns)
         if self.method == "occlusion":
-            return occlusion_maps(self.model, images, columns)
+            return occlusion_maps(self._logits, images, columns)
         return gradient_maps(self.lower, self.upper, images, columns=columns, method=self.method)
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        return self.model.predict({"image": images}, batch_size=OCCLUSION_BATCH, verbose=0)
+
+
+class OcclusionMapper:
+    """Heat maps by occlusion of any network, with the interface of HeatMapper."""
+
+    method = "occlusion"
+
+    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], image_size: int) -> None:
+        """Take a function from images uint8 [B, image_size, image_size, 1] to logits [B, findings]."""
+        self.logits = logits
+        self.covers = image_size
+
+    def __call__(self, images: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+        """As `HeatMapper.__call__`."""
+        return occlusion_maps(self.logits, images, columns)
 
 
 def fitting_method(model: "keras.Model") -> str:
@@ -156,7 +174,9 @@ def resize_maps(maps: np.ndarray, grid: Sequence[int]) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.image.resize(maps[..., None], grid, interpolation="bilinear"))[..., 0]
 
 
-def occlusion_maps(model: "keras.Model", images: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+def occlusion_maps(
+    logits_of: Callable[[np.ndarray], np.ndarray], images: np.ndarray, columns: Sequence[int]
+) -> np.ndarray:
     """How much a logit falls when a cell of the image is set to the image's mean: [B, F, 8, 8], at least 0."""
     edges = np.linspace(0, images.shape[1], OCCLUSION_CELLS + 1).round().astype(int)
     cells = [slice(low, high) for low, high in itertools.pairwise(edges)]
@@ -165,6 +185,6 @@ def occlusion_maps(model: "keras.Model", images: np.ndarray, columns: Sequence[i
         covered = np.repeat(image[None], OCCLUSION_CELLS**2 + 1, axis=0)  # the last one is not covered
         for place, cover in enumerate((rows, across) for rows in cells for across in cells):
             covered[place][cover] = round(float(image.mean()))
-        logits = model.predict({"image": covered}, batch_size=OCCLUSION_BATCH, verbose=0)[:, list(columns)]
+        logits = logits_of(covered)[:, list(columns)]
         falls.append((logits[-1] - logits[:-1]).T.reshape(len(columns), OCCLUSION_CELLS, OCCLUSION_CELLS))
     return np.maximum(np.stack(falls), 0).astype(np.float32)

@@ -1,18 +1,20 @@
 """Feature extraction, shard by shard: jobs that any process or machine can run."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cxr import storage
-from cxr.networks import assembly, devices, runtime
-from cxr.networks.extractors import Extractor, extractor_name
+from cxr.networks import assembly, devices, ranges, runtime
+from cxr.networks.extractors import Extractor
 from cxr.networks.kept import NetworkFile
 from cxr.params import Params
 from cxr.records import example, parsing, shards
+from cxr.specs import extractor_name
 
 if TYPE_CHECKING:
     import keras
@@ -53,6 +55,7 @@ class FeatureJob:
     info: dict  # dataset.json of the images
     settings: Settings
     sha256: str  # of the extractor's weights
+    fed: str  # what its network is fed, in words
 
 
 def write_features(job: FeatureJob, on_images: Callable[[int], None] = lambda _: None) -> shards.ShardReport:
@@ -60,6 +63,9 @@ def write_features(job: FeatureJob, on_images: Callable[[int], None] = lambda _:
 
     Args:
         on_images: called with the number of images that have been taken since its last call.
+
+    Raises:
+        ValueError: features are NaN or infinite, or those of the first batch are constant or saturated.
     """
     import tensorflow as tf
 
@@ -68,16 +74,28 @@ def write_features(job: FeatureJob, on_images: Callable[[int], None] = lambda _:
     batches = serialized.map(lambda batch: parsing.parse_batch(batch, job.info)[0]["image"]).prefetch(2)
     batches = parsing.without_autotuner(batches)
     with np.errstate(over="ignore"):  # values too large for float16 become inf; the error below names the image
-        vectors = run.stream(batches.as_numpy_iterator(), on_images).astype(np.float16)  # [n, D]
+        vectors = checked(run, batches.as_numpy_iterator(), job, on_images).astype(np.float16)  # [n, D]
     rows = [example.unpack_row(record) for record in example.read_records(job.images)]
     with storage.whole_file(job.path) as file:
         for row, vector in zip(rows, vectors, strict=True):
             if not np.isfinite(vector).all():
-                raise ValueError(
-                    f"the features of {row.image_id} are NaN or infinite; check the extractor's weights and range"
-                )
+                raise ValueError(f"the features of {row.image_id} are NaN or infinite. {ranges.advice(job.fed)}")
             example.write_record(file, example.pack_features(row, vector))
     return shards.report(job.path, job.split, rows, [])
+
+
+def checked(
+    run: runtime.Runtime, batches: Iterator[np.ndarray], job: FeatureJob, on_images: Callable[[int], None]
+) -> np.ndarray:
+    """Features [n, D] of all batches; ValueError after the first one if they are constant or saturated there."""
+    images = next(batches)
+    first = run(images)
+    on_images(len(images))
+    ranges.require_live(first, images, name=extractor_name(json.loads(job.settings.spec)), words=job.fed)
+    second = next(batches, None)
+    if second is None:
+        return first
+    return np.concatenate([first, run.stream(itertools.chain([second], batches), on_images)])
 
 
 class _Prepared:

@@ -1,37 +1,25 @@
-"""Frozen networks that turn an image into a feature vector: keras.applications, hub modules, trained experiments.
+"""Frozen networks that turn an image into a feature vector: keras.applications, hub modules, presets of KerasHub.
 
-Each extractor has its own input size and range. In params.json it is one of
-
-    {"source": "keras", "name": "ResNet50V2", "weights": "imagenet"}
-    {"source": "hub", "handle": "https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5"}
-    {"source": "experiment", "model_dir": "experiments/simple_cnn"}
-
-"weights" may also be a weights file, or null for random weights. Further keys of a keras extractor are passed to its
-constructor: "alpha": 0.25. "handle" may also be a folder. keras and hub accept "image_size" (default 224).
+Each has its own input size and range. cxr/specs.py lists what params.json can say of them; trained experiments as
+extractors are made in cxr/networks/assembly.py.
 """
 
-import difflib
 import hashlib
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cxr.networks import ranges
 from cxr.networks.applications import DEFAULT_SIZE, keras_network
 from cxr.networks.pixels import resize, standardize
+from cxr.networks.presets import preset_network
 from cxr.params import FineTune
+from cxr.specs import check_spec, extractor_name
 
 if TYPE_CHECKING:
     import keras
     import openvino
-
-KEYS = {  # keys of a spec and their types, by source
-    "keras": {"source": str, "name": str, "weights": str | None, "image_size": int},
-    "hub": {"source": str, "handle": str, "image_size": int},
-    "experiment": {"source": str, "model_dir": str},
-}
-REQUIRED = ("name", "handle", "model_dir")
 
 
 class Extractor(NamedTuple):
@@ -40,7 +28,8 @@ class Extractor(NamedTuple):
     name: str  # short, for layer and folder names
     spec: dict  # its object in params.json
     model: "keras.Model | openvino.Model"  # {"image": uint8 [B, H, W, 1]} -> float32 [B, D]
-    sha256: str  # hash of its weights
+    sha256: str  # hash of its weights, and of a range that its source does not fix
+    fed: str = "pixels as in its own training"  # what the network is fed, in words
 
     @property
     def dimension(self) -> int:
@@ -48,41 +37,6 @@ class Extractor(NamedTuple):
         if hasattr(self.model, "get_ops"):  # an openvino.Model
             return self.model.outputs[0].partial_shape[1].get_length()
         return self.model.output.shape[-1]
-
-
-def extractor_name(spec: dict) -> str:
-    """A short name: that of the network, of the experiment's folder, or the last distinctive word of a hub handle."""
-    path = spec.get("name") or spec.get("handle") or spec.get("model_dir") or "extractor"
-    words = [word for word in path.split("/") if word and not word.isdigit() and word not in ("feature_vector", "..")]
-    return words[-1] if words else "extractor"
-
-
-def extractor_names(specs: Sequence[dict]) -> dict[str, dict]:
-    """Extractors by name; a second one of the same name is called <name>_2."""
-    named = {}
-    for spec in specs:
-        check_spec(spec)
-        name = extractor_name(spec)
-        numbered = (f"{name}_{count}" for count in itertools.count(2))
-        free = next(candidate for candidate in itertools.chain([name], numbered) if candidate not in named)
-        named[free] = spec
-    return named
-
-
-def check_spec(spec: dict) -> None:
-    """Raise ValueError unless a spec has a known source and all required keys, and no unknown key."""
-    source = spec.get("source")
-    if source not in KEYS:
-        raise ValueError(f"extractor {spec}: source must be {', '.join(map(repr, KEYS))}")
-    for key, kind in KEYS[source].items():
-        if key not in spec and key in REQUIRED:
-            raise ValueError(f"extractor {spec} has no {key!r}")
-        if key in spec and not isinstance(spec[key], kind):
-            raise ValueError(f"extractor {spec}: {key} is {spec[key]!r}, of the wrong type")
-    if source != "keras":  # further keys of a keras extractor are options of the network
-        for key in spec.keys() - KEYS[source].keys():
-            near = difflib.get_close_matches(key, KEYS[source], n=1, cutoff=0)
-            raise ValueError(f"extractor {spec}: unknown key {key!r}. Did you mean {near[0]!r}?")
 
 
 def load_network(
@@ -93,12 +47,12 @@ def load_network(
     normalization: str,
     fine_tune: FineTune | None = None,
 ) -> Extractor:
-    """Load a network of keras.applications or a hub module as an extractor for records of `record_size` pixels.
+    """Load a pretrained network as an extractor for records of `record_size` pixels.
 
     For source "experiment" see `assembly.load_extractor`.
 
     Args:
-        spec: see the docstring of this module.
+        spec: see cxr/specs.py.
         name: name of the extractor; default `extractor_name(spec)`.
         normalization: "extractor" feeds the range that the network was trained on; "per_image" feeds per-image
             standardised pixels, as the 2018 study did.
@@ -107,14 +61,18 @@ def load_network(
     Raises:
         ValueError: the source or network is unknown, or the network rejects its weights or size.
         FileNotFoundError, ConnectionError: the weights cannot be found or downloaded.
+        ImportError: the library of the source is not installed.
     """
     import keras
 
     check_spec(spec)
     name = name or extractor_name(spec)
-    network, to_range = (keras_network if spec["source"] == "keras" else _hub_network)(spec)
+    network, own_range, size = LOADERS[spec["source"]](spec)
+    stated = ranges.stated_range(spec)
+    to_range = None if normalization == "per_image" else stated or own_range
+    fed = ranges.fed(size, to_range)
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
-    pixels = network_input(image, spec.get("image_size", DEFAULT_SIZE), normalization, to_range)
+    pixels = network_input(image, size, to_range)
     if fine_tune and fine_tune.batch_norm == "trained" and keras.backend.backend() == "tensorflow":
         from cxr.networks.batch_norm import with_fused_norms
 
@@ -124,7 +82,8 @@ def load_network(
     features = network(pixels, **inference)
     features = keras.ops.cast(features, "float32") if fine_tune else as_cached(features)
     model = keras.Model({"image": image}, features, name=f"{name}_extractor")
-    return Extractor(name, spec, model, weights_sha256(network))
+    is_own = not stated and spec["source"] in ("keras", "hub")  # the range then follows from the network
+    return Extractor(name, spec, model, weights_sha256(network, "" if is_own or to_range is None else fed), fed)
 
 
 def as_cached(features):
@@ -161,34 +120,48 @@ def set_trainable(network: "keras.Layer", fine_tune: FineTune | None) -> None:
         layer.trainable = False
 
 
-def network_input(image, size: int, normalization: str, to_range: Callable):
+def network_input(image, size: int, to_range: Callable | None):
     """Convert the pixels of records to the input of a network: float32 RGB [B, size, size, 3] in its range.
 
     Args:
         image: uint8 [B, H, W, 1].
-        to_range: maps [0, 255] to the range of the network.
+        to_range: maps [0, 255] to the range of the network; None standardises each image.
     """
     import keras
 
     pixels = resize(keras.ops.cast(image, "float32"), size)
-    if normalization == "per_image":
+    if to_range is None:
         pixels = standardize(pixels)
     pixels = keras.ops.repeat(pixels, 3, axis=-1)
-    return pixels if normalization == "per_image" else to_range(pixels)
+    return pixels if to_range is None else to_range(pixels)
 
 
-def _hub_network(spec: dict) -> tuple["keras.Layer", Callable]:
-    """A hub module, and the map of pixels to [0, 1], the input range of image modules of TensorFlow Hub."""
+def _keras_network(spec: dict) -> tuple["keras.Model", Callable, int]:
+    """A network of keras.applications, its preprocess_input and its input size."""
+    return *keras_network(spec), spec.get("image_size", DEFAULT_SIZE)
+
+
+def _hub_network(spec: dict) -> tuple["keras.Layer", Callable, int]:
+    """A hub module, the map of pixels to [0, 1], the input range of image modules of TensorFlow Hub, and its size."""
     from cxr.networks.hub import HubModule
 
-    return HubModule(spec["handle"], spec.get("image_size", DEFAULT_SIZE)), lambda pixels: pixels / 255.0
+    size = spec.get("image_size", DEFAULT_SIZE)
+    return HubModule(spec["handle"], size), lambda pixels: pixels / 255.0, size
 
 
-def weights_sha256(network) -> str:
-    """SHA-256 of the weights of a network in their order, or of the files of a hub module."""
+LOADERS = {"keras": _keras_network, "hub": _hub_network, "keras_hub": preset_network}  # by source
+
+
+def weights_sha256(network, fed: str = "") -> str:
+    """SHA-256 of the weights of a network in their order, or of the files of a hub module.
+
+    Args:
+        fed: what the network is fed, in words, where neither the source nor the weights decide that.
+    """
     if hasattr(network, "sha256"):
-        return network.sha256()
-    digest = hashlib.sha256()
+        own = network.sha256()
+        return hashlib.sha256(f"{own} {fed}".encode()).hexdigest() if fed else own
+    digest = hashlib.sha256(fed.encode())
     for variable in network.weights:
         digest.update(np.ascontiguousarray(variable).tobytes())
     return digest.hexdigest()

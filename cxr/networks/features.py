@@ -18,12 +18,13 @@ from cxr.engines import mapping
 from cxr.engines.engine import LOCAL, Engine
 from cxr.networks import kept, runtime
 from cxr.networks.extraction import FeatureJob, Settings, prepared, write_features
-from cxr.networks.extractors import Extractor, extractor_names
+from cxr.networks.extractors import Extractor
 from cxr.networks.kept import NetworkFile
 from cxr.params import Params
 from cxr.records import building
 from cxr.records.dataset import FILE, Dataset, open_dataset
 from cxr.records.splits import SPLITS
+from cxr.specs import extractor_names, without
 
 
 def feature_datasets(
@@ -85,7 +86,7 @@ def cached_features(
         network = network.copy(kept.in_cache(images, extractor.name, network.sha256).path)
         settings = dataclasses.replace(settings, network=network)
     jobs = [
-        FeatureJob(str(path), str(output / path.name), split, images.info, settings, extractor.sha256)
+        FeatureJob(str(path), str(output / path.name), split, images.info, settings, extractor.sha256, extractor.fed)
         for split in SPLITS
         for path in map(epath.Path, images.paths(split))
     ]
@@ -118,7 +119,7 @@ def provenance_of(images: Dataset, extractor: Extractor, settings: Settings) -> 
     options |= {"device": settings.device} if settings.device != "CPU" else {}
     options |= {"network_sha256": settings.network.sha256} if settings.network else {}
     identity = {
-        "extractor": {**extractor.spec, "name": extractor.name, "sha256": extractor.sha256},
+        "extractor": {**without(extractor.spec, ["seen"]), "name": extractor.name, "sha256": extractor.sha256},
         "normalization": params.normalization,
         "precision": params.precision,
         "runtime": settings.runtime,
@@ -126,7 +127,7 @@ def provenance_of(images: Dataset, extractor: Extractor, settings: Settings) -> 
         **options,
     }
     kept = {key: images.info[key] for key in ("image_size", "split", "source", "missing", "unlisted")}
-    inputs = {"kind": "features", "dimension": extractor.dimension, **identity, **kept}
+    inputs = {"kind": "features", "dimension": extractor.dimension, "fed": extractor.fed, **identity, **kept}
     return inputs, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

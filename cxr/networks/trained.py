@@ -8,8 +8,9 @@ import numpy as np
 
 from cxr import experiment, identity
 from cxr.networks import assembly, kept, patient, runtime
-from cxr.networks.cam import HeatMapper
+from cxr.networks.cam import HeatMapper, OcclusionMapper
 from cxr.networks.mean_heat_map import MeanHeatMapper
+from cxr.networks.onnx_encoder import NO_KERAS
 from cxr.patient import UNKNOWN
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class TrainedExperiment(TrainedNetwork):
         self.image_size = info["image_size"]
         self.precision = params.precision
         self.crop_size = params.crop_size
+        self.has_keras_model = assembly.has_keras_model(params)
         self.runtime: str = identity.read(model_dir)["runtime"]
         self.policy = runtime.layer_policy(params.precision, self.runtime)  # of frozen extractors
         if not params.extractors or params.fine_tune:
@@ -93,12 +95,16 @@ class TrainedExperiment(TrainedNetwork):
 
     @property
     def keras_precision(self) -> str:
-        """The precision that `keras_model` computes in."""
-        return self.precision if self.is_exact_in_keras else "float32"
+        """The precision that `keras_model`, or without one this network, computes heat maps in."""
+        return self.precision if self.is_exact_in_keras or not self.has_keras_model else "float32"
 
-    def heat_mapper(self, method: str = "auto") -> HeatMapper:
-        """Heat maps by `keras_model`."""
-        return HeatMapper(self.keras_model(), method, crop_size=self.crop_size)
+    def heat_mapper(self, method: str = "auto") -> HeatMapper | OcclusionMapper:
+        """Heat maps by `keras_model`; without one by occlusion. ValueError if the method needs one."""
+        if self.has_keras_model:
+            return HeatMapper(self.keras_model(), method, crop_size=self.crop_size)
+        if method not in ("auto", "occlusion"):
+            raise ValueError(f"method {method} needs gradients, but {NO_KERAS}")
+        return OcclusionMapper(lambda images: self.logits({"image": images}), self.image_size)
 
 
 class TrainedAverage(TrainedNetwork):

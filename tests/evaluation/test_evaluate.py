@@ -100,7 +100,7 @@ def test_metrics_hold_what_design_says(trained, built_dataset):
     assert list(scores) == [
         *("split", "checkpoint", "tta", "images", "patients", "loss"),
         *("mean_auroc", "findings", "subgroups", "floors", "within", "cross"),
-        *("trained_on", "evaluated_on", "leak"),
+        *("trained_on", "evaluated_on", "leak", "seen"),
         *("dataset_fingerprint", "split_name", "params", "weights_sha256", "git_sha", "library_versions"),
     ]
     assert (scores["split"], scores["checkpoint"], scores["split_name"]) == ("test", "best", "official")

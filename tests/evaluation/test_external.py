@@ -135,7 +135,7 @@ def test_the_difference_from_another_experiment_is_tested(copy, rival, built_dat
     ours, theirs = (predictions.read_predictions(folder / "predictions_test_best.csv") for folder in (copy, rival))
     expected = metrics.none_for_nan(compare(ours, theirs))
     leak = {"patients": 0, "images": 0, "where": [], "unknown": []}
-    assert found == {"model_dir": str(rival), "leak": leak, **expected}
+    assert found == {"model_dir": str(rival), "leak": leak, "seen": {"networks": {}, "scored": {}}, **expected}
     aurocs = [read_metrics(folder)["mean_auroc"]["value"] for folder in (copy, rival)]
     assert found["mean_auroc"]["difference"] == pytest.approx(aurocs[0] - aurocs[1])
     printed = capsys.readouterr().out.splitlines()

@@ -145,6 +145,7 @@ def test_rows_that_are_not_comparable_with_most_name_what_differs():
         ("e", {"val": metrics(mean_auroc=mean | {"findings": 13})}),
         ("f", {"val": metrics(leak={"patients": 3, "images": 5})}),
         ("g", {"val": metrics(leak={"patients": 0, "images": 0})}),
+        ("s", {"val": metrics(seen={"networks": {"x": ["nih_train_val"]}, "scored": {"x": ["nih_train_val"]}})}),
         ("h", {"val": {"mean_auroc": {"value": 0.5}}}),
         ("i", {"test": metrics()}),
     )
@@ -153,6 +154,7 @@ def test_rows_that_are_not_comparable_with_most_name_what_differs():
         "d": ["split"],
         "e": ["findings"],
         "f": ["leak"],
+        "s": ["seen"],
         "h": ["fingerprint", "split", "images", "findings"],
     }
     assert synthesis.not_comparable(rows, "test") == {}
@@ -163,6 +165,23 @@ def test_a_leak_is_marked_also_where_all_rows_have_one():
     leaking = metrics(leak={"patients": 3, "images": 5})
     rows = rows_of(("a", {"test": leaking}), ("b", {"test": leaking}))
     assert synthesis.not_comparable(rows, "test") == {"a": ["leak"], "b": ["leak"]}
+
+
+def test_what_the_networks_have_seen_is_a_column_where_there_are_networks():
+    rad = {"rad-dino": ["nih_test_unlabeled", "mimic"], "own": None}
+    rows = rows_of(
+        ("cnn", {"test": metrics(seen={"networks": {}, "scored": {}})}),
+        ("rad", {"test": metrics(seen={"networks": rad, "scored": {"rad-dino": ["nih_test_unlabeled"]}})}),
+        ("random", {"test": metrics(seen={"networks": {"MobileNet": []}, "scored": {}})}),
+        ("old", {"test": metrics()}),
+    )
+    lines = [
+        [cell.strip() for cell in line.split("|")] for line in synthesis_tables.to_markdown(rows, "test").splitlines()
+    ]
+    column = lines[0].index("networks have seen")
+    assert [line[column] for line in lines[2:]] == ["", "nih_test_unlabeled, mimic, not stated", "nothing", ""]
+    assert lines[3][lines[0].index("test mean AUROC")] == f"0.750 [0.625, 0.875] {synthesis_tables.MARK}"
+    assert "networks have seen" not in synthesis_tables.to_markdown(rows[:1], "test")
 
 
 def test_parameters_that_differ_are_columns_nested_ones_with_dots():
@@ -209,7 +228,7 @@ def test_the_csv_has_every_number_in_full():
     fingerprint = "a" * 64
     assert synthesis_tables.to_csv(rows, "val").splitlines() == [
         "experiment,val_mean_auroc,val_low,val_high,val_differs_in,test_mean_auroc,test_low,test_high,test_differs_in,"
-        "images,findings,minutes,split_name,dataset_fingerprint,learning_rate",
-        f"a,0.3333333333333333,{1 / 3 - 0.125},{1 / 3 + 0.125},,,,,,100,14,,official,{fingerprint},0.001",
-        f"b,0.75,0.625,0.875,split images,,,,,99,14,,random,{fingerprint},0.5",
+        "images,findings,minutes,split_name,dataset_fingerprint,seen,learning_rate",
+        f"a,0.3333333333333333,{1 / 3 - 0.125},{1 / 3 + 0.125},,,,,,100,14,,official,{fingerprint},,0.001",
+        f"b,0.75,0.625,0.875,split images,,,,,99,14,,random,{fingerprint},,0.5",
     ]

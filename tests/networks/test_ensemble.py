@@ -13,9 +13,9 @@ import evaluate
 import train
 from cxr import experiment
 from cxr.findings import FINDINGS
-from cxr.networks.assembly import load_extractors, trained_features, trained_model, with_extractors
+from cxr.networks.assembly import load_extractor, load_extractors, trained_features, trained_model, with_extractors
 from cxr.networks.features import feature_datasets
-from cxr.params import load_params
+from cxr.params import load_params, parse_params
 from cxr.records.dataset import Dataset, open_dataset
 from input_fn import input_fn
 from model_fn import model_fn
@@ -117,6 +117,19 @@ def test_the_assembled_model_agrees_with_the_cached_features(world, name):
         assert (logits.dtype, logits.shape) == (np.float32, written(world / name, split).shape)
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), written(world / name, split, checkpoint), atol=1e-3)
     assert np.ptp(written(world / name, "val", "last"), axis=0).max() > 0.05  # otherwise agreement would mean nothing
+
+
+def test_an_experiment_sees_records_of_another_size_resized_to_those_of_its_training(world):
+    spec = {"source": "experiment", "model_dir": str(world / "cnn")}
+    params = parse_params({"model": "feature_extractor", "extractors": [spec]}, where="params.json")
+    large = load_extractor(spec, name="cnn", params=params, record_size=48, policy="float32")
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), np.uint8)
+    resized = tf.image.resize(tf.cast(images, tf.float32), (32, 32), antialias=True)
+    squares = tf.cast(tf.round(resized), tf.uint8)  # as records of 32 px would hold them
+    expected = trained_features(world / "cnn")({"image": squares}, training=False)
+    assert large.dimension == expected.shape[1]
+    assert np.ptp(expected, axis=0).max() > 0.01
+    np.testing.assert_allclose(large.model({"image": images}), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_predictions_follow_the_order_of_records_and_findings(world):

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.networks.applications import RANDOM_WEIGHTS_SEED
-from cxr.networks.extractors import (
-    Extractor,
-    as_cached,
-    extractor_name,
-    extractor_names,
-    load_network,
-)
+from cxr.networks.extractors import Extractor, as_cached, load_network
 from cxr.params import FineTune
 
 TINY = {"source": "keras", "name": "Tiny", "weights": None, "image_size": 32}
@@ -144,8 +138,8 @@ def test_the_hash_of_a_weights_file_depends_on_every_weight(tmp_path):
         ({"source": "keras", "name": "ResNet50V3"}, "has no network 'ResNet50V3'. Did you mean 'ResNet50V2'?"),
         ({"source": "keras", "name": "densenet121"}, "has no network 'densenet121'. Did you mean 'DenseNet121'?"),
         ({"source": "keras"}, "has no 'name'"),
-        ({"source": "torch", "name": "resnet50"}, "source must be 'keras', 'hub', 'experiment'"),
-        ({"name": "ResNet50"}, "source must be 'keras', 'hub', 'experiment'"),
+        ({"source": "torch", "name": "resnet50"}, "source must be 'keras', 'hub', 'keras_hub'"),
+        ({"name": "ResNet50"}, "source must be 'keras', 'hub', 'keras_hub'"),
         ({**MOBILE, "image_size": 16}, "rejects images of 16 pixels"),
         ({**MOBILE, "image_size": "large"}, "image_size is 'large', of the wrong type"),
         ({**MOBILE, "alfa": 0.5}, "alfa"),
@@ -197,41 +191,6 @@ def test_imagenet_weights_offline(tmp_path, monkeypatch):
     assert "mobilenet_2_5_224_tf_no_top.h5" in text  # "the file of that name"
     assert "no route to host" in text
     assert f"into {tmp_path}/models, or give its path as weights in params.json" in text
-
-
-@pytest.mark.parametrize(
-    ("spec", "name"),
-    [
-        ({"source": "keras", "name": "ResNet50V2"}, "ResNet50V2"),
-        (
-            {"source": "hub", "handle": "https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5"},
-            "resnet_v2_50",
-        ),
-        ({"source": "hub", "handle": "../shared/hub/squeezenet_v1_1"}, "squeezenet_v1_1"),
-        ({"source": "experiment", "model_dir": "experiments/demo_cnn/"}, "demo_cnn"),
-        ({"source": "hub", "handle": "/5"}, "extractor"),
-    ],
-)
-def test_an_extractor_has_a_short_name(spec, name):
-    assert extractor_name(spec) == name
-
-
-@pytest.mark.parametrize(
-    ("folders", "names"),
-    [
-        (["a/x", "b/y"], ["x", "y"]),
-        (["a/x", "b/x"], ["x", "x_2"]),
-        (["a/x", "b/x", "c/x"], ["x", "x_2", "x_3"]),
-    ],
-)
-def test_equal_names_are_numbered(folders, names):
-    specs = [{"source": "experiment", "model_dir": folder} for folder in folders]
-    assert extractor_names(specs) == dict(zip(names, specs, strict=True))
-
-
-def test_a_name_that_looks_numbered_does_not_replace_another_extractor():
-    specs = [{"source": "experiment", "model_dir": folder} for folder in ("a/x", "b/x", "a/x_2")]
-    assert list(extractor_names(specs).values()) == specs
 
 
 def test_the_same_network_from_keras_and_from_hub_gives_the_same_features(shared_dir):

@@ -245,10 +245,21 @@ def test_the_error_about_nan_or_infinite_features_names_the_image(images, tmp_pa
         means |= zip(values_of(images, split, "image/id"), values_of(images, split, "image/mean"), strict=True)
     second, brightest = sorted(means, key=means.get)[-2:]
     limit = (means[second] + means[brightest]) / 2 / 255
-    text = f"^the features of {brightest.decode()} are NaN or infinite; check the extractor's weights and range$"
+    text = (
+        rf"^the features of {brightest.decode()} are NaN or infinite\. The network was fed 32 x 32 pixels, black is 0"
+    )
     with pytest.raises(ValueError, match=text):
         extract(images, save_module(tmp_path / "intensity", limit=limit, beyond=beyond))
     assert not list(images.folder.glob("features/*/dataset.json"))
+
+
+def test_a_network_that_is_fed_a_wrong_range_is_an_error(images):
+    tiny = {"source": "keras", "name": "MobileNet", "weights": None, "alpha": 0.25, "image_size": 32}
+    text = (
+        r"^the features of MobileNet are constant: .* fed 32 x 32 pixels, black is 0, white is 1e-09; correct \"range\""
+    )
+    with pytest.raises(ValueError, match=text):
+        extract(images, tiny | {"range": [0, 1e-9]})
 
 
 def test_a_cache_of_other_weights_is_rejected(images, tmp_path):

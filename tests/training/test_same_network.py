@@ -91,6 +91,7 @@ def test_an_export_in_another_precision_is_scored_again(world, tmp_path):
     assert any(ours != theirs for ours, theirs in thresholds)
     card = (tmp_path / "exported/MODEL_CARD.md").read_text()
     assert "The experiment was scored in bfloat16; the files compute in float32, which is another model." in card
+    assert "- image sets that `MobileNet` has seen: not stated" in card
     assert f"frozen network `MobileNet`, SHA-256 of its weights {result['run']['networks']['MobileNet']}" in card
 
 

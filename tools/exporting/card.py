@@ -2,7 +2,8 @@
 
 import pathlib
 
-from cxr import experiment, storage
+from cxr import experiment, seen, specs, storage
+from cxr.evaluation import pretraining
 from cxr.params import Params
 
 WARNING = "**Research only. Not a medical device, not for clinical use.** It has not been tested on patients."
@@ -148,6 +149,7 @@ def training_run(params: Params, export: dict) -> str:
         f"- trained in {run['precision']} on {run['device']}{features}",
         *([f"- initial weights: `{start['model_dir']}`, SHA-256 {start['weights_sha256'][:12]}"] if start else []),
         *(f"- frozen network `{name}`, SHA-256 of its weights {sha256}" for name, sha256 in run["networks"].items()),
+        *pretraining_of(params),
         f"- code: trained with {run['git_sha'] or 'unknown'}, exported with {export['git_sha'] or 'unknown'}",
         f"- libraries: {', '.join(f'{name} {version}' for name, version in run['library_versions'].items())}",
     ]
@@ -160,8 +162,17 @@ def origin(params: Params) -> str:
         return f"the mean of the logits of {len(params.members)} experiments"
     if not params.extractors:
         return "no pre-trained network"
-    names = [spec.get("name") or spec.get("handle") or spec.get("model_dir") for spec in params.extractors]
+    names = [next(spec[key] for key in specs.IDENTIFYING if key in spec) for spec in params.extractors]
     return f"pre-trained {', '.join(map(str, names))}, {'fine-tuned' if params.fine_tune else 'frozen'}"
+
+
+def pretraining_of(params: Params) -> list[str]:
+    """What each pretrained network has seen, and a warning where that may include images of test."""
+    networks = pretraining.networks_seen(params)
+    lines = [f"- image sets that `{name}` has seen: {seen.words(sets)}" for name, sets in networks.items()]
+    tested = [name for name, sets in networks.items() if seen.scored(sets or [], "test", "official")]
+    warning = "has seen images of NIH's official test list: its performance there may be too good"
+    return lines + [f"- **`{name}` {warning}.**" for name in tested]
 
 
 def number(value: float | None) -> str:

@@ -9,7 +9,7 @@ import shlex
 import numpy as np
 
 from cxr import experiment
-from cxr.evaluation import literature, provenance, shortcuts, tables
+from cxr.evaluation import literature, shortcuts, tables
 from cxr.findings import FINDINGS
 from cxr.params import Params
 from tools.reporting import finding_figures, page, pictures, result_figures
@@ -37,7 +37,7 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
         run=evaluated.run,
         external=evaluated.folder != evaluated.model_dir,
         notes=page.noted(notes(result)),
-        comparison_notes=comparison_notes(result),
+        comparison_notes=page.noted(tables.comparison_notes(result["comparison"]) if "comparison" in result else []),
         compared_within=compared_within(result),
         published=rows[0] if rows else None,
         published_mean=literature.mean_over_defined(rows[0], result) if rows else None,
@@ -61,12 +61,6 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
 def notes(result: dict) -> list[str]:
     """Provenance and warnings, as evaluate.py prints them under its table."""
     return tables.results_notes(result, literature.rows_of_split(result["split_name"]))
-
-
-def comparison_notes(result: dict) -> list[str]:
-    """Leaks of the other experiment of a comparison."""
-    other = result.get("comparison")
-    return provenance.leak_notes(other["leak"], f"scores of {other['model_dir']}") if other else []
 
 
 def compared_within(result: dict) -> dict | None:
