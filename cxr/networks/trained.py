@@ -119,6 +119,11 @@ class TrainedAverage(TrainedNetwork):
         taken = {name for member in members for name in member.input}
         self.input = ["image", *(name for name in patient.INPUTS if name in taken)]
 
+    @property
+    def compiles_every_size(self) -> bool:
+        """Whether that is so of a member."""
+        return any(member.compiles_every_size for member in self.members)
+
     def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Logits float32 [B, 14], see `TrainedNetwork.logits`; patient inputs go to the members that take them."""
         return np.mean([member.logits(inputs) for member in self.members], axis=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.identity import error_of, png_of, predicted, scored, train_head
-from support.runs import make_average, make_experiment, run_train
+from support.runs import EPOCHS, make_average, make_experiment, run_train
 
 import evaluate
 import predict
@@ -93,7 +93,7 @@ def test_patient_inputs_reach_the_members_that_take_them(metadata, average):
     assert np.abs(change).max() > 1e-3
     averaged = predict_with(predictor, old) - predict_with(predictor, young)
     np.testing.assert_allclose(averaged, change / 3, atol=1e-4)  # one of three members takes them
-    served = Served(predictor, "average", "best", experiment.dataset_of(average), "")
+    served = Served(predictor, "average", "best", experiment.dataset_of(average), "", "")
     assert describe(served)["metadata"] is True
 
 
@@ -139,7 +139,7 @@ def test_run_json_identifies_the_members(world, metadata, average):
     assert f"member {world / 'cnn'}   val AUROC {value:.4f}\n" in log
     assert {path.name for path in average.iterdir() if path.name != ".lock"} == {
         *("params.json", "run.json", "dataset.json", "patients.json", "train.log"),
-        *("metrics_val_best.json", "predictions_val_best.csv"),
+        *("metrics_val_best.json", "predictions_val_best.csv", "out_of_distribution.json"),
     }
 
 
@@ -151,8 +151,8 @@ def test_a_member_that_was_trained_again_is_rejected_by_every_command(world, cha
     now = storage.sha256_of(below / "best.weights.h5")[:12]
     text = (
         f"error: the members of {changeable} are not those that it was made of: {below}: weights_sha256 {old}, now "
-        f"{now}; params.num_epochs 6, now 1; params.seed 230, now 231. Restore them, or make the average again with "
-        "--restart"
+        f"{now}; params.num_epochs {EPOCHS}, now 1; params.seed 230, now 231. Restore them, or make the average again "
+        "with --restart"
     )
     image = tmp_path / "xray.png"
     image.write_bytes(png_of(np.zeros((32, 32, 1), np.uint8)))
