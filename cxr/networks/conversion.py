@@ -1,5 +1,6 @@
 """A Keras model as a graph with constant weights, and as an OpenVINO network."""
 
+import functools
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -28,8 +29,8 @@ def frozen_graph(model: "keras.Model", batch: int | None = None) -> Callable:
     return convert_variables_to_constants_v2(outputs.get_concrete_function(*specs))
 
 
-def load_openvino() -> ModuleType:
-    """The module openvino; ImportError says how to install it.
+def load_openvino(what: str = "frozen networks in bfloat16 or int8 on a CPU") -> ModuleType:
+    """The module openvino; ImportError says how to install it, and `what` needs it.
 
     OpenVINO and NNCF send usage statistics through the package openvino_telemetry if they find it. Nothing that looks
     at patients' images should, so its import is blocked in this process.
@@ -38,10 +39,20 @@ def load_openvino() -> ModuleType:
     try:
         import openvino
     except ImportError as error:
-        raise ImportError(
-            "frozen networks in bfloat16 or int8 on a CPU need OpenVINO. Run: pip install -r requirements/cpu.txt"
-        ) from error
+        raise ImportError(f"{what} need OpenVINO. Run: pip install -r requirements/cpu.txt") from error
     return openvino
+
+
+@functools.cache
+def openvino_core() -> "openvino.Core":
+    """The one Core of this process, which is never closed.
+
+    While a Core of OpenVINO 2026.4 uses the CPU, signals are handled on a stack of its own. After two whose lifetimes
+    overlap that stack is freed memory, and the next Ctrl-C is a segmentation fault.
+    """
+    core = load_openvino().Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # now, so that those of NNCF come and go inside its lifetime
+    return core
 
 
 def to_openvino(model: "keras.Model | openvino.Model", name: str) -> "openvino.Model":

@@ -53,9 +53,8 @@ class NetworkFile(NamedTuple):
 
     def read(self) -> "openvino.Model":
         """Load the network; raises like `data`."""
-        openvino = conversion.load_openvino()
         layers, weights = self.data()
-        return openvino.Core().read_model(layers, weights)
+        return conversion.openvino_core().read_model(layers, weights)
 
     def copy(self, path: epath.PathLike) -> "NetworkFile":
         """Write the same network to another path, unless it is there; raises like `data`."""

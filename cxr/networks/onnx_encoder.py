@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.networks import ranges
+from cxr.networks.conversion import load_openvino, openvino_core
 from cxr.networks.extractors import Extractor
 from cxr.networks.pixels import crop_start
 from cxr.seen import where_published
@@ -24,7 +25,6 @@ NO_KERAS = (
     "an encoder of source 'onnx' has no Keras layers: it cannot be exported as SavedModel, TFLite or ONNX, has no heat "
     "maps but those by occlusion, and cannot be part of an extractor of source 'experiment'"
 )
-NOT_INSTALLED = "encoders of source 'onnx' need OpenVINO. Run: pip install -r requirements/cpu.txt"
 EXTERNAL = rb"\n\x08location\x12([\x01-\x7f])"  # of a file with weights, as protobuf writes the key and the length
 
 
@@ -42,10 +42,7 @@ def onnx_extractor(spec: dict, name: str, *, record_size: int, crop_size: int, n
         ValueError: OpenVINO cannot read it, or its input or output is not what an encoder has, or the spec lacks its
             range or size.
     """
-    try:
-        import openvino  # noqa: F401
-    except ImportError as error:
-        raise ImportError(NOT_INSTALLED) from error
+    load_openvino("encoders of source 'onnx'")
     path = pathlib.Path(spec["path"])
     if not path.is_file():
         raise FileNotFoundError(f'no ONNX file {path}; correct "path" in params.json. {where_published(spec)}')
@@ -63,10 +60,8 @@ def onnx_extractor(spec: dict, name: str, *, record_size: int, crop_size: int, n
 
 def read_model(path: pathlib.Path) -> "openvino.Model":
     """Read an ONNX file; ValueError if OpenVINO cannot, or if it takes more than one input."""
-    import openvino
-
     try:
-        encoder = openvino.Core().read_model(path)
+        encoder = openvino_core().read_model(path)
     except Exception as error:  # OpenVINO's errors have no common base class
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"OpenVINO cannot read {path}: {reason}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.networks.conversion import load_openvino
+from cxr.networks.conversion import openvino_core
 from cxr.records import parsing
 from cxr.records.dataset import Dataset
 
@@ -48,7 +48,7 @@ def quantize(model: "openvino.Model", images: Dataset, name: str) -> "openvino.M
         ImportError: NNCF is not installed.
         ValueError: the dataset has no training images, or NNCF cannot quantise the network.
     """
-    load_openvino()
+    openvino_core()  # before those of NNCF
     try:
         import nncf
     except ImportError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from cxr.networks.conversion import load_openvino
+from cxr.networks.conversion import load_openvino, openvino_core
 from cxr.params import Params
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ class OpenVinoNetwork:
 
     def __init__(self, model: "openvino.Model", precision: str) -> None:
         """Compile it for this CPU when the first images come."""
-        openvino = load_openvino()
-        self._core = openvino.Core()
-        warn_if_slow(precision, tuple(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+        warn_if_slow(precision, tuple(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
         self._model = model
         self._options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         self._queues = {}  # by the number of images in a request
@@ -144,7 +142,7 @@ class OpenVinoNetwork:
         if size not in self._queues:
             model = self._model.clone()
             model.reshape([size, *list(model.inputs[0].partial_shape)[1:]])
-            compiled = self._core.compile_model(model, "CPU", self._options)
+            compiled = openvino_core().compile_model(model, "CPU", self._options)
             queue = load_openvino().AsyncInferQueue(compiled)
             queue.set_callback(_store)
             self._queues[size] = queue, compiled.outputs[0].shape[1]
