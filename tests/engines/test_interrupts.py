@@ -185,6 +185,15 @@ def signal_itself_in_held_block(number: int, done: list[str]) -> None:
         done.append("what follows")
 
 
+@pytest.fixture
+def sigint_raises():
+    """Ctrl-C raises, also where the tests run in a shell's background, whose jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_raises")
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
 @pytest.mark.parametrize("threads", [0, 1])  # another thread does not block the signal and receives it
 def test_signals_are_delayed_until_the_block_ends(number, threads):

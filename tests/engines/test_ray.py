@@ -9,6 +9,7 @@ import socket
 import sys
 
 import pytest
+from support.identity import save_mobilenet
 
 import build_dataset
 from cxr import storage
@@ -141,7 +142,7 @@ def test_a_job_that_kills_every_worker_is_one_line(cluster, monkeypatch):
 
 
 def test_ray_extracts_the_same_features(cluster, built_dataset, tmp_path):
-    spec = {"source": "keras", "name": "MobileNet", "weights": None, "alpha": 0.25, "image_size": 32}
+    spec = save_mobilenet(tmp_path / "mobilenet.weights.h5")
     datasets = []
     for engine in (LOCAL, RAY):
         folder = tmp_path / engine.name

@@ -154,7 +154,7 @@ def test_a_hub_extractor_is_rejected_before_its_head_is_trained(data_dir, tmp_pa
     spec = {"source": "hub", "handle": str(tmp_path / "hub"), "image_size": 32}
     model_dir = make_experiment(tmp_path / "run", SMALL, extractors=[spec])
     with pytest.raises(
-        SystemExit, match=r"^error: .*fine_tune is for extractors of source 'keras'; hub modules and experiments"
+        SystemExit, match=r"^error: .*fine_tune is for extractors of source 'keras'; those of other sources stay frozen"
     ):
         run_train(model_dir, data_dir)
     assert not (model_dir / "head/best.weights.h5").exists()
