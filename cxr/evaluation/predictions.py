@@ -93,7 +93,7 @@ def read_predictions(path: pathlib.Path) -> Predictions:
     """Read a predictions CSV, rows in its order.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not a predictions CSV, has other findings or another order of them, an image twice, or an
             impossible cell; file, image and column are named.
     """

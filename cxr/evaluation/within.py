@@ -16,7 +16,7 @@ from cxr.findings import FINDINGS
 class Resampled(NamedTuple):
     """AUROC of every finding, and in every resample of the patients."""
 
-    values: np.ndarray  # [14], nan where there is no pair
+    values: np.ndarray  # [14], nan without a pair
     pairs: np.ndarray  # int [14]
     samples: np.ndarray  # [resamples, 14], all nan with one patient; the same patients for every grouping and model
 
@@ -51,7 +51,7 @@ def within_groups(labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndarra
 
     Returns:
         {"mean_auroc": {"value", "low", "high", "findings": how many are defined and in it}, "findings": {name:
-        {"auroc", "low", "high", "pairs"}}, "groups": {name: images}}; nan where there is no pair, and for intervals of
+        {"auroc", "low", "high", "pairs"}}, "groups": {name: images}}; nan without a pair, and for intervals of
         one patient.
     """
     return report_of(resample_within(labels, scores, patient_ids, groups), groups)

@@ -38,7 +38,7 @@ def onnx_extractor(spec: dict, name: str, *, record_size: int, crop_size: int, n
 
     Raises:
         ImportError: OpenVINO is not installed.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: OpenVINO cannot read it, or its input or output is not what an encoder has, or the spec lacks its
             range or size.
     """

@@ -25,7 +25,7 @@ def preset_network(spec: dict) -> tuple["keras.Model", Callable, int]:
     Raises:
         ImportError: KerasHub is not installed.
         ConnectionError: the preset cannot be downloaded.
-        ValueError: there is no such preset, it rejects the size, states no range or size, or has another output.
+        ValueError: the preset does not exist, rejects the size, states no range or size, or has another output.
     """
     try:
         import keras_hub

@@ -73,7 +73,7 @@ def prepare(model: "keras.Model | openvino.Model", runtime: str, precision: str)
     Args:
         model: for the runtime "openvino" a network of OpenVINO, in int8 a quantised one.
     """
-    if hasattr(model, "get_ops"):  # an openvino.Model, told apart without importing it
+    if hasattr(model, "get_ops"):  # an openvino.Model, recognised without importing the library
         return OpenVinoNetwork(model, precision)
     if runtime != "keras":
         raise TypeError("convert the network first, see cxr/networks/conversion.py")

@@ -16,7 +16,7 @@ def read_groups(path: epath.Path, image_ids: Collection[str]) -> dict[str, str]:
         image_ids: every image of the release's tables.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: not a CSV, no rows, other columns, an empty group, an image twice in different groups, or an image
             that no table has.
     """
