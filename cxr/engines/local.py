@@ -56,7 +56,12 @@ def _end_workers(pool: concurrent.futures.ProcessPoolExecutor) -> None:
             worker.kill()
         for worker in workers:
             worker.join()
+        manager = pool._executor_manager_thread
         pool.shutdown(wait=False, cancel_futures=True)
+        if manager is not None:
+            # Python would wake it up at exit, over a pipe that it may just be closing. It can wait for a pipe that
+            # nobody reads any more, so not without end.
+            manager.join(timeout=5)
 
 
 def _end_with_parent() -> None:

@@ -127,7 +127,7 @@ def summarize(scored: list[ScoredFinding]) -> dict[str, dict]:
 def summarize_finding(name: str, scored: list[ScoredFinding]) -> dict:
     """The results of one finding, or of all under the name ALL; see `summarize`."""
     patient, draws = draw_patients(np.array([item.patient_id for item in scored]))
-    draws = np.vstack([np.ones_like(draws[0]), *draws]).astype(float)  # the first row: every patient once
+    draws = np.vstack([np.ones_like(draws[:1]), draws]).astype(float)  # the first row: every patient once
     sources = {source: summarize_source([item.scores[source] for item in scored], patient, draws) for source in SOURCES}
     return {
         "boxes": sum(item.scores["heat_map"].num_boxes for item in scored),

@@ -6,6 +6,7 @@ from cxr.findings import FINDINGS
 
 RESAMPLES = 1000
 SEED = 230  # of the bootstrap; fixed, so reports never differ by it
+AT_ONCE = 131072  # images times resamples in one block of a bootstrap, 1 MB
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -87,39 +88,39 @@ def bootstrap_aurocs(
 
 def draw_patients(
     patient_ids: np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> tuple[np.ndarray, list[np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw as many patients as there are, with replacement, once for every resample.
 
     Returns:
-        Index of the patient of each row, int [n] from 0; and for each resample how often each patient was drawn,
-        int [patients].
+        Index of the patient of each row, int [n] from 0; and how often each patient was drawn, int [resamples,
+        patients].
     """
     _, patient = np.unique(patient_ids, return_inverse=True)
     count = patient.max(initial=-1) + 1
     generator = np.random.default_rng(seed)
-    return patient, [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples)]
+    draws = [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples)]
+    return patient, np.array(draws, np.int64).reshape(resamples, count)
 
 
-def _aurocs_of_draws(
-    labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: list[np.ndarray]
-) -> np.ndarray:
+def _aurocs_of_draws(labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """AUROC [resamples] of images that occur as often as their patient was drawn; nan where there are no pairs."""
     wins, pairs = wins_of_draws(labels, scores, patient, draws)
     return np.divide(wins, pairs, out=np.full(len(draws), np.nan), where=pairs > 0)
 
 
 def wins_of_draws(
-    labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: list[np.ndarray]
+    labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of a positive and a negative, and how many of them are in order, ties counted one half.
 
     Only the draws change, so scores are sorted once. Each resample then takes a running sum over the negatives, and
-    for each positive the sum at its rank among them.
+    for each positive the sum at its rank among them. A few resamples are computed at once, as many as fit into the
+    processor's cache.
 
     Args:
         labels, scores: [n].
         patient: int [n], which of the patients an image is of, from 0.
-        draws: for each resample, how often each patient was drawn, int [patients].
+        draws: how often each patient was drawn, int [resamples, patients].
 
     Returns:
         Wins float [resamples] and pairs int [resamples] of images that occur as often as their patient was drawn.
@@ -131,13 +132,16 @@ def wins_of_draws(
     of_positive = patient[labels == 1]
     first = np.searchsorted(sorted_scores, scores[labels == 1], "left")  # negatives below each positive
     last = np.searchsorted(sorted_scores, scores[labels == 1], "right")  # and those tied with it
-    below = np.zeros(len(negatives) + 1, np.int64)
     wins, pairs = np.zeros(len(draws)), np.zeros(len(draws), np.int64)
-    for place, times in enumerate(draws):
-        np.cumsum(times[of_negative], out=below[1:])
-        weights = times[of_positive]
-        pairs[place] = weights.sum() * below[-1]
-        wins[place] = weights @ (below[first] + below[last]) / 2  # each was counted twice, so that half wins stay whole
+    size = max(1, AT_ONCE // max(1, len(labels)))
+    for begin in range(0, len(draws), size):
+        block = slice(begin, begin + size)
+        below = np.zeros((len(draws[block]), len(negatives) + 1), np.int64)
+        np.cumsum(draws[block].take(of_negative, axis=1), axis=1, out=below[:, 1:])
+        weights = draws[block].take(of_positive, axis=1)
+        pairs[block] = weights.sum(axis=1) * below[:, -1]
+        # Each win is counted twice, so that half wins stay whole.
+        wins[block] = np.einsum("dp,dp->d", weights, below.take(first, axis=1) + below.take(last, axis=1)) / 2
     return wins, pairs
 
 
@@ -176,8 +180,11 @@ def aurocs_with_intervals(labels: np.ndarray, scores: np.ndarray, patient_ids: n
 
 
 def means_of_defined(samples: np.ndarray) -> np.ndarray:
-    """Mean [n] of each row of samples [n, findings] over its defined findings."""
-    return np.array([mean_defined(row) for row in samples])
+    """Mean [n] of each row of samples [n, findings] over its defined findings; nan without any."""
+    defined = ~np.isnan(samples)
+    counts = defined.sum(axis=1)
+    sums = np.where(defined, samples, 0).sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(samples), np.nan), where=counts > 0)
 
 
 def mean_defined(values: list[float]) -> float:

@@ -30,17 +30,16 @@ def resample_within(labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndar
     Args:
         labels, scores: [n, 14]. patient_ids: [n]. groups: str [n].
     """
-    patient, draws = metrics.draw_patients(patient_ids)
-    once = np.ones(len(np.unique(patient_ids)), np.int64)
+    patient, draws = _once_and_draws(patient_ids)
     members = [np.flatnonzero(groups == name) for name in np.unique(groups[groups != ""])]
     columns = []
     pairs = []
     for column in range(len(FINDINGS)):
-        ratios, counts = _concordance(labels[:, column], scores[:, column], members, patient, [once, *draws])
+        ratios, counts = _concordance(labels[:, column], scores[:, column], members, patient, draws)
         columns.append(ratios)
         pairs.append(counts[0])
     ratios = np.stack(columns, axis=1)  # [1 + resamples, 14]
-    return Resampled(ratios[0], np.array(pairs), ratios[1:] if len(once) > 1 else np.full_like(ratios[1:], np.nan))
+    return Resampled(ratios[0], np.array(pairs), ratios[1:] if draws.shape[1] > 1 else np.full_like(ratios[1:], np.nan))
 
 
 def within_groups(labels: np.ndarray, scores: np.ndarray, patient_ids: np.ndarray, groups: np.ndarray) -> dict:
@@ -76,7 +75,7 @@ def mean_within_groups(labels: np.ndarray, scores: np.ndarray, groups: np.ndarra
         0 to 1; nan if no group has a positive and a negative image of the same finding.
     """
     members = [np.flatnonzero(groups == name) for name in np.unique(groups[groups != ""])]
-    image, once = np.arange(len(groups)), [np.ones(len(groups), np.int64)]
+    image, once = np.arange(len(groups)), np.ones((1, len(groups)), np.int64)
     columns = zip(labels.T, scores.T, strict=True)
     return metrics.mean_defined([_concordance(*column, members, image, once)[0][0] for column in columns])
 
@@ -100,19 +99,24 @@ def across_groups(
         {"mean_auroc", "findings"} as of `within_groups`, without pairs.
     """
     kept = np.where(labels == 1, (groups == positives)[:, None], (groups == negatives)[:, None])  # [n, 14]
-    patient, draws = metrics.draw_patients(patient_ids)
-    once = np.ones(len(np.unique(patient_ids)), np.int64)
+    patient, draws = _once_and_draws(patient_ids)
     columns = []
     for column in range(len(FINDINGS)):
         rows = kept[:, column]
         truth, score = labels[rows, column], scores[rows, column]
-        columns.append(_ratio(*metrics.wins_of_draws(truth, score, patient[rows], [once, *draws])))
+        columns.append(_ratio(*metrics.wins_of_draws(truth, score, patient[rows], draws)))
     ratios = np.stack(columns, axis=1)
-    return with_intervals(ratios[0], ratios[1:] if len(once) > 1 else np.full_like(ratios[1:], np.nan))
+    return with_intervals(ratios[0], ratios[1:] if draws.shape[1] > 1 else np.full_like(ratios[1:], np.nan))
+
+
+def _once_and_draws(patient_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `metrics.draw_patients` returns, below a first row in which every patient counts once."""
+    patient, draws = metrics.draw_patients(patient_ids)
+    return patient, np.insert(draws, 0, 1, axis=0)
 
 
 def _concordance(
-    labels: np.ndarray, scores: np.ndarray, members: list[np.ndarray], patient: np.ndarray, draws: list[np.ndarray]
+    labels: np.ndarray, scores: np.ndarray, members: list[np.ndarray], patient: np.ndarray, draws: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """AUROC within groups of these rows, and its number of pairs, in every draw of patients: [draws] each."""
     wins = np.zeros(len(draws))

@@ -1,8 +1,10 @@
+import concurrent.futures
 import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -74,6 +76,20 @@ def test_jobs_are_submitted_only_as_results_are_read():
     next(results)
     assert len(taken) <= 4  # two per worker
     results.close()
+
+
+def managers() -> list[threading.Thread]:
+    """The threads of pools that are still running."""
+    return [thread for thread in concurrent.futures.process._threads_wakeups if thread.is_alive()]
+
+
+def test_no_thread_of_a_pool_outlives_it():  # at exit Python writes into the pipe such a thread is closing
+    for _ in range(5):
+        results = run_local(square, list(range(20)), workers=2)
+        next(results)
+        assert len(managers()) == 1
+        results.close()
+        assert managers() == []
 
 
 def test_an_exception_in_a_job_reaches_the_caller():
