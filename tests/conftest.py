@@ -23,20 +23,25 @@ from cxr.findings import FINDINGS, NO_FINDING
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = (  # files that take about 20 seconds or more, the slowest first
-    "training/test_identity.py",
-    "training/test_train.py",
-    "networks/test_devices.py",
-    "searching/test_search_hyperparams.py",
-    "evaluation/test_evaluate.py",
-    "training/test_fine_tune.py",
-    "tools/test_serve_page.py",
-    "engines/test_interrupts.py",
+    "training/test_average.py",
     "networks/test_ensemble.py",
-    "tools/test_export.py",
-    "tools/test_report.py",
+    "searching/test_search_hyperparams.py",
+    "training/test_train.py",
+    "engines/test_interrupts.py",
+    "tools/test_serve_page.py",
+    "training/test_fine_tune.py",
+    "networks/test_runtime.py",
+    "training/test_run.py",
+    "networks/test_presets.py",
+    "networks/test_devices.py",
     "engines/test_ray.py",
+    "networks/test_jax.py",
+    "tools/test_serve.py",
+    "tools/test_export.py",
+    "end_to_end/test_encoders.py",
     "engines/test_ray_cluster.py",
 )
+TOGETHER = ("test_average.py", "test_average_rejected.py", "test_identity.py", "test_same_network.py")  # in training
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
     "2017": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -50,6 +55,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slowest files, so that two workers end at about the same time."""
     place_of = {ROOT / "tests" / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: place_of.get(item.path, len(SLOWEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Give each worker whole files; those that compare the same trained experiments, to one worker."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return "together" if path in [f"tests/training/{name}" for name in TOGETHER] else path
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
