@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
             print("\n" + tables.comparison_table(result["comparison"]))
         if studies:
             report = experts.add_experts(result, studies, folder)
-            print("\n" + experts_table(report, args.split))
+            print("\n" + experts_table(report, result))
             print(f"written: {experiment.experts_path(folder, args.split, args.checkpoint)}")
         print(f"written: {experiment.metrics_path(folder, args.split, args.checkpoint)}")
         mean = result["mean_auroc"]["value"]

@@ -1,16 +1,22 @@
 """A model against radiologists' labels, as aligned lines."""
 
-from cxr.evaluation import experts
+from cxr.evaluation import experts, pretraining, provenance
 from cxr.evaluation.tables import aligned
 
 
-def experts_table(report: dict[str, dict], split: str) -> str:
-    """Every study of an experts file: AUROC against both labels, NIH's labels against the experts', and kappas."""
+def experts_table(report: dict[str, dict], result: dict) -> str:
+    """Every study of an experts file: AUROC against both labels, NIH's labels against the experts', and kappas.
+
+    Args:
+        report: the experts file. result: the metrics file beside it; it knows of leaks, and what networks have seen.
+    """
     lines = []
     for study, values in report.items():
         head = f"{study}: {values['images']:,} images of {values['patients']:,} patients"
         lines += [head, *aligned(_rows(values)), ""]
-    return "\n".join(lines + experts_notes(split))
+    lines += experts_notes(result["split"])
+    lines += provenance.leak_notes(result["leak"], "scores") + pretraining.seen_notes(result.get("seen"), "scores")
+    return "\n".join(lines)
 
 
 def experts_notes(split: str) -> list[str]:

@@ -172,12 +172,20 @@ def test_the_table_of_a_study():
     findings = np.stack([truth, np.zeros(16, int)], axis=1)
     study = ExpertLabels("all_findings", ["Mass", "Nodule"], IDS, findings, ["a"], findings[:, None].astype(float))
     one_patient = made(labels, probabilities)._replace(patient_ids=np.full(16, 3))
-    lines = experts_table(experts.compare_with_studies(one_patient, [study]), "test").splitlines()
+    seen = {"networks": {"chexnet": ["nih_test"]}, "scored": {"chexnet": ["nih_test"]}}
+    no_leak = {"patients": 0, "unknown": []}
+    result = {"split": "test", "leak": no_leak, "seen": seen}
+    lines = experts_table(experts.compare_with_studies(one_patient, [study]), result).splitlines()
     assert lines[0] == "all_findings: 16 images of 1 patients"
     assert [line.split() for line in lines[2:5]] == [
         ["Mass", "4", "8", "1.000", "1.000", "0.50", "1.00", "0.50"],  # kappa: 12 of 16 agree, 8 by chance
         ["Nodule", "0", "0"],
         ["mean", "of", "1", "1.000", "1.000"],
     ]
-    assert lines[-1] == "these are test images: do not choose a model by them"
-    assert experts_table({}, "val").splitlines()[-1].startswith("sens., PPV, kappa: of NIH's labels")
+    assert lines[-3:] == [
+        "these are test images: do not choose a model by them",
+        "image sets that the pretrained networks have seen: chexnet: nih_test",
+        "SEEN: chexnet was pretrained on nih_test; the scores may be too good",
+    ]
+    [line] = experts_table({}, {"split": "val", "leak": no_leak, "seen": None}).splitlines()
+    assert line.startswith("sens., PPV, kappa: of NIH's labels")
