@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,9 +21,18 @@ def read_appearances(images: Dataset, split: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)  # train and val of one dataset; a rebuilt one has another fingerprint
 def _read_once(paths: tuple[str, ...], fingerprint: str, size: int) -> np.ndarray:
-    records = itertools.chain.from_iterable(map(example.read_records, paths))
-    found = [appearance_of(_pixels(record, size)) for record in itertools.islice(records, LIMIT)]
+    found = [appearance_of(pixels) for pixels in _read(paths, size)]
     return np.array(found, np.float64).reshape(-1, LENGTH)
+
+
+def read_pixels(images: Dataset, split: str) -> Iterator[np.ndarray]:
+    """The first LIMIT images of a split, uint8 [size, size] each."""
+    return _read(tuple(images.paths(split)), images.info["image_size"])
+
+
+def _read(paths: tuple[str, ...], size: int) -> Iterator[np.ndarray]:
+    records = itertools.chain.from_iterable(map(example.read_records, paths))
+    return (_pixels(record, size) for record in itertools.islice(records, LIMIT))
 
 
 def _pixels(record: bytes, size: int) -> np.ndarray:

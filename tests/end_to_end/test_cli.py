@@ -55,6 +55,10 @@ MISTAKES = {  # command: (flags, what it says); {here} is a folder that holds an
         "error: no {here}/release/BBox_List_2017.csv; "
         "download it from the same place as the images, or correct --data_dir",
     ),
+    "-m tools.measure_distances": (
+        "--model_dir {here}/experiment --data_dir {here}/records",
+        "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
+    ),
     "-m tools.report": (
         "--model_dir {here}/experiment",
         "error: {here}/experiment has not been trained. Run: python train.py --model_dir {here}/experiment",
