@@ -101,6 +101,21 @@ def test_the_groups_section_has_pooled_within_and_across(full, full_page):
     assert re.search(r'alt="Dot plot of AUROC by finding. Means: pooled 0\.\d+; within view position ', full_page)
 
 
+def test_a_shortcut_that_the_last_epoch_has_learned_is_named(copy):
+    last = result_of(copy, "val")
+    for report_ in last["within"].values():
+        for values in (report_["mean_auroc"], *report_["findings"].values()):
+            values["excess"]["low"] = -0.01
+    pneumonia = last["within"]["view_position"]["findings"]["Pneumonia"]
+    pneumonia |= {"auroc": 0.651, "excess": {"pooled": 0.942, "difference": 0.291, "low": 0.2, "high": 0.4}}
+    path = copy / "metrics_val_last.json"
+    path.write_text(json.dumps(last | {"weights_sha256": "of the last epoch"}))
+    line = "Learned later, in the last epoch on val: SHORTCUT? by view position: Pneumonia 0.942 pooled, 0.651 within<"
+    assert line in experiment_page(read_evaluated(copy, "test", None), "command")
+    path.write_text(json.dumps(last))  # the best epoch is the last one
+    assert "Learned later" not in experiment_page(read_evaluated(copy, "test", None), "command")
+
+
 def test_without_known_groups_nothing_is_within(copy):
     evaluated = read_evaluated(copy, "test", None)
     nothing = dict.fromkeys(("value", "low", "high")) | {"findings": 0}

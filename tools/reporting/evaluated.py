@@ -30,6 +30,7 @@ class Evaluated(NamedTuple):
     log: str | None  # train.log
     localization: dict | None  # localization.json
     experts: dict[str, dict] | None  # experts_{split}_best.json, by study
+    last: dict | None  # the metrics file of val with the weights of the last epoch
 
 
 def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | None) -> Evaluated:
@@ -48,6 +49,7 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
     advice = f"Run: python evaluate.py --model_dir {model_dir} --data_dir {data_dir or 'RECORDS'} --split {split}"
     result, predictions = read_results(folder, split, advice)
     log = model_dir / "train.log"
+    last = experiment.metrics_path(model_dir, "val", "last")
     localization = model_dir / "localization" / "localization.json"
     return Evaluated(
         model_dir=model_dir,
@@ -60,6 +62,7 @@ def read_evaluated(model_dir: pathlib.Path, split: str, data_dir: epath.Path | N
         log=log.read_text(errors="replace") if log.is_file() else None,
         localization=storage.read_json(localization) if localization.is_file() else None,
         experts=read_experts(experiment.experts_path(folder, split, CHECKPOINT), result["weights_sha256"], advice),
+        last=storage.read_json(last) if last.is_file() else None,
     )
 
 

@@ -46,7 +46,8 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
         training=result_figures.training(evaluated.history) if evaluated.history else None,
         groups_drawn=groups(result) if result["images"] else None,
         group_rows=group_rows(result),
-        shortcuts=[note for note in notes(result) if note.startswith("SHORTCUT")],
+        shortcuts=shortcut_notes(result),
+        later_shortcuts=later_shortcuts(evaluated),
         experts=experts_part(evaluated),
         localization=localization_part(evaluated),
         findings=[finding_part(evaluated, name) for name in FINDINGS],
@@ -61,6 +62,22 @@ def experiment_page(evaluated: Evaluated, command: str) -> str:
 def notes(result: dict) -> list[str]:
     """Provenance and warnings, as evaluate.py prints them under its table."""
     return tables.results_notes(result, literature.rows_of_split(result["split_name"]))
+
+
+def shortcut_notes(result: dict) -> list[str]:
+    """The lines that name findings whose pooled AUROC exceeds that within groups."""
+    return [note for note in shortcuts.group_notes(result) if note.startswith("SHORTCUT")]
+
+
+def later_shortcuts(evaluated: Evaluated) -> list[str]:
+    """The same of the weights of the last epoch on val, if those are other weights.
+
+    The best epoch is the best within groups, so it is often earlier than a shortcut is learned.
+    """
+    last = evaluated.last
+    if last is None or "within" not in last or last["weights_sha256"] == evaluated.result["weights_sha256"]:
+        return []
+    return shortcut_notes(last)
 
 
 def compared_within(result: dict) -> dict | None:
