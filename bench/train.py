@@ -40,6 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=pathlib.Path, default="../shared/nih-1024", help="a release")
     add("--torch_python", help="interpreter with torch; default: leave PyTorch out")
     add("--sizes", type=int, nargs="+", default=[128, 224], help="pixels per side; default: %(default)s")
+    add("--batch", type=int, default=Params().batch_size, help="images per step; default: %(default)s")
     add("--repeat", type=int, default=12, help="times the records are read in a pass; default: %(default)s")
     add("--rounds", type=int, default=5, help="passes of each contestant; default: %(default)s")
     add("--processor_time", action="store_true", help="one thread each, images per second of processor time")
@@ -47,9 +48,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def torch_peer(torch_python: str, *threads: str) -> Iterator[tuple[Callable[[int, str, int], int], psutil.Process]]:
+def torch_peer(
+    torch_python: str, batch: int, *threads: str
+) -> Iterator[tuple[Callable[[int, str, int], int], psutil.Process]]:
     """A function of size, precision and steps that trains in PyTorch and returns its number of images; its process."""
-    command = [torch_python, "-m", "bench.torch_cnn", str(Params().batch_size), *threads]
+    command = [torch_python, "-m", "bench.torch_cnn", str(batch), *threads]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
         def train(size: int, precision: str, steps: int) -> int:
@@ -115,7 +118,7 @@ def main() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
-        peers = [stack.enter_context(torch_peer(args.torch_python, *threads))] if args.torch_python else []
+        peers = [stack.enter_context(torch_peer(args.torch_python, args.batch, *threads))] if args.torch_python else []
         clock = processor_clock(*(process for _, process in peers)) if threads else time.perf_counter
         for size in args.sizes:
             datasets = {}
@@ -124,7 +127,7 @@ def main() -> None:
                 build(args.data_dir, data_dir, encoding, size=size)
                 datasets[encoding] = repeated(open_dataset(data_dir), args.repeat)
             for precision in ("float32", "bfloat16"):
-                params = Params(image_size=size, precision=precision)
+                params = Params(image_size=size, precision=precision, batch_size=args.batch)
                 contestants = our_contestants(params, datasets, folder)
                 steps = datasets["raw"].num_images("train") // params.batch_size
                 for peer, _ in peers:
