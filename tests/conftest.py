@@ -1,5 +1,6 @@
 """What several test files stand on: a tiny hand-made release, a dataset built from it, the real images if present."""
 
+import contextlib
 import gc
 import json
 import os
@@ -43,6 +44,9 @@ SLOWEST = (  # files that take about 20 seconds or more, the slowest first
     "engines/test_ray_cluster.py",
 )
 TOGETHER = {  # files that share what takes seconds to make, for one worker: its name for each
+    "evaluation/test_evaluate.py": "one epoch",
+    "evaluation/test_evaluate_experts.py": "one epoch",
+    "evaluation/test_external.py": "one epoch",
     "training/test_average.py": "trained experiments",
     "training/test_average_rejected.py": "trained experiments",
     "training/test_identity.py": "trained experiments",
@@ -202,15 +206,28 @@ def built_dataset(tmp_path_factory) -> Path:
     return folder / "records"
 
 
-@pytest.fixture(scope="module")
-def few_resamples() -> Iterator[None]:
-    """Intervals and bands from 20 resamples, for tests in which their width is not at stake."""
+@contextlib.contextmanager
+def twenty_resamples() -> Iterator[None]:
+    """Intervals and bands from 20 resamples."""
     from tools.reporting import curves
 
     with pytest.MonkeyPatch.context() as patch:
         for function in (metrics.bootstrap_aurocs, metrics.draw_patients, curves.bands):
             patch.setitem(function.__kwdefaults__, "resamples", 20)
         yield
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """20 resamples in all tests of a file, in which the width of an interval is not at stake."""
+    with twenty_resamples():
+        yield
+
+
+@pytest.fixture(scope="session")
+def with_few_resamples():
+    """The same as a context, for an experiment of several such files."""
+    return twenty_resamples
 
 
 @pytest.fixture(scope="module")
