@@ -1,5 +1,7 @@
 """What several test files stand on: a tiny hand-made release, a dataset built from it, the real images if present."""
 
+import contextlib
+import gc
 import json
 import os
 import shutil
@@ -28,6 +30,7 @@ SLOWEST = (  # files that take about 20 seconds or more, the slowest first
     "searching/test_search_hyperparams.py",
     "training/test_train.py",
     "engines/test_interrupts.py",
+    "tools/test_serve.py",  # before test_serve_page.py: it measures the peak memory of a server that both use
     "tools/test_serve_page.py",
     "training/test_fine_tune.py",
     "networks/test_runtime.py",
@@ -36,12 +39,22 @@ SLOWEST = (  # files that take about 20 seconds or more, the slowest first
     "networks/test_devices.py",
     "engines/test_ray.py",
     "networks/test_jax.py",
-    "tools/test_serve.py",
     "tools/test_export.py",
     "end_to_end/test_encoders.py",
     "engines/test_ray_cluster.py",
 )
-TOGETHER = ("test_average.py", "test_average_rejected.py", "test_identity.py", "test_same_network.py")  # in training
+TOGETHER = {  # files that share what takes seconds to make, for one worker: its name for each
+    "evaluation/test_evaluate.py": "one epoch",
+    "evaluation/test_evaluate_experts.py": "one epoch",
+    "evaluation/test_external.py": "one epoch",
+    "training/test_average.py": "trained experiments",
+    "training/test_average_rejected.py": "trained experiments",
+    "training/test_identity.py": "trained experiments",
+    "training/test_same_network.py": "trained experiments",
+    "tools/test_serve.py": "server",
+    "tools/test_serve_page.py": "server",
+    "tools/test_serve_start.py": "server",
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
     "2017": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -49,6 +62,17 @@ HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
     "2020": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]",
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator:
+    """Spare the garbage collector the million objects of imported libraries, over which it takes half a second."""
+    gc.disable()
+    result = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,13 +83,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Give each worker whole files; those that compare the same trained experiments, to one worker."""
+    """Give each worker whole files; those of one group of TOGETHER, to one worker."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduler(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = super()._split_scope(nodeid)
-            return "together" if path in [f"tests/training/{name}" for name in TOGETHER] else path
+            return TOGETHER.get(path.removeprefix("tests/"), path)
 
     return Scheduler(config, log)
 
@@ -182,15 +206,28 @@ def built_dataset(tmp_path_factory) -> Path:
     return folder / "records"
 
 
-@pytest.fixture(scope="module")
-def few_resamples() -> Iterator[None]:
-    """Intervals and bands from 20 resamples, for tests in which their width is not at stake."""
+@contextlib.contextmanager
+def twenty_resamples() -> Iterator[None]:
+    """Intervals and bands from 20 resamples."""
     from tools.reporting import curves
 
     with pytest.MonkeyPatch.context() as patch:
         for function in (metrics.bootstrap_aurocs, metrics.draw_patients, curves.bands):
             patch.setitem(function.__kwdefaults__, "resamples", 20)
         yield
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """20 resamples in all tests of a file, in which the width of an interval is not at stake."""
+    with twenty_resamples():
+        yield
+
+
+@pytest.fixture(scope="session")
+def with_few_resamples():
+    """The same as a context, for an experiment of several such files."""
+    return twenty_resamples
 
 
 @pytest.fixture(scope="module")

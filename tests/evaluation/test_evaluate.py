@@ -29,11 +29,9 @@ def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(built_dataset, tmp_path_factory) -> Path:
+def trained(one_epoch, built_dataset, tmp_path_factory) -> Path:
     """One epoch of training, then the test split scored. Shared: tests that change it work on `copy`."""
-    model_dir = tmp_path_factory.mktemp("trained")
-    (model_dir / "params.json").write_text(json.dumps(PARAMS))
-    train.main(["--model_dir", str(model_dir), "--data_dir", str(built_dataset)])
+    model_dir = shutil.copytree(one_epoch, tmp_path_factory.mktemp("trained") / "run")
     run_evaluate(model_dir, built_dataset)
     return model_dir
 

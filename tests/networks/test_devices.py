@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxr.networks import devices
@@ -27,7 +28,7 @@ context.context()._memory_growth_map |= dict.fromkeys(gpus)
 def growth():
     return [tf.config.experimental.get_memory_growth(gpu) for gpu in gpus]
 """
-TRAINED_TWICE = """
+TWO_CPUS = """
 import json, pathlib
 sys.path[:0] = ["tests", "tests/networks", "tests/training"]
 import numpy as np
@@ -37,9 +38,11 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import test_fine_tune as tests
 from support.tiny import register_tiny
 from cxr.networks.devices import mirrored_devices, prepare_devices
-prepare_devices(deterministic=True)
 register_tiny()
 images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
+"""
+TRAINED_TWICE = """
+prepare_devices(deterministic=True)
 CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3}
 CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
 TUNED = {"metadata": True, "fine_tune": tests.TUNE | {"batch_norm": "trained"}}
@@ -63,8 +66,22 @@ except RuntimeError as error:
     unseeded = str(error)
 print(json.dumps([found, unseeded]))
 """
-
-
+MIRRORED = """
+found = []
+for place, count in enumerate((2, 1, 2)):
+    strategy = mirrored_devices(*["CPU:0", "CPU:1"][:count])
+    constant = {} if place else {"lr_schedule": "constant", "warmup_epochs": 0}
+    with strategy.scope():
+        params = tests.parse_params(tests.SMALL | {"dropout": 0.0, "ema_decay": 0.9} | constant, where="")
+        model = tests.model_fn(params, images.info)
+        for layer in model.get_layer("feature_extractor").layers if place else ():
+            # Each device normalises by its own share of a batch.
+            layer.trainable = "batch_normalization" not in layer.name
+        run = tests.Run(params, model, {"image": images}, folder)
+    row = tests.fit_epoch(run, 0)
+    found.append([strategy.num_replicas_in_sync, row["loss"], tests.logits_of(model, sys.argv[1]).tolist()])
+print(json.dumps(found))
+"""
 ONE_CORE = """
 from cxr.networks.devices import describe_devices
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
@@ -74,7 +91,8 @@ ALONE = {
     "prepared": FAKE_GPUS + "prepare_devices(); print(growth()); tf.constant(1); prepare_devices(); print(growth())",
     "opened": FAKE_GPUS + "tf.constant(1); prepare_devices(); print(growth())",
     "one core": ONE_CORE,
-    "trained twice": TRAINED_TWICE,
+    "trained twice": TWO_CPUS + TRAINED_TWICE,
+    "mirrored": TWO_CPUS + MIRRORED,
 }
 # Runs each snippet of code in a fork of its own, before TensorFlow has opened a device: one import serves all.
 FORKS = """
@@ -126,6 +144,15 @@ def test_deterministic_training_on_one_and_on_two_devices_gives_the_same_weights
     assert {"Resizing", "Dropout", "BatchNormalization"} <= set(found["cnn"][0][2])
     assert {"FusedBatchNormalization", "Embedding"} <= set(found["tuned"][0][2])
     assert unseeded.startswith("Random ops require a seed to be set when determinism is enabled.")
+
+
+def test_training_on_two_devices_gives_the_same_numbers_as_on_one(printed):
+    """Two models one after the other on two devices, like a head and the whole model, and one on a single device."""
+    other, one, two = json.loads(printed["mirrored"].splitlines()[-1])
+    assert (other[0], one[0], two[0]) == (2, 1, 2)
+    assert np.isfinite(other[1])
+    assert two[1] == pytest.approx(one[1], abs=1e-4)
+    np.testing.assert_allclose(two[2], one[2], atol=1e-4)
 
 
 @pytest.mark.parametrize(

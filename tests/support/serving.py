@@ -130,9 +130,11 @@ def shown_image(tab) -> np.ndarray:
         await image.decode();
         const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
         canvas.getContext("2d").drawImage(image, 0, 0);
-        return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
+        const bytes = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
+        return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(""));
     }"""
-    return rgb_of(bytes(tab.eval_on_selector("#image", script)))
+    # As text: Playwright takes a second for a list of so many numbers.
+    return rgb_of(base64.b64decode(tab.eval_on_selector("#image", script)))
 
 
 def wait_for_text(tab, selector: str, text: str) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from support import serving
-from support.serving import HTML, huge_png, noise, post_predict, rgb_of, seeded_experiment, status
+from support.serving import HTML, huge_png, noise, post_predict, rgb_of, status
 
 import predict
 from cxr.findings import FINDINGS
@@ -19,21 +18,6 @@ from inference import readings
 from inference.predictor import Predictor
 from tools.serving.app import THREADS
 from tools.serving.validation import RequestError, parse_finding, parse_patient
-
-
-@pytest.fixture(scope="module")
-def model_dir(built_dataset, tmp_path_factory) -> Path:
-    return seeded_experiment(tmp_path_factory.mktemp("serve") / "seeded", built_dataset)
-
-
-@pytest.fixture(scope="module")
-def predictor(model_dir) -> Predictor:
-    return Predictor(model_dir)
-
-
-@pytest.fixture(scope="module")
-def server(model_dir, tmp_path_factory):
-    yield from serving.serve(model_dir, tmp_path_factory.mktemp("scratch"))
 
 
 def expected(predictor: Predictor, data: bytes, patient: Patient) -> dict:
@@ -50,11 +34,11 @@ def post_image(server, data: bytes, **query: object) -> requests.Response:
     return requests.post(f"{server.url}/api/image", data=data, params=query, timeout=60)
 
 
-def test_answers_equal_those_of_predict_py(server, model_dir, tmp_path):
+def test_answers_equal_those_of_predict_py(server, seeded, tmp_path):
     for seed in range(3):
         (tmp_path / f"{seed}.png").write_bytes(noise(seed))
     files = [str(tmp_path / f"{seed}.png") for seed in range(3)]
-    predict.main(["--model_dir", str(model_dir), *files, "--output", str(tmp_path / "out.json")])
+    predict.main(["--model_dir", str(seeded), *files, "--output", str(tmp_path / "out.json")])
     for image in json.loads((tmp_path / "out.json").read_text())["images"]:
         answer = post_predict(server, Path(image["file"]).read_bytes()).json()
         assert answer["warnings"] == image["warnings"]

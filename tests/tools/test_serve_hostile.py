@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import requests
 from support import serving
-from support.serving import BOMB_REJECTED, HTML, NO_IMAGE, huge_png, noise, png, post_predict, seeded_experiment, status
+from support.serving import BOMB_REJECTED, HTML, NO_IMAGE, huge_png, noise, png, post_predict, status
 
 from tools.serving import validation
 from tools.serving.app import BODIES
@@ -18,10 +18,9 @@ from tools.serving.validation import MAX_BYTES, TOO_LARGE, RequestError
 
 
 @pytest.fixture(scope="module")
-def server(built_dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve")
-    (folder / "scratch").mkdir()
-    yield from serving.serve(seeded_experiment(folder / "seeded", built_dataset), folder / "scratch")
+def server(seeded, tmp_path_factory):
+    """A server of its own: the peak memory of the shared one may already be high."""
+    yield from serving.serve(seeded, tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.mark.parametrize(

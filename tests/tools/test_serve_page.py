@@ -1,7 +1,6 @@
 """The page of tools/serve.py in Chromium, by mouse and keyboard, on a desktop and on a phone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,25 +24,9 @@ from support.serving import (
 from cxr.findings import FINDINGS
 from cxr.patient import Patient
 from inference import readings
-from inference.predictor import Predictor
 from tools.serving.validation import MAX_BYTES, TOO_LARGE
 
 REJECTED = "Failed to load resource: the server responded with a status of 4"  # how Chromium logs a rejected request
-
-
-@pytest.fixture(scope="module")
-def model_dir(built_dataset, tmp_path_factory) -> Path:
-    return seeded_experiment(tmp_path_factory.mktemp("serve") / "seeded", built_dataset)
-
-
-@pytest.fixture(scope="module")
-def predictor(model_dir) -> Predictor:
-    return Predictor(model_dir)
-
-
-@pytest.fixture(scope="module")
-def server(model_dir, browser, tmp_path_factory):
-    yield from serving.serve(model_dir, tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.fixture
