@@ -14,7 +14,6 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import make_release
 from PIL import Image
 from support.rounds import rounds
 
@@ -175,8 +174,8 @@ def test_a_damaged_image_is_rejected_or_decoded(name):
 
 
 @pytest.mark.parametrize("form", ["2017", "2020"])
-def test_a_damaged_csv_is_rejected_or_has_a_row_for_every_line(form, tmp_path):
-    release = make_release(tmp_path / "release", patients=5, images_each=2, size=32, form=form)
+def test_a_damaged_csv_is_rejected_or_has_a_row_for_every_line(form, tiny_release):
+    release = tiny_release(patients=5, images_each=2, size=32, form=form)
     path = next(release.glob("Data_Entry_2017*.csv"))
     original, accepted = path.read_bytes(), 0
     for case in range(rounds(125, 2500)):
