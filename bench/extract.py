@@ -115,7 +115,8 @@ def ours(images: Dataset, precision: str) -> tuple[Callable[[], int], str]:
     network = features.network_for(extractor, images, settings)
     settings = dataclasses.replace(settings, network=network)
     target = str(images.folder / f"{precision}.tfrecord")
-    job = FeatureJob(images.paths("train")[0], target, "train", images.info, settings, extractor.sha256)
+    where = images.paths("train")[0], target, "train", images.info
+    job = FeatureJob(*where, settings, extractor.sha256, extractor.fed)
 
     def run() -> int:
         return write_features(job).images
