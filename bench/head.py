@@ -41,7 +41,7 @@ def write_features(folder: pathlib.Path, count: int) -> Dataset:
                 labels = tuple(int(label) for label in generator.random(len(FINDINGS)) < 0.1)
                 row = ImageRow(f"{number:08d}_000.png", number, labels, 50.0, 0, 0)
                 example.write_record(file, example.pack_features(row, generator.random(WIDTH).astype(np.float16)))
-        shards.append({"file": path.name})
+        shards.append({"file": path.name, "bytes": path.stat().st_size})
     positives = dict.fromkeys(FINDINGS, count // 10)
     train = {"images": count, "shards": shards, "positives": positives}
     info = {
