@@ -1,4 +1,4 @@
-"""Measure how well the distances of an experiment tell images that are no chest X-rays.
+"""Measure how well the distances of an experiment separate other images from chest X-rays.
 
     python -m tools.measure_distances --model_dir experiments/simple_cnn --data_dir data/records --images logos photos
 

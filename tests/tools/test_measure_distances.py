@@ -1,4 +1,4 @@
-"""The table of images that are no chest X-rays."""
+"""The table of tools.measure_distances: other images, and changed ones, against val."""
 
 import numpy as np
 import pytest
