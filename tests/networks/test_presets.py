@@ -197,22 +197,16 @@ def test_layers_compute_in_the_precision_of_the_experiment(presets):
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "dinov2", "siglip"])
-def test_openvino_computes_the_same_features(presets, images, name):
+def test_openvino_computes_the_same_features_in_all_precisions(presets, images, built_dataset, name):
     extractor = load_network(spec_of(presets, name), record_size=SIZE, normalization="extractor")
     expected = np.asarray(extractor.model({"image": images}))
     network = conversion.to_openvino(extractor.model, name)
     np.testing.assert_allclose(runtime.prepare(network, "openvino", "float32")(images), expected, atol=1e-4, rtol=2e-3)
     in_bfloat16 = runtime.prepare(network, "openvino", "bfloat16")(images)
     assert np.linalg.norm(in_bfloat16 - expected) < 0.05 * np.linalg.norm(expected)
-
-
-def test_a_backbone_of_tokens_runs_in_int8(presets, images, built_dataset):
-    extractor = load_network(spec_of(presets, "dinov2"), record_size=SIZE, normalization="extractor")
-    expected = np.asarray(extractor.model({"image": images}))
-    network = conversion.to_openvino(extractor.model, "dinov2")
-    network = quantization.quantize(network, open_dataset(built_dataset), "dinov2")
-    found = runtime.prepare(network, "openvino", "int8")(images)
-    distances = np.linalg.norm(found[:, None] - expected, axis=-1)  # [int8, float32]
+    quantized = quantization.quantize(network, open_dataset(built_dataset), name)
+    in_int8 = runtime.prepare(quantized, "openvino", "int8")(images)
+    distances = np.linalg.norm(in_int8[:, None] - expected, axis=-1)  # [int8, float32]
     assert (distances.argmin(axis=1) == np.arange(len(images))).all()  # each image is nearest to itself
     assert distances.diagonal().min() > 0
 
