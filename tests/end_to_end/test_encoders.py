@@ -5,6 +5,8 @@ import re
 
 import keras
 import pytest
+import tensorflow as tf
+from support.identity import save_mobilenet
 from support.onnx_files import write_encoder
 
 import evaluate
@@ -57,16 +59,40 @@ def run_all(world, name: str, extractors: list[dict], capsys) -> dict[str, str]:
     return printed | {"page": (folder / "report_test.html").read_text()}
 
 
-def test_a_preset_of_keras_hub_from_training_to_the_report(world, capsys):
+class Rows(tf.Module):
+    """A hub module whose features are the means of the 32 rows of an image."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32)])
+    def __call__(self, images):
+        return tf.reduce_mean(images, [2, 3])
+
+
+def test_networks_of_every_source_but_onnx_from_training_to_the_report(world, capsys):
     keras_hub = pytest.importorskip("keras_hub", reason="no keras-hub. Run: pip install -r requirements/hub.txt")
     keras.utils.set_random_seed(1)
     preset = str(world / "vit_tiny")
     vision = {"patch_size": 8, "hidden_dim": 16, "num_layers": 1, "num_heads": 2, "mlp_dim": 32}
     keras_hub.models.ViTBackbone(**vision, image_shape=(32, 32, 3)).save_to_preset(preset)
     keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1).save_to_preset(preset)
-    printed = run_all(world, "hub", [{"source": "keras_hub", "preset": preset, "token": "mean"}], capsys)
+    tf.saved_model.save(Rows(), str(world / "rows"))
+    (world / "cnn").mkdir()
+    small = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+    (world / "cnn/params.json").write_text(json.dumps(small))
+    train.main(["--model_dir", str(world / "cnn"), "--data_dir", str(world / "records")])
+    extractors = [
+        {"source": "keras_hub", "preset": preset, "token": "mean"},
+        save_mobilenet(world / "mobilenet.weights.h5"),
+        {"source": "hub", "handle": str(world / "rows"), "image_size": 32},
+        {"source": "experiment", "model_dir": str(world / "cnn")},
+    ]
+    printed = run_all(world, "four", extractors, capsys)
     assert "network vit_tiny: fed 32 x 32 pixels, black is -1, white is 1" in printed["train"]
-    assert "image sets that the pretrained networks have seen: vit_tiny: not stated" in printed["evaluate"]
+    assert "network rows: fed 32 x 32 pixels, black is 0, white is 1" in printed["train"]
+    line = "image sets that the pretrained networks have seen: vit_tiny: not stated; MobileNet: not stated; rows: not "
+    line += "stated; cnn: train_of_official_split"
+    assert line in printed["evaluate"]
+    assert line in printed["localize"]
+    assert line in printed["page"]
     assert "occlusion" in printed["localize"]
 
 
