@@ -98,8 +98,10 @@ def draw_patients(
     _, patient = np.unique(patient_ids, return_inverse=True)
     count = patient.max(initial=-1) + 1
     generator = np.random.default_rng(seed)
-    draws = [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(resamples)]
-    return patient, np.array(draws, np.int64).reshape(resamples, count)
+    draws = np.empty((resamples, count), np.int64)
+    for draw in draws:
+        draw[:] = np.bincount(generator.integers(count, size=count), minlength=count)
+    return patient, draws
 
 
 def _aurocs_of_draws(labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: np.ndarray) -> np.ndarray:
