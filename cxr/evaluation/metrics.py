@@ -82,7 +82,8 @@ def bootstrap_aurocs(
         [resamples, findings]; nan where a resample lacks a class.
     """
     patient, draws = draw_patients(patient_ids, resamples=resamples, seed=seed)
-    columns = [_aurocs_of_draws(labels[:, f], scores[:, f], patient, draws) for f in range(labels.shape[1])]
+    findings = range(labels.shape[1])
+    columns = [share_won(*wins_of_draws(labels[:, f], scores[:, f], patient, draws)) for f in findings]
     return np.array(columns).T.reshape(resamples, labels.shape[1])
 
 
@@ -104,10 +105,9 @@ def draw_patients(
     return patient, draws
 
 
-def _aurocs_of_draws(labels: np.ndarray, scores: np.ndarray, patient: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """AUROC [resamples] of images that occur as often as their patient was drawn; nan where there are no pairs."""
-    wins, pairs = wins_of_draws(labels, scores, patient, draws)
-    return np.divide(wins, pairs, out=np.full(len(draws), np.nan), where=pairs > 0)
+def share_won(wins: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Wins over pairs, [n] each; nan without pairs."""
+    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
 
 
 def wins_of_draws(
@@ -116,8 +116,7 @@ def wins_of_draws(
     """Pairs of a positive and a negative, and how many of them are in order, ties counted one half.
 
     Only the draws change, so scores are sorted once. Each resample then takes a running sum over the negatives, and
-    for each positive the sum at its rank among them. A few resamples are computed at once, as many as fit into the
-    processor's cache.
+    for each positive the sum at its rank among them. As many resamples are computed at once as fit into a cache.
 
     Args:
         labels, scores: [n].
@@ -167,7 +166,7 @@ def aurocs_with_intervals(labels: np.ndarray, scores: np.ndarray, patient_ids: n
         findings {name: {"auroc", "low", "high", "positives"}}; nan where undefined. With one patient there is no
         interval: all resamples are equal.
     """
-    values = [auroc(labels[:, column], scores[:, column]) for column in range(len(FINDINGS))]
+    values = [auroc(*column) for column in zip(labels.T, scores.T, strict=True)]
     resampled = bootstrap_aurocs(labels, scores, patient_ids)
     if len(np.unique(patient_ids)) < 2:
         resampled = np.full_like(resampled, np.nan)

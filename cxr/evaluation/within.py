@@ -104,7 +104,7 @@ def across_groups(
     for column in range(len(FINDINGS)):
         rows = kept[:, column]
         truth, score = labels[rows, column], scores[rows, column]
-        columns.append(_ratio(*metrics.wins_of_draws(truth, score, patient[rows], draws)))
+        columns.append(metrics.share_won(*metrics.wins_of_draws(truth, score, patient[rows], draws)))
     ratios = np.stack(columns, axis=1)
     return with_intervals(ratios[0], ratios[1:] if draws.shape[1] > 1 else np.full_like(ratios[1:], np.nan))
 
@@ -125,11 +125,7 @@ def _concordance(
         won, counted = metrics.wins_of_draws(labels[rows], scores[rows], patient[rows], draws)
         wins += won
         pairs += counted
-    return _ratio(wins, pairs), pairs
-
-
-def _ratio(wins: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
+    return metrics.share_won(wins, pairs), pairs
 
 
 def with_intervals(values: np.ndarray, samples: np.ndarray) -> dict:
