@@ -13,7 +13,6 @@ from cxr import experiment, identity
 from cxr.evaluation import metrics, operating_points, out_of_distribution, overlays
 from cxr.evaluation.boxes import Placement
 from cxr.findings import FINDINGS
-from cxr.networks import devices
 from cxr.networks import patient as patient_layers
 from cxr.networks.trained import TrainedNetwork, trained_network
 from cxr.patient import UNKNOWN_PATIENT, Patient
@@ -41,7 +40,6 @@ class Predictor:
         self.image_size: int = experiment.dataset_of(model_dir)["image_size"]
         self.points = operating_points.read_points(model_dir, checkpoint)
         self.distances = out_of_distribution.read(model_dir, checkpoint)  # None: not fitted
-        devices.prepare_devices()  # loads TensorFlow, which takes seconds; the checks above do not need it
         self.network = trained_network(model_dir, checkpoint)
         self._lock = threading.Lock()
         self._mapper = None

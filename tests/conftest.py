@@ -22,6 +22,7 @@ import build_dataset
 from cxr.engines import local
 from cxr.evaluation import metrics
 from cxr.findings import FINDINGS, NO_FINDING
+from cxr.networks.imports import import_tensorflow
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = (  # files that take about 20 seconds or more, the slowest first
@@ -68,6 +69,8 @@ HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
 def pytest_collection() -> Iterator:
     """Spare the garbage collector the million objects of imported libraries, over which it takes half a second."""
     gc.disable()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # which gets to tests of TensorFlow in any case
+        import_tensorflow()
     result = yield
     gc.collect()
     gc.freeze()

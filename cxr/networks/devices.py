@@ -6,11 +6,13 @@ import os
 import pathlib
 import platform
 
+from cxr.networks.imports import import_tensorflow
+
 log = logging.getLogger("train.devices")
 
 
 def prepare_devices(*, deterministic: bool = False) -> None:
-    """Set up every visible GPU; call this before TensorFlow first computes. Further calls do no harm.
+    """Import TensorFlow and set up every visible GPU, before TensorFlow first computes. Further calls do no harm.
 
     GPU memory grows on demand, so that processes can share a GPU; by default TensorFlow takes all of it. If TensorFlow
     has opened the GPUs already, it is too late for this process, and a warning is logged.
@@ -19,6 +21,7 @@ def prepare_devices(*, deterministic: bool = False) -> None:
         deterministic: use only kernels that give the same numbers in every run. They are slower on a GPU, and stay
             enabled for the rest of the process.
     """
+    import_tensorflow()
     import tensorflow as tf
 
     for gpu in tf.config.get_visible_devices("GPU"):

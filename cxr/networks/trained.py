@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr import experiment, identity
-from cxr.networks import assembly, kept, patient, runtime
+from cxr.networks import assembly, devices, kept, patient, runtime
 from cxr.networks.cam import HeatMapper, OcclusionMapper
 from cxr.networks.mean_heat_map import MeanHeatMapper
 from cxr.networks.onnx_encoder import NO_KERAS
@@ -168,6 +168,7 @@ Trained = TrainedExperiment | TrainedAverage
 def trained_network(model_dir: pathlib.Path, checkpoint: str = "best") -> Trained:
     """The network of an experiment's folder, of whichever model it is; raises as `TrainedExperiment` does."""
     members = identity.members_of(model_dir, checkpoint)
+    devices.prepare_devices()  # loads TensorFlow, which takes seconds; the checks above do not need it
     if members:
         return TrainedAverage(model_dir, [TrainedExperiment(member) for member in members])
     return TrainedExperiment(model_dir, checkpoint)

@@ -97,7 +97,8 @@ ALONE = {
 # Runs each snippet of code in a fork of its own, before TensorFlow has opened a device: one import serves all.
 FORKS = """
 import json, os, sys
-import tensorflow as tf
+from cxr.networks.imports import import_tensorflow
+import_tensorflow()
 for place, code in enumerate(json.loads(sys.argv[3])):
     child = os.fork()
     if not child:
