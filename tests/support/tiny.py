@@ -1,4 +1,6 @@
-"""A tiny network like those of keras.applications, for tests that train the whole of one."""
+"""A tiny network like those of keras.applications, for tests in which any network will do."""
+
+from pathlib import Path
 
 import keras
 
@@ -19,3 +21,13 @@ def register_tiny() -> None:
     """Register it as keras.applications.Tiny, with the range of MobileNet: [-1, 1]."""
     tiny_network.__module__ = keras.applications.MobileNet.__module__
     keras.applications.Tiny = tiny_network
+
+
+def save_tiny(path: Path, seed: int = 0) -> dict:
+    """A Tiny as an extractor of params.json, with kernels so large that its features differ."""
+    register_tiny()
+    keras.utils.set_random_seed(seed)
+    network = tiny_network(include_top=False, pooling="avg", input_shape=(32, 32, 3), weights=None)
+    network.set_weights([weight * 5 if weight.ndim == 4 else weight for weight in network.get_weights()])
+    network.save_weights(path)
+    return TINY | {"weights": str(path)}

@@ -1,13 +1,12 @@
 """Experiments that several files of tests compare, trained once."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.identity import save_mobilenet, train_head
+from support.identity import train_head
 from support.runs import make_average, make_experiment, run_train
-from support.tiny import TINY, register_tiny
+from support.tiny import TINY, register_tiny, save_tiny
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +15,7 @@ def world(built_dataset, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     data_dir = shutil.copytree(built_dataset, folder / "records", ignore=shutil.ignore_patterns("features"))
     run_train(make_experiment(folder / "cnn"), data_dir)
-    spec = save_mobilenet(folder / "mobilenet.weights.h5")
+    spec = save_tiny(folder / "tiny.weights.h5")
     train_head(folder / "float32", data_dir, spec)
     train_head(folder / "bfloat16", data_dir, spec, precision="bfloat16")
     train_head(folder / "int8", data_dir, spec, precision="int8")
@@ -38,10 +37,7 @@ def copied(world, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tiny_network() -> Iterator[dict]:
-    """An extractor of params.json over keras.applications.Tiny, which exists as long as the file is tested."""
-    import keras
-
+def tiny_network() -> dict:
+    """An extractor of params.json over keras.applications.Tiny."""
     register_tiny()
-    yield TINY
-    del keras.applications.Tiny
+    return TINY

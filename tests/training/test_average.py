@@ -118,7 +118,7 @@ def test_one_keras_model_gives_the_logits_and_heat_maps(pair):
     maps = mapper(images, [0, 5])
     assert maps.shape == (3, 2, CELLS, CELLS)
     assert maps.sum(axis=(2, 3)) == pytest.approx(1, abs=1e-5)
-    assert (mapper.covers, mapper.method) == (32, "mean of cam, layer_cam")
+    assert (mapper.covers, mapper.method) == (32, "mean of cam, grad_cam")
 
 
 def test_run_json_identifies_the_members(world, metadata, average):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.identity import HEAD, error_of, png_of, predicted, save_mobilenet, scored, train_head
+from support.identity import HEAD, error_of, png_of, predicted, scored, train_head
 from support.runs import assert_same_run, interrupted_at, make_experiment, run_train
+from support.tiny import save_tiny
 
 import evaluate
 import predict
@@ -29,8 +30,8 @@ HASH = re.compile(r"[0-9a-f]{64}")
 def test_run_json_describes_the_origin_of_a_run(world):
     run = identity.read(world / "bfloat16")
     assert run["params"] == as_json(load_params(world / "bfloat16"))
-    assert list(run["networks"]) == ["MobileNet"]
-    assert HASH.fullmatch(run["networks"]["MobileNet"])
+    assert list(run["networks"]) == ["Tiny"]
+    assert HASH.fullmatch(run["networks"]["Tiny"])
     assert run["networks"] == identity.read(world / "float32")["networks"]  # in both precisions
     assert run["dataset_fingerprint"] == open_dataset(world / "records").info["fingerprint"]
     assert (run["precision"], run["runtime"], run["restore_from"]) == ("bfloat16", "openvino", None)
@@ -50,10 +51,10 @@ def test_run_json_is_written_before_the_first_step_and_kept(world, tmp_path):
 
 def test_a_replaced_weights_file_is_rejected_by_every_command(world, copied, tmp_path):
     model_dir = copied("float32")
-    other = save_mobilenet(tmp_path / "mobilenet.weights.h5", seed=1)
+    other = save_tiny(tmp_path / "tiny.weights.h5", seed=1)
     params = json.loads((model_dir / "params.json").read_text()) | {"extractors": [other]}
     (model_dir / "params.json").write_text(json.dumps(params))  # another path alone does not make another network
-    text = f"error: the frozen networks of {model_dir} are not those it was trained on: SHA-256 of MobileNet "
+    text = f"error: the frozen networks of {model_dir} are not those it was trained on: SHA-256 of Tiny "
     flags = ["--model_dir", model_dir]
     image = tmp_path / "xray.png"
     image.write_bytes(png_of(np.zeros((32, 32, 1), np.uint8)))
@@ -69,7 +70,7 @@ def test_a_replaced_weights_file_is_rejected_by_every_command(world, copied, tmp
 
 def test_a_moved_weights_file_is_the_same_network(world, copied, tmp_path):
     model_dir = copied("float32")
-    moved = shutil.copy(world / "mobilenet.weights.h5", tmp_path / "moved.weights.h5")
+    moved = shutil.copy(world / "tiny.weights.h5", tmp_path / "moved.weights.h5")
     params = json.loads((model_dir / "params.json").read_text())
     params["extractors"][0]["weights"] = str(moved)
     (model_dir / "params.json").write_text(json.dumps(params))

@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from support.identity import save_mobilenet, train_head
+from support.identity import train_head
 from support.runs import make_experiment, read_history, run_train
+from support.tiny import save_tiny
 
 from cxr.evaluation.within import within_groups
 from cxr.records import example
@@ -146,7 +147,7 @@ def test_groups_of_one_class_leave_the_pooled_value(make_grouped, tmp_path):
 
 
 def test_groups_go_from_the_records_through_features_into_the_predictions(grouped, tmp_path):
-    model_dir = train_head(tmp_path / "head", grouped, save_mobilenet(tmp_path / "mobilenet.weights.h5"))
+    model_dir = train_head(tmp_path / "head", grouped, save_tiny(tmp_path / "tiny.weights.h5"))
     (cache,) = (grouped / "features").iterdir()
     images, features = open_dataset(grouped), open_dataset(cache)
     assert features.info["groups"] == images.info["groups"] == {"even": 30, "odd": 30}
