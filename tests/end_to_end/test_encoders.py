@@ -6,8 +6,8 @@ import re
 import keras
 import pytest
 import tensorflow as tf
-from support.identity import save_mobilenet
 from support.onnx_files import write_encoder
+from support.tiny import save_tiny
 
 import evaluate
 import predict
@@ -81,14 +81,14 @@ def test_networks_of_every_source_but_onnx_from_training_to_the_report(world, ca
     train.main(["--model_dir", str(world / "cnn"), "--data_dir", str(world / "records")])
     extractors = [
         {"source": "keras_hub", "preset": preset, "token": "mean"},
-        save_mobilenet(world / "mobilenet.weights.h5"),
+        save_tiny(world / "tiny.weights.h5"),
         {"source": "hub", "handle": str(world / "rows"), "image_size": 32},
         {"source": "experiment", "model_dir": str(world / "cnn")},
     ]
     printed = run_all(world, "four", extractors, capsys)
     assert "network vit_tiny: fed 32 x 32 pixels, black is -1, white is 1" in printed["train"]
     assert "network rows: fed 32 x 32 pixels, black is 0, white is 1" in printed["train"]
-    line = "image sets that the pretrained networks have seen: vit_tiny: not stated; MobileNet: not stated; rows: not "
+    line = "image sets that the pretrained networks have seen: vit_tiny: not stated; Tiny: not stated; rows: not "
     line += "stated; cnn: train_of_official_split"
     assert line in printed["evaluate"]
     assert line in printed["localize"]
