@@ -44,7 +44,7 @@ images, folder = tests.open_dataset(sys.argv[1]), pathlib.Path(sys.argv[2])
 TRAINED_TWICE = """
 prepare_devices(deterministic=True)
 CHANGED = {"augmentation": "strong", "horizontal_flip": True, "dropout": 0.3}
-CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 2, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
+CNN = {"image_size": 48, "num_channels": 4, "num_blocks": 1, "batch_size": 8, "loss": "batch_balanced", "mixup": 0.3}
 TUNED = {"metadata": True, "fine_tune": tests.TUNE | {"batch_norm": "trained"}}
 found = {}
 for name, values, count in (("cnn", CNN, 1), ("tuned", tests.SMALL | TUNED, 1), ("two devices", CNN, 2)):
