@@ -12,14 +12,18 @@ from cxr import storage
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARDS = 40
+HEALTH_CHECK = {"initial_delay_ms": 300, "period_ms": 300, "timeout_ms": 5000, "failure_threshold": 3}
 # Ray's own test cluster leaves the pipes of its processes open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
-def cluster():
-    """A head without cores for jobs and two machines of one core each."""
+def cluster(monkeypatch):
+    """A head without cores for jobs and two machines of one core each, which misses a lost one within a second."""
     from ray.cluster_utils import Cluster
+
+    for name, value in HEALTH_CHECK.items():
+        monkeypatch.setenv(f"RAY_health_check_{name}", str(value))
 
     options = {"object_store_memory": 100 << 20}  # bytes
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **options})

@@ -80,7 +80,7 @@ def test_stop_uses_sigterm_and_if_it_is_ignored_sigkill(start, monkeypatch, igno
 
 
 def test_a_run_in_the_folder_is_resumed(start):
-    run = start(warmup_epochs=1, num_epochs=3, dropout=0.5)
+    run = start(warmup_epochs=0.5, num_epochs=3, dropout=0.5)
     wait_until((run.folder / "history.csv").exists)
     run.process.kill()
     run.process.wait()

@@ -1,4 +1,4 @@
-"""search_hyperparams.py as a user runs it, with trials by stub_trainer.py."""
+"""search_hyperparams.py as a user runs it, with trials by stub_trainer.py, which it checks more often."""
 
 import os
 import pathlib
@@ -12,5 +12,7 @@ TRAINER = (sys.executable, str(SUPPORT / "stub_trainer.py"))
 
 if __name__ == "__main__":
     import search_hyperparams
+    from searching import search
 
+    search.POLL = 0.05
     search_hyperparams.main(trainer=TRAINER)
