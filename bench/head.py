@@ -24,6 +24,7 @@ from cxr.records.dataset import Dataset
 from cxr.release.entries import ImageRow
 from input_fn import input_fn
 from model_fn import model_fn
+from training import optimizers
 
 WIDTH = 2048
 SHARD = 1024
@@ -85,7 +86,8 @@ def main() -> None:
             folder.mkdir()
             sizes[count] = write_features(folder, count)
         model = model_fn(params, sizes[args.vectors].info, {"network": WIDTH})
-        model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+        optimizer = optimizers.make_optimizer(params, params.learning_rate)
+        model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
 
         def from_records(data: Dataset) -> int:
             batches = input_fn("train", {"network": data}, params, epoch=0, inputs=["network"])
