@@ -71,7 +71,15 @@ def test_fifty_concurrent_requests_among_hostile_ones_are_answered_correctly(ser
         assert np.abs(rgb_of(drawn.content) - overlays[number % 10]).max() <= 2
     # Two thread pools: ours, and anyio's 40 for static files. TensorFlow starts a few of its own at the first heat map.
     assert status(server, "Threads") - threads <= THREADS + 16
-    assert status(server, "VmHWM") - memory < 600 << 10  # kB; all 50 bodies at once would be 1 GB
+    assert status(server, "VmHWM") - memory < 600 << 10  # kB
+
+
+def test_of_fifty_large_uploads_only_a_few_are_in_memory(server):
+    memory = status(server, "VmHWM")
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: post_predict(server, bytes(20 << 20)), range(50)))
+    assert {answer.status_code for answer in answers} == {400}
+    assert status(server, "VmHWM") - memory < 400 << 10  # kB; all 50 at once would be 1 GB
 
 
 def test_a_large_image_does_not_block_other_requests(server):
