@@ -70,6 +70,16 @@ def test_a_plateau_lowers_the_learning_rate_by_the_history(built_dataset, tmp_pa
     assert rates == pytest.approx([0.01] * 3 + [0.001] * 3)
 
 
+def test_the_moving_average_of_the_weights_counts_steps_over_all_epochs(built_dataset, tmp_path, monkeypatch):
+    images = open_dataset(built_dataset)
+    params = load_params(make_experiment(tmp_path, ema_decay=0.9))
+    run, seen = Run(params, model_fn(params, images.info), {"image": images}, tmp_path), []
+    monkeypatch.setattr(run.average, "update", seen.append)
+    for epoch in (0, 1):
+        epochs.fit_epoch(run, epoch)
+    assert seen == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
 def test_training_stops_when_val_does_not_improve(built_dataset, tmp_path, monkeypatch):
     planned, seen = [0.6, 0.7, 0.7, 0.65, 0.9], []  # a tie is not better; the 0.9 comes too late
 
