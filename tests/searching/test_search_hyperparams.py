@@ -34,7 +34,7 @@ def make_search(folder: Path, space: dict, params: dict = QUICK, **changes) -> P
 
 @pytest.fixture(autouse=True)
 def stub_environment(monkeypatch):
-    """The stub trainer can import the project; its short trials are checked more often."""
+    """The stub trainer can import the project; its trials are short."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr("searching.search.POLL", 0.05)
 
@@ -283,15 +283,14 @@ def test_numbers_below_one(capsys, flag):
 
 
 def test_a_search_with_the_real_train_py_is_killed_and_resumed(built_dataset, tmp_path):
-    params = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 4, "early_stopping_patience": 4}
+    params = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 4}
     folder, script = make_search(tmp_path / "real", {"batch_size": [8]}, params), "search_hyperparams.py"
     trial = folder / "trial_0000"
     with start(folder, built_dataset, script=script) as killed:
         wait_until((trial / "resume/state.npz").exists)
         killed.kill()
         os.kill(training_process(trial), signal.SIGKILL)
-    [output] = end(start(folder, built_dataset, script=script))
-    [found] = trials_of(folder)
+    ([output], [found]) = end(start(folder, built_dataset, script=script)), trials_of(folder)
     assert list(found.intermediate_values) == [1, 2, 3, 4]
     assert found.value == json.loads((trial / "metrics_val_best.json").read_text())["mean_auroc"]["value"]
     assert f"best: {trial}, val mean AUROC {found.value:.4f}" in output
