@@ -89,7 +89,7 @@ def require_interrupted(process: subprocess.Popen) -> None:
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 1, stderr
     lines = [line for line in stderr.replace("\r", "\n").splitlines() if line.strip()]  # a progress bar may end below
-    assert lines[-1] == INTERRUPTED
+    assert lines[-1] == INTERRUPTED, stderr
     assert "Traceback" not in stderr
 
 
