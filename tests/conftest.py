@@ -69,7 +69,7 @@ HEADERS = {  # as NIH wrote them: commas inside the last names are not quoted
 def pytest_collection() -> Iterator:
     """Spare the garbage collector the million objects of imported libraries, over which it takes half a second.
 
-    Full collections are five times as rare as by default: what tracing a model makes costs 0.14 s each time.
+    Full collections are five times as rare as by default: after a few models have been traced, each takes 0.14 s.
     """
     gc.disable()
     if "PYTEST_XDIST_WORKER" in os.environ:  # which gets to tests of TensorFlow in any case
