@@ -12,6 +12,7 @@ from cxr.engines.engine import Engine, Job, Result
 from cxr.errors import ROOT
 
 RETRIES = 3  # how often a job runs again after its worker or machine is lost
+GRACE = 1.0  # seconds in which jobs may end by themselves before they are cancelled
 END_WAIT = 10.0  # seconds to wait for cancelled jobs; a machine may no longer answer
 
 
@@ -51,13 +52,18 @@ def run_ray(
 
 
 def _end_tasks(ray, running: list) -> None:
-    """Kill the workers of tasks and wait until they have ended; a second Ctrl-C does not interrupt this."""
-    if not running:
-        return
+    """Kill the workers of tasks and wait until they have ended; a second Ctrl-C does not interrupt this.
+
+    Ray 2.60 aborts this process, with a stack trace, if a task ends just as it is cancelled (a race like that of its
+    pull request 54798). So short tasks are left to end by themselves.
+    """
     with interrupts.held():
-        for reference in running:
-            ray.cancel(reference, force=True)
-        ray.wait(running, num_returns=len(running), timeout=END_WAIT)
+        if running:
+            _, running = ray.wait(running, num_returns=len(running), timeout=GRACE)
+        if running:
+            for reference in running:
+                ray.cancel(reference, force=True)
+            ray.wait(running, num_returns=len(running), timeout=END_WAIT)
 
 
 @contextlib.contextmanager
