@@ -94,29 +94,6 @@ def predictions_of(index: example.Index, logits: np.ndarray) -> Predictions:
     return predictions.from_logits(logits, metadata, **ids, groups=index.groups)
 
 
-def evaluate_split(
-    model: "keras.Model | TrainedNetwork",
-    split: str,
-    images: Dataset,
-    datasets: dict[str, Dataset],
-    *,
-    params: Params,
-    model_dir: pathlib.Path,
-    checkpoint: str,
-    tta: int = 1,
-) -> dict:
-    """Predict a split and score it, see `score_split`.
-
-    Args:
-        images: the dataset of the split.
-        datasets: the inputs of the model: {"image": images}, or the features of these images by extractor.
-        tta: copies of each image over which the logits are averaged: see `augment.tta_images`.
-    """
-    logits = predict_logits(model, split, datasets, params.last_phase(), tta=tta)
-    where = {"params": params, "model_dir": model_dir, "checkpoint": checkpoint}
-    return score_split(logits, split, images, **where, tta=tta)
-
-
 def score_split(
     logits: np.ndarray,
     split: str,

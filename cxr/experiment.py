@@ -11,6 +11,7 @@ metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv   exper
 
 import json
 import pathlib
+import shutil
 import subprocess
 import warnings
 import zipfile
@@ -107,11 +108,15 @@ def dataset_of(model_dir: pathlib.Path) -> dict:
     return info
 
 
-def save_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:
-    """Write a model's weights as "best" or "last"; a reader sees the old file or the new one."""
-    partial = model_dir / f"{checkpoint}.partial.weights.h5"  # Keras requires this suffix
-    model.save_weights(partial)
-    partial.replace(weights_path(model_dir, checkpoint))
+def save_weights(model, model_dir: pathlib.Path, *checkpoints: str) -> None:
+    """Write a model's weights as "best", "last" or both; a reader sees the old file or the new one."""
+    # Keras requires this suffix.
+    first, *others = [model_dir / f"{checkpoint}.partial.weights.h5" for checkpoint in checkpoints]
+    model.save_weights(first)
+    for other in others:
+        shutil.copyfile(first, other)
+    for partial, checkpoint in zip((first, *others), checkpoints, strict=True):
+        partial.replace(weights_path(model_dir, checkpoint))
 
 
 def load_weights(model, model_dir: pathlib.Path, checkpoint: str) -> None:

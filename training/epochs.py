@@ -11,7 +11,6 @@ from cxr.evaluation import metrics
 from cxr.evaluation.within import mean_within_groups
 from cxr.findings import FINDINGS
 from cxr.records import example
-from evaluate import predict_logits
 from input_fn import batch_ids, input_fn
 from training import figures, optimizers
 from training.history import NAMES, POOLED, WITHIN
@@ -122,8 +121,7 @@ def not_finite_error(run: Run, epoch: int, step: int, what: str) -> ValueError:
 def validate(run: Run) -> np.ndarray:
     """Probabilities float64 [n, 14] of the val images."""
     with run.averaged():
-        logits = predict_logits(run.model, "val", run.datasets, run.params).astype(np.float64)
-    return metrics.sigmoid(logits)
+        return metrics.sigmoid(run.predict_val().astype(np.float64))
 
 
 def val_columns(val: example.Index, probabilities: np.ndarray) -> dict:

@@ -1,18 +1,21 @@
 """What a run shows in TensorBoard: takes images, heat maps and features from the run for tensorboard.py to write."""
 
 import dataclasses
+import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr.findings import FINDINGS
 from cxr.networks.cam import HeatMapper
 from cxr.networks.head import penultimate_of
-from cxr.params import Params
 from cxr.records import example
-from cxr.records.dataset import Dataset
 from input_fn import input_fn
 from training import tensorboard
 from training.run import Run
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 EXAMPLES = 4  # val images whose heat maps are drawn after every epoch
 
@@ -29,7 +32,7 @@ class HeatMapExamples:
         import keras
 
         self.rows, self.columns = choose_examples(labels)
-        self.images = read_val_images(run.datasets["image"], self.rows)  # uint8 [n, S, S, 1]
+        self.images = images_of(run.val_batches, self.rows)  # uint8 [n, S, S, 1]
         # The same layers in a model that is not compiled: cutting a compiled model copies its loss and optimizer.
         bare = keras.Model(run.model.input, run.model.output, name=run.model.name)
         self.mapper = HeatMapper(bare, crop_size=run.params.crop_size)
@@ -57,20 +60,21 @@ def choose_examples(labels: np.ndarray) -> tuple[list[int], list[int]]:
     return rows, columns
 
 
-def read_val_images(images: Dataset, rows: list[int]) -> np.ndarray:
-    """Val images uint8 [n, S, S, 1] by their rows in dataset order."""
-    batches = input_fn("val", {"image": images}, Params(batch_size=1), inputs=["image"]).take(max(rows) + 1)
-    found = {row: batch["image"].numpy()[0] for row, (batch, _) in enumerate(batches) if row in rows}
+def images_of(batches: "tf.data.Dataset", rows: list[int]) -> np.ndarray:
+    """Images uint8 [n, S, S, 1] of the batches of `input_fn`, by their rows in dataset order."""
+    images = itertools.chain.from_iterable(inputs["image"].numpy() for inputs, _ in batches)
+    found = {row: image for row, image in zip(range(max(rows) + 1), images, strict=False) if row in rows}
     return np.stack([found[row] for row in rows])
 
 
 def show_start(run: Run) -> None:
-    """Show the parameters of a run and, if it trains on images, a batch before and after augmentation."""
+    """Show the parameters of a run and, if it trains on images, a batch before augmentation and, if any, after it."""
     tensorboard.show_parameters(run.model_dir, dataclasses.asdict(run.params))
     if "image" not in run.datasets:
         return
     plain = dataclasses.replace(run.params, augmentation="none", horizontal_flip=False, crop_size=None, mixup=0.0)
-    for name, params in {"input": plain, "augmented": run.params}.items():
+    augmented = {} if run.params == plain else {"augmented": run.params}
+    for name, params in ({"input": plain} | augmented).items():
         batches = input_fn("train", run.datasets, params, epoch=0, inputs=["image"])
         inputs, _ = next(iter(batches))
         tensorboard.show_images(run.model_dir, name, inputs["image"].numpy())
@@ -101,5 +105,4 @@ def show_features(run: Run, val: example.Index) -> None:
     if len(val.image_ids) == 0:
         return
     model = penultimate_of(run.model, run.params)
-    batches = input_fn("val", run.datasets, run.params, inputs=list(run.model.input))
-    tensorboard.show_features(run.model_dir, model.predict(batches, verbose=0), val)
+    tensorboard.show_features(run.model_dir, model.predict(run.val_batches, verbose=0), val)

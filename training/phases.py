@@ -7,7 +7,7 @@ from cxr import experiment, identity, storage
 from cxr.networks import assembly, devices
 from cxr.networks.features import feature_datasets
 from cxr.params import as_json
-from evaluate import evaluate_split
+from evaluate import score_split
 from model_fn import model_fn
 from training import figures
 from training.epochs import run_epochs
@@ -89,15 +89,8 @@ def evaluate_checkpoints(run: Run, job: TrainingJob) -> None:
     """Evaluate val with the last and then the best weights, and log the results."""
     for checkpoint in reversed(experiment.CHECKPOINTS):
         experiment.load_weights(run.model, run.model_dir, checkpoint)
-        result = evaluate_split(
-            run.model,
-            "val",
-            job.images,
-            run.datasets,
-            params=job.params,
-            model_dir=run.model_dir,
-            checkpoint=checkpoint,
-        )
+        where = {"params": job.params, "model_dir": run.model_dir, "checkpoint": checkpoint}
+        result = score_split(run.predict_val(), "val", job.images, **where)
         log_result(checkpoint, result)
 
 

@@ -1,21 +1,25 @@
 """A training run: the model, its optimizer, its history, and the state that a resumed run continues from."""
 
 import contextlib
+import functools
 import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr import experiment
+from cxr.findings import FINDINGS
 from cxr.networks import losses
 from cxr.params import Params
 from cxr.records.dataset import Dataset
+from input_fn import input_fn
 from training import optimizers
 from training.averaging import WeightAverage
 from training.history import History
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 class Run:
@@ -68,11 +72,21 @@ class Run:
         """The model with the weights that are evaluated and saved: their moving average, if there is one."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
 
+    @functools.cached_property
+    def val_batches(self) -> "tf.data.Dataset":
+        """The batches of val, in dataset order; one pipeline serves all epochs."""
+        return input_fn("val", self.datasets, self.params, inputs=list(self.model.input))
+
+    def predict_val(self) -> np.ndarray:
+        """Logits float32 [n, 14] of the val images by the current weights, in dataset order."""
+        if next(iter(self.datasets.values())).num_images("val") == 0:
+            return np.zeros((0, len(FINDINGS)), np.float32)
+        return self.model.predict(self.val_batches, verbose=0)
+
     def save(self, *, is_best: bool) -> None:
         """Write the weights and, last, the state to resume from; after a kill in between the epoch is repeated."""
         with self.averaged():
-            for checkpoint in experiment.CHECKPOINTS if is_best else ("last",):
-                experiment.save_weights(self.model, self.model_dir, checkpoint)
+            experiment.save_weights(self.model, self.model_dir, *(experiment.CHECKPOINTS if is_best else ("last",)))
         progress = {"fingerprint": self.fingerprint(), "history": self.history.rows}
         experiment.save_state(self.model_dir, [np.asarray(v) for v in self.variables()], progress)
 

@@ -191,7 +191,7 @@ def test_an_experiment_trains_and_is_scored_on_a_dataset_in_memory(ram, built_da
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*built_dataset.glob("*.tfrecord"), built_dataset / "dataset.json"):
         (folder / path.name).write_bytes(path.read_bytes())
-    params = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+    params = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "num_epochs": 1, "batch_size": 8}
     (tmp_path / "params.json").write_text(json.dumps(params))
     train.main(["--model_dir", str(tmp_path), "--data_dir", str(folder)])
     evaluate.main(["--model_dir", str(tmp_path), "--data_dir", str(folder)])

@@ -76,7 +76,7 @@ def test_networks_of_every_source_but_onnx_from_training_to_the_report(world, ca
     keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1).save_to_preset(preset)
     tf.saved_model.save(Rows(), str(world / "rows"))
     (world / "cnn").mkdir()
-    small = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+    small = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "num_epochs": 1, "batch_size": 8}
     (world / "cnn/params.json").write_text(json.dumps(small))
     train.main(["--model_dir", str(world / "cnn"), "--data_dir", str(world / "records")])
     extractors = [

@@ -7,7 +7,7 @@ import pytest
 
 import train
 
-PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "num_epochs": 1, "batch_size": 8}
 
 
 @pytest.fixture(scope="session")

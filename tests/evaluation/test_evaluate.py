@@ -21,7 +21,7 @@ from model_fn import model_fn
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 NO_LEAK = {"patients": 0, "images": 0, "where": [], "unknown": []}
-PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "num_epochs": 1, "batch_size": 8}
 
 
 def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:

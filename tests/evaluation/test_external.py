@@ -15,7 +15,7 @@ from cxr.records.dataset import open_dataset
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
-PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 1, "batch_size": 8}
+PARAMS = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "num_epochs": 1, "batch_size": 8}
 
 
 def run_evaluate(model_dir: Path, data_dir: Path, *flags: str) -> None:

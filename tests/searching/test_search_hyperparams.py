@@ -283,7 +283,7 @@ def test_numbers_below_one(capsys, flag):
 
 
 def test_a_search_with_the_real_train_py_is_killed_and_resumed(built_dataset, tmp_path):
-    params = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "num_epochs": 4}
+    params = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "num_epochs": 4}
     folder, script = make_search(tmp_path / "real", {"batch_size": [8]}, params), "search_hyperparams.py"
     trial = folder / "trial_0000"
     with start(folder, built_dataset, script=script) as killed:

@@ -16,7 +16,7 @@ from cxr import experiment
 from cxr.records import example
 
 EPOCHS = 3
-SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 2, "batch_size": 8}
+SMALL = {"image_size": 32, "num_channels": 4, "num_blocks": 1, "batch_size": 8}
 SMALL |= {"num_epochs": EPOCHS, "early_stopping_patience": EPOCHS, "dropout": 0.2}  # dropout has a random state
 
 

@@ -1,6 +1,7 @@
 """TensorBoard files of a short run, read back."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from support.runs import SMALL
 
 import train
 from cxr.findings import FINDINGS
+from cxr.params import Params
 from cxr.records import example
 from cxr.records.dataset import open_dataset
+from input_fn import input_fn
 from training import figures
 
 
@@ -59,6 +62,14 @@ def test_images_are_shown_before_and_after_augmentation(run):
     assert all((one != other).any() for one, other in zip(plain, augmented, strict=True))
 
 
+def test_without_augmentation_the_images_are_shown_once(built_dataset, tmp_path):
+    datasets = {"image": open_dataset(built_dataset)}
+    figures.show_start(SimpleNamespace(params=Params(batch_size=8), datasets=datasets, model_dir=tmp_path))
+    found = summaries(tmp_path)
+    assert "input" in found
+    assert "augmented" not in found
+
+
 def test_heat_maps_of_four_images_are_drawn_after_every_epoch(run):
     found = {tag: values for tag, values in summaries(run).items() if tag.startswith("heat map/")}
     assert len(found) == 4
@@ -82,7 +93,8 @@ def test_val_images_are_read_by_their_rows(built_dataset):
     images = open_dataset(built_dataset)
     rows = [7, 0, 3]
     stored_records = [record for path in images.paths("val") for record in example.read_records(path)]
-    for row, image in zip(rows, figures.read_val_images(images, rows), strict=True):
+    batches = input_fn("val", {"image": images}, Params(batch_size=4), inputs=["image"])
+    for row, image in zip(rows, figures.images_of(batches, rows), strict=True):
         stored = stored_records[row]
         encoded = example.example_class().FromString(stored).features.feature["image/encoded"].bytes_list.value[0]
         np.testing.assert_array_equal(image, tf.io.decode_png(encoded).numpy())
@@ -100,7 +112,7 @@ def test_parameters_are_in_the_hparams_table(run):
 def test_the_projector_shows_the_val_features_with_their_findings(run, built_dataset):
     folder, index = run / "tensorboard", example.read_split_index(open_dataset(built_dataset).paths("val"))
     vectors = np.loadtxt(folder / "val_features.tsv", delimiter="\t")
-    assert vectors.shape == (len(index.image_ids), 8)  # channels of the last block of SMALL
+    assert vectors.shape == (len(index.image_ids), 4)  # channels of the last block of SMALL
     lines = (folder / "val_metadata.tsv").read_text().splitlines()
     assert lines[0] == "image_id\tpatient_id\tfindings\tview_position"
     assert [line.split("\t")[0] for line in lines[1:]] == index.image_ids.tolist()
