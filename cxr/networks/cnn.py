@@ -35,6 +35,6 @@ def batch_norm_layer() -> type:
 
     if keras.backend.backend() != "tensorflow":
         return keras.layers.BatchNormalization
-    from cxr.networks.batch_norm import BatchNormalization
+    from cxr.networks.fast_kernels import BatchNormalization
 
     return BatchNormalization

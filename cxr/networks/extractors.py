@@ -73,10 +73,10 @@ def load_network(
     fed = ranges.fed(size, to_range)
     image = keras.Input((record_size, record_size, 1), dtype="uint8", name="image")
     pixels = network_input(image, size, to_range)
-    if fine_tune and fine_tune.batch_norm == "trained" and keras.backend.backend() == "tensorflow":
-        from cxr.networks.batch_norm import with_fused_norms
+    if fine_tune and keras.backend.backend() == "tensorflow":
+        from cxr.networks.fast_kernels import with_fast_kernels
 
-        network = with_fused_norms(network)
+        network = with_fast_kernels(network)
     set_trainable(network, fine_tune)
     inference = {} if fine_tune else {"training": False}
     features = network(pixels, **inference)

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from cxr.networks.batch_norm import FusedBatchNormalization, with_fused_norms
+from cxr.networks import precision
+from cxr.networks.fast_kernels import FusedBatchNormalization, with_fast_kernels
 
 EPSILON = 1e-3  # Keras's default
 
@@ -68,7 +69,7 @@ def test_a_network_keeps_its_weights_layers_and_outputs():
     network = keras.applications.MobileNet(
         include_top=False, alpha=0.25, weights=None, pooling="avg", input_shape=(32, 32, 3)
     )
-    fused = with_fused_norms(network)
+    fused = with_fast_kernels(network)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     np.testing.assert_array_equal(fused(images), network(images))
     assert [layer.name for layer in fused.layers[1:]] == [layer.name for layer in network.layers[1:]]
@@ -81,13 +82,13 @@ def test_a_network_keeps_its_weights_layers_and_outputs():
 def test_batch_norms_that_the_kernel_does_not_support_are_not_replaced(options):
     image = keras.Input((8, 8, 3))
     network = keras.Model(image, keras.layers.BatchNormalization(**options)(image))
-    assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization
+    assert type(with_fast_kernels(network).layers[1]) is keras.layers.BatchNormalization
 
 
 def test_batch_norms_of_vectors_are_not_replaced():
     vector = keras.Input((8,))
     network = keras.Model(vector, keras.layers.BatchNormalization()(vector))
-    assert type(with_fused_norms(network).layers[1]) is keras.layers.BatchNormalization
+    assert type(with_fast_kernels(network).layers[1]) is keras.layers.BatchNormalization
 
 
 def test_statistics_that_are_not_finite_make_the_loss_nan():
@@ -114,10 +115,36 @@ def test_simple_cnn_is_fused_and_its_weights_keep_the_names_of_keras(tmp_path):
         assert list(file["layers/batch_normalization/vars"]) == ["0", "1", "2", "3"]
 
 
-def test_bfloat16_is_neither_converted_nor_far_from_float32():
-    images = np.random.default_rng(0).normal(5, 3, (4, 3, 3, 2)).astype(np.float32)
+@pytest.mark.parametrize(
+    ("channels", "computed"), [(16, "bfloat16"), (48, "bfloat16"), (8, "float32"), (24, "float32")]
+)
+def test_bfloat16_reaches_the_kernel_where_it_is_fast(monkeypatch, channels, computed):
+    import tensorflow as tf
+
+    kernel, seen = tf.compat.v1.nn.fused_batch_norm, []
+
+    def watched(images, *arguments, **options):
+        seen.append(images.dtype.name)
+        return kernel(images, *arguments, **options)
+
+    images = np.random.default_rng(0).normal(5, 3, (4, 3, 3, channels)).astype(np.float32)
     layer, reference = FusedBatchNormalization(dtype="mixed_bfloat16"), FusedBatchNormalization()
+    expected = reference(images, training=True)
+    monkeypatch.setattr(tf.compat.v1.nn, "fused_batch_norm", watched)
     outputs = layer(keras.ops.cast(images, "bfloat16"), training=True)
-    assert outputs.dtype == "bfloat16"
+    assert (seen, outputs.dtype) == ([computed], "bfloat16")
     # bfloat16 has 8 bits: a normalised value of 2 to 4 is within 1/64
-    np.testing.assert_allclose(keras.ops.cast(outputs, "float32"), reference(images, training=True), atol=0.03)
+    np.testing.assert_allclose(keras.ops.cast(outputs, "float32"), expected, atol=0.03)
+
+
+def test_strided_depthwise_convolutions_of_a_bfloat16_network_compute_in_float32():
+    with precision.layers_in("bfloat16"):
+        image = keras.Input((9, 9, 3))
+        hidden = keras.layers.DepthwiseConv2D(3, name="plain")(image)
+        hidden = keras.layers.DepthwiseConv2D(3, strides=2, name="strided")(hidden)
+        network = keras.Model(image, keras.layers.Conv2D(4, 1, strides=2, name="full")(hidden))
+    fast = with_fast_kernels(network)
+    found = {layer.name: layer.compute_dtype for layer in fast.layers[1:]}
+    assert found == {"plain": "bfloat16", "strided": "float32", "full": "bfloat16"}
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 9, 9, 3)).astype(np.float32)
+    np.testing.assert_allclose(*(np.asarray(model(images), np.float32) for model in (fast, network)), atol=0.02)

@@ -1,11 +1,13 @@
-"""Batch norm by TensorFlow's fused kernel, for networks that are trained. TensorFlow backend only.
+"""Layers of networks that are trained, by the fastest kernels of TensorFlow. TensorFlow backend only.
 
 Keras computes batch norm by elementwise operations. On a CPU they take more time in a training step of MobileNet than
-the convolutions; see docs/performance.md.
+the convolutions. And some kernels take ten times as long in bfloat16 as in float32; see docs/performance.md.
 """
 
 import keras
 import tensorflow as tf
+
+BLOCK = 16  # in bfloat16 the fused kernel is fast for multiples of so many channels
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -17,7 +19,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         # The kernel reads and writes bfloat16 but computes in float32. Squares of float16 could overflow.
         is_bfloat16 = keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
-        images = inputs if is_bfloat16 else keras.ops.cast(inputs, "float32")
+        images = inputs if is_bfloat16 and inputs.shape[-1] % BLOCK == 0 else keras.ops.cast(inputs, "float32")
         ones = tf.ones(images.shape[-1])
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             images,
@@ -40,13 +42,21 @@ class BatchNormalization(FusedBatchNormalization):
     """The fused layer under the name of Keras's own, which a weights file contains."""
 
 
-def with_fused_norms(network: keras.Model) -> keras.Model:
-    """A copy of a network with the same weights, in which batch norms of images are fused."""
+def with_fast_kernels(network: keras.Model) -> keras.Model:
+    """A copy of a network with the same weights, for training.
+
+    Batch norms of images are fused. Depthwise convolutions with strides, whose gradient is slow in bfloat16, compute in
+    float32.
+    """
 
     def copied(layer: keras.Layer) -> keras.Layer:
-        is_norm = type(layer) is keras.layers.BatchNormalization and not (layer.renorm or layer.synchronized)
-        fits = is_norm and len(layer.input.shape) == 4 and layer.axis in (3, -1)
-        return (FusedBatchNormalization if fits else type(layer)).from_config(layer.get_config())
+        kind, config = type(layer), layer.get_config()
+        if kind is keras.layers.BatchNormalization and not (layer.renorm or layer.synchronized):
+            if len(layer.input.shape) == 4 and layer.axis in (3, -1):
+                kind = FusedBatchNormalization
+        elif kind is keras.layers.DepthwiseConv2D and max(layer.strides) > 1 and layer.compute_dtype == "bfloat16":
+            config["dtype"] = "float32"
+        return kind.from_config(config)
 
     copy = keras.models.clone_model(network, clone_function=copied)
     copy.set_weights(network.get_weights())
