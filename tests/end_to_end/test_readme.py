@@ -69,10 +69,16 @@ def test_the_readme_fits_on_a_few_screens():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_walk_names_files_that_exist():
+def test_the_walk_names_files_and_functions_that_exist():
+    text = (ROOT / "docs" / "walk.md").read_text()
     names = {path.name for path in ROOT.rglob("*.py")}
-    for name in re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "walk.md").read_text()):
+    for name in re.findall(r"`([\w/]+\.py)`", text):
         assert (ROOT / name).is_file() if "/" in name else name in names, name
+    pairs = re.findall(r"`([\w/]+\.py)`\s+\(`(\w+)`", text)
+    pairs += [(file, function) for function, file in re.findall(r"`(\w+)`\s+(?:of|in)\s+`([\w/]+\.py)`", text)]
+    assert len(pairs) >= 5
+    for file, function in pairs:
+        assert f"def {function}(" in (ROOT / file).read_text(), f"{function} of {file}"
 
 
 def test_pages_and_benchmarks_that_the_code_names_exist():
