@@ -44,7 +44,6 @@ TUNED_SIZE = 224  # the input of MobileNet
 TUNED = {
     "model": "feature_extractor",
     "extractors": [{"source": "keras", "name": "MobileNet", "alpha": 0.25, "weights": None}],
-    "fine_tune": {"batch_norm": "trained"},
 }
 
 
@@ -97,7 +96,8 @@ def fit_batches(run: Run, batches: "tf.data.Dataset") -> int:
 
 def fine_tuning(precision: str, batch: int, images: Dataset, folder: pathlib.Path) -> Callable[[], int]:
     """Fine-tuning of MobileNet 0.25 as train.py does it, from tensors in memory."""
-    params = parse_params(TUNED | {"precision": precision, "batch_size": batch}, where="bench")
+    tuned = TUNED | {"fine_tune": {"batch_norm": "trained", "batch_size": batch}}
+    params = parse_params(tuned | {"precision": precision}, where="bench")
     model = model_fn(params, images.info, extractors=assembly.load_extractors(params, images.info))
     run = Run(params.last_phase(), model, {"image": images}, folder)
     batches = in_memory(input_fn("train", run.datasets, run.params, epoch=0, inputs=["image"]), run.params)
