@@ -9,6 +9,7 @@ out_of_distribution.json   distances fitted on train, with their threshold from 
 metrics_{split}_{checkpoint}.json   predictions_{split}_{checkpoint}.csv   experts_{split}_{checkpoint}.json
 """
 
+import functools
 import json
 import pathlib
 import shutil
@@ -198,6 +199,7 @@ def load_state(model_dir: pathlib.Path, fingerprint: str) -> tuple[list[np.ndarr
     return values, progress["history"]
 
 
+@functools.cache  # of the code that this process runs, whatever is edited meanwhile
 def git_sha() -> str | None:
     """Commit of this code, with "+" if files differ from it; None outside a git checkout."""
     try:
