@@ -76,7 +76,7 @@ def load_network(
     if fine_tune and keras.backend.backend() == "tensorflow":
         from cxr.networks.fast_kernels import with_fast_kernels
 
-        network = with_fast_kernels(network)
+        network = with_fast_kernels(network, trains_norms=fine_tune.batch_norm == "trained")
     set_trainable(network, fine_tune)
     inference = {} if fine_tune else {"training": False}
     features = network(pixels, **inference)

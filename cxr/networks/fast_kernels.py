@@ -42,17 +42,19 @@ class BatchNormalization(FusedBatchNormalization):
     """The fused layer under the name of Keras's own, which a weights file contains."""
 
 
-def with_fast_kernels(network: keras.Model) -> keras.Model:
+def with_fast_kernels(network: keras.Model, *, trains_norms: bool) -> keras.Model:
     """A copy of a network with the same weights, for training.
 
-    Batch norms of images are fused. Depthwise convolutions with strides, whose gradient is slow in bfloat16, compute in
-    float32.
+    Depthwise convolutions with strides, whose gradient is slow in bfloat16, compute in float32.
+
+    Args:
+        trains_norms: batch norms of images are fused. Frozen ones stay Keras's own, whose names weights files contain.
     """
 
     def copied(layer: keras.Layer) -> keras.Layer:
         kind, config = type(layer), layer.get_config()
         if kind is keras.layers.BatchNormalization and not (layer.renorm or layer.synchronized):
-            if len(layer.input.shape) == 4 and layer.axis in (3, -1):
+            if trains_norms and len(layer.input.shape) == 4 and layer.axis in (3, -1):
                 kind = FusedBatchNormalization
         elif kind is keras.layers.DepthwiseConv2D and max(layer.strides) > 1 and layer.compute_dtype == "bfloat16":
             config["dtype"] = "float32"

@@ -69,7 +69,7 @@ def test_a_network_keeps_its_weights_layers_and_outputs():
     network = keras.applications.MobileNet(
         include_top=False, alpha=0.25, weights=None, pooling="avg", input_shape=(32, 32, 3)
     )
-    fused = with_fast_kernels(network)
+    fused = with_fast_kernels(network, trains_norms=True)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     np.testing.assert_array_equal(fused(images), network(images))
     assert [layer.name for layer in fused.layers[1:]] == [layer.name for layer in network.layers[1:]]
@@ -82,13 +82,19 @@ def test_a_network_keeps_its_weights_layers_and_outputs():
 def test_batch_norms_that_the_kernel_does_not_support_are_not_replaced(options):
     image = keras.Input((8, 8, 3))
     network = keras.Model(image, keras.layers.BatchNormalization(**options)(image))
-    assert type(with_fast_kernels(network).layers[1]) is keras.layers.BatchNormalization
+    assert type(with_fast_kernels(network, trains_norms=True).layers[1]) is keras.layers.BatchNormalization
+
+
+def test_frozen_batch_norms_are_not_replaced():
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, keras.layers.BatchNormalization()(image))
+    assert type(with_fast_kernels(network, trains_norms=False).layers[1]) is keras.layers.BatchNormalization
 
 
 def test_batch_norms_of_vectors_are_not_replaced():
     vector = keras.Input((8,))
     network = keras.Model(vector, keras.layers.BatchNormalization()(vector))
-    assert type(with_fast_kernels(network).layers[1]) is keras.layers.BatchNormalization
+    assert type(with_fast_kernels(network, trains_norms=True).layers[1]) is keras.layers.BatchNormalization
 
 
 def test_statistics_that_are_not_finite_make_the_loss_nan():
@@ -143,7 +149,7 @@ def test_strided_depthwise_convolutions_of_a_bfloat16_network_compute_in_float32
         hidden = keras.layers.DepthwiseConv2D(3, name="plain")(image)
         hidden = keras.layers.DepthwiseConv2D(3, strides=2, name="strided")(hidden)
         network = keras.Model(image, keras.layers.Conv2D(4, 1, strides=2, name="full")(hidden))
-    fast = with_fast_kernels(network)
+    fast = with_fast_kernels(network, trains_norms=False)
     found = {layer.name: layer.compute_dtype for layer in fast.layers[1:]}
     assert found == {"plain": "bfloat16", "strided": "float32", "full": "bfloat16"}
     images = np.random.default_rng(0).uniform(-1, 1, (2, 9, 9, 3)).astype(np.float32)

@@ -92,6 +92,12 @@ def test_a_run_writes_its_files_and_a_head_that_is_an_experiment(finished, data_
     assert [len(lines) - 1 for lines in rows.values()] == [3, 2]  # epochs of fine_tune, num_epochs
 
 
+def test_weights_of_frozen_batch_norms_keep_the_names_of_keras(finished):
+    names = read_weights(finished, "best")
+    assert any("batch_normalization" in name for name in names)
+    assert not any("fused" in name for name in names)
+
+
 def test_the_whole_model_starts_from_the_logits_of_the_head(finished, begun, data_dir):
     [start] = begun
     head = logits_of(trained_model(finished / "head"), data_dir)
