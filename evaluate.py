@@ -35,6 +35,7 @@ from input_fn import input_fn
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,10 +67,15 @@ def predict_logits(
     model: "keras.Model | TrainedNetwork", split: str, datasets: dict[str, Dataset], params: Params, *, tta: int = 1
 ) -> np.ndarray:
     """Logits float32 [n, 14] of every image of a split, in dataset order; the mean over `tta` copies of each image."""
-    if next(iter(datasets.values())).num_images(split) == 0:
-        return np.zeros((0, len(FINDINGS)), np.float32)
     copies = (input_fn(split, datasets, params, inputs=list(model.input), tta_copy=copy) for copy in range(tta))
-    return np.mean([model.predict(batches, verbose=0) for batches in copies], axis=0)
+    return np.mean([predict_batches(model, batches) for batches in copies], axis=0)
+
+
+def predict_batches(model: "keras.Model | TrainedNetwork", batches: "tf.data.Dataset") -> np.ndarray:
+    """Logits float32 [n, 14] of all images of batches of `input_fn`, of which there may be none."""
+    if len(batches) == 0:
+        return np.zeros((0, len(FINDINGS)), np.float32)
+    return model.predict(batches, verbose=0)
 
 
 def split_index(images: Dataset, split: str) -> example.Index:

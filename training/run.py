@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr import experiment
-from cxr.findings import FINDINGS
 from cxr.networks import losses
 from cxr.params import Params
 from cxr.records.dataset import Dataset
+from evaluate import predict_batches
 from input_fn import input_fn
 from training import optimizers
 from training.averaging import WeightAverage
@@ -79,9 +79,7 @@ class Run:
 
     def predict_val(self) -> np.ndarray:
         """Logits float32 [n, 14] of the val images by the current weights, in dataset order."""
-        if next(iter(self.datasets.values())).num_images("val") == 0:
-            return np.zeros((0, len(FINDINGS)), np.float32)
-        return self.model.predict(self.val_batches, verbose=0)
+        return predict_batches(self.model, self.val_batches)
 
     def save(self, *, is_best: bool) -> None:
         """Write the weights and, last, the state to resume from; after a kill in between the epoch is repeated."""

@@ -7,7 +7,7 @@ the convolutions. And some kernels take ten times as long in bfloat16 as in floa
 import keras
 import tensorflow as tf
 
-BLOCK = 16  # in bfloat16 the fused kernel is fast for multiples of so many channels
+FAST_MULTIPLE = 16  # of channels, for which the fused kernel is fast in bfloat16
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -19,7 +19,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         # The kernel reads and writes bfloat16 but computes in float32. Squares of float16 could overflow.
         is_bfloat16 = keras.backend.standardize_dtype(inputs.dtype) == "bfloat16"
-        images = inputs if is_bfloat16 and inputs.shape[-1] % BLOCK == 0 else keras.ops.cast(inputs, "float32")
+        images = inputs if is_bfloat16 and inputs.shape[-1] % FAST_MULTIPLE == 0 else keras.ops.cast(inputs, "float32")
         ones = tf.ones(images.shape[-1])
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             images,
