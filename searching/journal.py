@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "search.journal"
 CLAIM = "search.claim"  # with ".lock" appended: held while a process chooses its next trial
+GRACE = 30  # seconds after which the lock of a process that was killed while it wrote the journal is removed
 
 
 def import_optuna():
@@ -31,9 +32,10 @@ def import_optuna():
 def one_at_a_time(parent_dir: pathlib.Path) -> Iterator[None]:
     """Only one process of all machines at a time is in this block for the same folder; others wait.
 
-    The lock of a process that was killed in the block expires after 30 seconds.
+    The lock of a process that was killed in the block is removed after three times GRACE: a process in the block may
+    wait GRACE for the journal, and its lock must not be removed meanwhile.
     """
-    lock = import_optuna().storages.journal.JournalFileOpenLock(str(parent_dir / CLAIM))
+    lock = import_optuna().storages.journal.JournalFileOpenLock(str(parent_dir / CLAIM), grace_period=3 * GRACE)
     lock.acquire()
     try:
         yield
@@ -83,7 +85,7 @@ def _require_unchanged(study: "optuna.Study", identity: dict[str, str], parent_d
 def _open_journal(path: pathlib.Path) -> "optuna.storages.JournalStorage":
     """Open a journal, or create it. An incomplete last line, as a full disk leaves it, is removed."""
     optuna = import_optuna()
-    lock = optuna.storages.journal.JournalFileOpenLock(str(path))
+    lock = optuna.storages.journal.JournalFileOpenLock(str(path), grace_period=GRACE)
     lock.acquire()
     try:
         written = path.read_bytes() if path.exists() else b""

@@ -1,6 +1,5 @@
 """Searches as processes: killed, in parallel, and one with the real train.py."""
 
-import contextlib
 import functools
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from support.search_processes import kill_without_locks, training_process
 from support.stub_search import TRAINER
 
 import evaluate
@@ -72,20 +72,6 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend)).get_trials()
 
 
-def training_process(folder: Path) -> int | None:
-    """Process id of the training process of a trial; None if there is none."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # the process has just ended
-            words = (process / "cmdline").read_bytes().decode().split("\0")
-            if str(folder) in words and "--model_dir" in words:
-                return int(process.name)
-    return None
-
-
-def tried(folder: Path, name: str) -> list:
-    return sorted(json.loads(path.read_text())[name] for path in folder.glob("trial_*/params.json"))
-
-
 @pytest.fixture(scope="module")
 def searched(built_dataset, tmp_path_factory) -> tuple[Path, list[str]]:
     """A grid of six trials, three of which fail: begun by a search that is killed, finished by two in parallel.
@@ -96,7 +82,7 @@ def searched(built_dataset, tmp_path_factory) -> tuple[Path, list[str]]:
     folder = make_search(tmp_path_factory.mktemp("grid") / "search", space, num_epochs=4, warmup_epochs=0.25)
     with start(folder, built_dataset) as killed:
         wait_until(lambda: list(folder.glob("trial_*/history.csv")))
-        killed.kill()  # its training process continues, and the others wait for it
+        kill_without_locks(killed, folder)  # its training process continues, and the others wait for it
     return folder, end(start(folder, built_dataset), start(folder, built_dataset, "--jobs", "2"))
 
 
@@ -288,7 +274,7 @@ def test_a_search_with_the_real_train_py_is_killed_and_resumed(built_dataset, tm
     trial = folder / "trial_0000"
     with start(folder, built_dataset, script=script) as killed:
         wait_until((trial / "resume/state.npz").exists)
-        killed.kill()
+        kill_without_locks(killed, folder)
         os.kill(training_process(trial), signal.SIGKILL)
     ([output], [found]) = end(start(folder, built_dataset, script=script)), trials_of(folder)
     assert list(found.intermediate_values) == [1, 2, 3, 4]

@@ -1,10 +1,10 @@
+import concurrent.futures
 import multiprocessing
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 
 from searching import journal
@@ -32,11 +32,19 @@ def test_only_one_process_claims_at_a_time(tmp_path):
 
 def test_a_claim_whose_process_was_killed_expires(tmp_path, monkeypatch):
     (tmp_path / "search.claim.lock").touch()
-    made = journal.import_optuna().storages.journal.JournalFileOpenLock
-    monkeypatch.setattr(optuna.storages.journal, "JournalFileOpenLock", lambda path: made(path, grace_period=3))
+    monkeypatch.setattr(journal, "GRACE", 1)
     start = time.monotonic()
     with journal.one_at_a_time(tmp_path):
         assert 3 < time.monotonic() - start < 20
+
+
+def test_a_process_that_waits_for_the_journal_of_a_killed_one_keeps_its_claim(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "GRACE", 3)
+    journal.open_study(tmp_path, SAME)
+    (tmp_path / "search.journal.lock").touch()  # as if killed while it wrote
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        opened = [pool.submit(journal.open_study, tmp_path, SAME) for _ in range(2)]
+    assert [study.result().user_attrs for study in opened] == [SAME, SAME]
 
 
 def open_together(folder: Path, number: int, start) -> None:
