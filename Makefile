@@ -22,8 +22,11 @@ demo: $(VENV)/installed data/sample/Data_Entry_2017.csv
 data/sample/Data_Entry_2017.csv: | $(VENV)/installed
 	$(PY) -m tools.make_sample --output_dir data/sample
 
+# Three workers for two cores, since many tests wait for a process that they have started. Python keeps the bytecode of
+# modules, which hundreds of processes read, also where the variable below says that it should not.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/installed-dev
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What can go wrong while building, in full: 50 kills, 15,000 mutations; `make test` has a shorter round.
 faults: $(VENV)/installed-dev

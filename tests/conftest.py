@@ -83,7 +83,7 @@ def pytest_collection() -> Iterator:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slowest files, so that two workers end at about the same time."""
+    """Begin with the slowest files, so that the workers end at about the same time."""
     place_of = {ROOT / "tests" / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: place_of.get(item.path, len(SLOWEST)))
 
