@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cxr.images.decode import decode_grey
 from cxr.images.dicom_header import Header
 from cxr.patient import UNKNOWN_PATIENT, Patient
-from inference.pictures import read_picture
+from inference.pictures import is_rotated, read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 SOFT = np.clip(np.random.default_rng(0).normal(120, 40, (40, 48)), 0, 255).astype(np.uint8)  # 48 wide
@@ -52,6 +53,34 @@ def test_an_exif_orientation_other_than_upright_has_a_warning(orientation, has_w
     assert warnings == ((text,) if has_warning else ())
 
 
+def png_with(place: str, orientation: int) -> bytes:
+    """A PNG whose orientation is in one of the places where Pillow finds it."""
+    tags, info = Image.Exif(), PngInfo()
+    tags[0x0112] = orientation
+    if place == "XMP":
+        info.add_itxt("XML:com.adobe.xmp", f'<x tiff:Orientation="{orientation}"/>', zip=True)
+    elif place == "raw profile":
+        info.add_text("Raw profile type exif", f"\nexif\n8\n{tags.tobytes().hex()}", zip=True)
+    if place in ("XMP", "raw profile"):
+        return encoded(SOFT, pnginfo=info)
+    data = encoded(SOFT, exif=tags)
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4])]
+    end = data.index(b"IEND") - 4
+    return data if place == "before the pixels" else data[:start] + data[start + len(chunk) : end] + chunk + data[end:]
+
+
+@pytest.mark.parametrize("place", ["before the pixels", "after the pixels", "XMP", "raw profile"])
+def test_an_orientation_is_found_wherever_a_png_holds_it(place):
+    assert [is_rotated(png_with(place, orientation)) for orientation in (1, 6)] == [False, True]
+
+
+def test_a_png_that_holds_no_orientation_is_not_decoded_for_it(monkeypatch):
+    monkeypatch.setattr(Image.Image, "getexif", lambda image: {0x0112: 6})  # instead of Pillow's, which decodes
+    assert is_rotated(encoded(SOFT, "JPEG"))
+    assert not is_rotated(encoded(SOFT))
+
+
 def test_a_dicom_header_gives_patient_inputs_and_warnings():
     header = Header("CT", "HAND", "006M", "F", "LL")
     assert (header.age, header.sex, header.view_position) == (0.5, "F", None)
@@ -78,7 +107,7 @@ READ_IN_THREADS = """
 import concurrent.futures, pathlib, sys, warnings
 from cxr.images.errors import ImageError
 from cxr.patient import UNKNOWN_PATIENT
-from inference.pictures import read_picture
+from inference.pictures import is_rotated, read_picture
 
 def read(path):
     try:
