@@ -30,7 +30,8 @@ def run(built_dataset, tmp_path_factory):
 def summaries(folder) -> dict[str, list[tuple[int, object]]]:
     """(step, value) of every summary in the event files of a run, by its tag."""
     found = {}
-    for path in sorted((folder / "tensorboard").glob("events*")):
+    # As they were written: of the names of one second, the tenth sorts before the ninth.
+    for path in sorted((folder / "tensorboard").glob("events*"), key=lambda path: path.stat().st_mtime_ns):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value))
