@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from cxr import storage
@@ -50,6 +51,19 @@ def finished_shards(output: pathlib.Path) -> int:
     return len(list(output.glob("*.tfrecord")))
 
 
+def stop_a_job(node) -> psutil.Process:
+    """Stop a process of a machine in the middle of a job, which so does not end before the machine is lost."""
+    [raylet] = node.all_processes["raylet"]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(raylet.process.pid).children():
+            child.suspend()
+            if " ".join(child.cmdline()).startswith("ray::_in_folder"):
+                return child
+            child.resume()
+    raise AssertionError("the machine had no job")
+
+
 def test_a_machine_lost_in_the_middle_costs_only_its_shards(cluster, tmp_path, tiny_release):
     release = tiny_release(
         patients=SHARDS, images_each=2, size=512
@@ -62,7 +76,9 @@ def test_a_machine_lost_in_the_middle_costs_only_its_shards(cluster, tmp_path, t
         assert build.poll() is None, build.stderr.read()
         time.sleep(0.005)
     lost = cluster.list_all_nodes()[-1]
+    stopped = stop_a_job(lost)
     cluster.remove_node(lost, allow_graceful=False)
+    stopped.kill()
     before = finished_shards(tmp_path / "ray")
     _, stderr = build.communicate(timeout=240)
     assert build.returncode == 0, stderr
