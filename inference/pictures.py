@@ -1,7 +1,6 @@
 """Read one image file: its pixels, the patient inputs, and warnings where it is unlike a chest radiograph."""
 
 import io
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from cxr.evaluation.boxes import Placement
 from cxr.images import dicom
 from cxr.images.appearance import appearance_of
-from cxr.images.decode import FORMATS, decode_grey
+from cxr.images.decode import FORMATS, PNG_START, decode_grey, png_chunks
 from cxr.images.dicom_header import Header, read_header
 from cxr.images.resize import resize_square
 from cxr.patient import Patient
@@ -18,8 +17,7 @@ MIN_DEVIATION = 3.0  # grey levels; the standard deviation of a chest radiograph
 MAX_COLOUR = 4.0  # grey levels: mean difference between the channels of a pixel; JPEG gives grey images up to 2
 MAX_ASPECT = 1.5  # longer side over shorter; chest radiographs have 1 to 1.25
 EXIF_ORIENTATION = 0x0112  # tag number; the value 1 means upright
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_ORIENTATION = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # the kinds of chunks that can hold it
+PNG_ORIENTATION = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # the chunks that can hold it
 ROTATED = "stored rotated or mirrored: its EXIF orientation is ignored, so save it upright"
 COLOUR_SIDE = 256  # pixels; images are reduced to about this size before the test for colour
 
@@ -103,20 +101,12 @@ def has_colour(data: bytes) -> bool:
     return float((channels.max(axis=2) - channels.min(axis=2)).mean()) > MAX_COLOUR
 
 
-def png_chunks(data: bytes) -> Iterator[bytes]:
-    """The kind of each chunk of a PNG file, four letters each."""
-    place = len(PNG_SIGNATURE)
-    while place + 8 <= len(data):  # length, kind, content, checksum
-        yield data[place + 4 : place + 8]
-        place += int.from_bytes(data[place : place + 4]) + 12
-
-
 def is_rotated(data: bytes) -> bool:
     """Whether the EXIF orientation asks a viewer to rotate or mirror the image, as in photographs by a phone."""
     from PIL import Image
 
     # A PNG may hold it after its pixels, so Pillow would decode every PNG here, which takes longer than `decode_grey`.
-    if data.startswith(PNG_SIGNATURE) and PNG_ORIENTATION.isdisjoint(png_chunks(data)):
+    if data.startswith(PNG_START) and PNG_ORIENTATION.isdisjoint(name for name, _, _ in png_chunks(data)):
         return False
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

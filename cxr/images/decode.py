@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -62,17 +63,26 @@ def _decode_png(data: bytes) -> np.ndarray:
     return _to_grey(Image.fromarray(pixels))
 
 
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of every chunk of a PNG up to IEND; the four bytes from `end` on are its checksum.
+
+    Of a file that is cut off, the last `end` plus four lies behind the end of the file.
+    """
+    name, start = b"", len(PNG_START)
+    while name != b"IEND" and start <= len(data):
+        name = data[start + 4 : start + 8]
+        end = start + 8 + int.from_bytes(data[start : start + 4])
+        yield name, start, end
+        start = end + 4
+
+
 def _require_intact_png(data: bytes) -> None:
     """Raise ImageError unless every chunk is complete and matches its checksum: Pillow does not check pixel data."""
-    place, name = len(PNG_START), b""
-    while name != b"IEND":
-        length, name = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
-        end = place + 8 + length
+    for _, start, end in png_chunks(data):
         if len(data) < end + 4:
-            raise ImageError(f"broken image: cut off inside the PNG chunk at byte {place:,}")
-        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4]):
-            raise ImageError(f"broken image: damaged PNG chunk at byte {place:,}")
-        place = end + 4
+            raise ImageError(f"broken image: cut off inside the PNG chunk at byte {start:,}")
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            raise ImageError(f"broken image: damaged PNG chunk at byte {start:,}")
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:

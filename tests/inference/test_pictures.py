@@ -107,7 +107,7 @@ READ_IN_THREADS = """
 import concurrent.futures, pathlib, sys, warnings
 from cxr.images.errors import ImageError
 from cxr.patient import UNKNOWN_PATIENT
-from inference.pictures import is_rotated, read_picture
+from inference.pictures import read_picture
 
 def read(path):
     try:
